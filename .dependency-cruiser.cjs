@@ -1,0 +1,30 @@
+/** Imports go one way; see ARCHITECTURE.md, "Imports". */
+const stage = (name, allowed) => ({
+  name: `${name}-knows-only-what-is-below`,
+  severity: 'error',
+  comment: `core/${name} may import ${allowed.join(', ')} only`,
+  from: { path: `^core/${name}/` },
+  to: { path: '^(core|connectors|control)/', pathNot: [`^core/${name}/`, ...allowed.map((a) => `^core/${a}`)] },
+})
+const below = ['errors\\.ts$', 'event/']
+module.exports = {
+  forbidden: [
+    stage('event', ['errors\\.ts$']),
+    stage('schema', below),
+    stage('log', [...below, 'schema/']),
+    stage('capture', [...below, 'schema/', 'log/log\\.ts$']),
+    stage('materialize', [...below, 'schema/', 'log/log\\.ts$']),
+    stage('audit', [...below, 'schema/', 'log/log\\.ts$', 'capture/', 'materialize/']),
+    stage('mesh', [...below, 'schema/', 'plugin\\.ts$']),
+    { name: 'core-knows-no-connector', severity: 'error', from: { path: '^core/' }, to: { path: '^(connectors|control)/' } },
+    {
+      name: 'plugins-see-the-front-door-only',
+      severity: 'error',
+      from: { path: '^connectors/([^/]+)/' },
+      to: { path: '^(core|connectors|control)/', pathNot: ['^connectors/$1/', '^core/plugin\\.ts$'] },
+    },
+    { name: 'no-cycles', severity: 'error', from: {}, to: { circular: true, viaOnly: { dependencyTypesNot: ['type-only'] } } },
+    { name: 'no-vague-rooms', severity: 'error', from: {}, to: { path: '(^|/)(utils?|helpers?|common|shared|base|manager)(/|\\.ts$)', pathNot: 'node_modules' } },
+  ],
+  options: { tsConfig: { fileName: 'tsconfig.json' }, tsPreCompilationDeps: true, doNotFollow: { path: 'node_modules' }, exclude: { path: 'node_modules' } },
+}

@@ -1,0 +1,146 @@
+import type { Json, SourceOffset } from '../event/offset.ts'
+import type { TableSchema, Value } from '../event/table-schema.ts'
+
+/**
+ * A source: reads a database's log of committed changes and drives writers with them. One instance is driven by one capture loop;
+ * `changes` runs once; `acknowledge` may be called while `changes` waits; chunks may be read in parallel with it.
+ *
+ * `open` of the plugin has connected, checked that the history after `offset` still exists (else `source.history_lost`) and claimed the
+ * source (else `source.in_use`). Nothing is skipped silently: what cannot be captured is an error that names table, position and repair.
+ */
+export interface SourceConnector extends AsyncDisposable {
+  /** Where the stream starts when there is no progress yet: the offset of a new slot. Known once the plugin has opened. */
+  readonly start: SourceOffset
+  /** The captured tables as they are now. Tables without a key have an empty `key`. */
+  tables(): Promise<readonly TableSchema[]>
+  /**
+   * Streams changes after `from` (a complete transaction's offset) into `output`, in commit order, until `signal` aborts.
+   *
+   * Yields after each piece of input (a socket read) with the offset of the last transaction whose changes have all been written; no work is
+   * done between yields, so a slow log slows the source. The pieces may end within a transaction. Yields on an idle source too, as the
+   * server's log advances, so that the slot can follow.
+   *
+   * After a crash `from` may lie before changes that are already in the log: the writer's `begin` returns false for those.
+   */
+  changes(from: SourceOffset, output: CaptureOutput, signal: AbortSignal): AsyncIterable<SourceOffset>
+  /** Everything up to `offset` is durable in the log; the database may forget it. Cheap, may be called often; never throws for an old offset. */
+  acknowledge(offset: SourceOffset): void
+  readonly snapshot: SnapshotReader
+  /** Bytes of the database's log that it holds back for us, and how far behind its head we are; for status and alarms. */
+  lag(): Promise<{ readonly retainedBytes: number; readonly behindBytes: number }>
+  /** Removes what the source keeps for us (slots, publications). Leaves no orphan. */
+  deprovision(): Promise<void>
+}
+
+/** What a source writes into. Synchronous but for `table`, which may register schemas. */
+export interface CaptureOutput {
+  /** The writer for this version of the table. Call before the first change that has this shape, and whenever the shape changes. */
+  table(schema: TableSchema): Promise<ChangeWriter>
+  /** A transaction begins: all changes until the next call belong to it. */
+  transaction(start: TransactionStart): void
+  /** Chunks that were read and wait for their place in the stream. */
+  readonly chunks: PendingChunks
+}
+
+export interface TransactionStart {
+  /** Rises with every transaction: Postgres commit LSN. */
+  readonly commit: bigint
+  /** Microseconds since epoch. */
+  readonly committedAt: bigint
+  /** Values for the plugin's `sourceFields`, in their order. */
+  readonly source: readonly (bigint | string | null)[]
+}
+
+/**
+ * Takes one change at a time, column by column in table order, straight from wire bytes, and encodes it in one pass. Compiled by core for one
+ * version of a table. Not reentrant; no promise, no object per row.
+ *
+ * A change is: `begin`, one or more images, `end`. An image is `before()`, `after()` or `key()` followed by exactly one call per column (for
+ * `key()`: per key column). Which images belong to which change:
+ *
+ * - insert, read: `after`.
+ * - update: `after`; before it `before` when the source sent the whole old row, or `key` when it sent the old key only because it changed.
+ * - delete: `before` when the source sent the whole row, else `key`.
+ *
+ * An update that changes the key is written as a delete of the old key and an insert of the new one; the writer does that.
+ *
+ * @throws MillraceError `record.null_key`, `record.unrepresentable`; `invariant.broken` when the calls do not fit the table.
+ */
+export interface ChangeWriter {
+  readonly table: TableSchema
+  /**
+   * Starts a change. `ordinal` is the change's place in its transaction, counted over all changes that the source sees, captured or not, so
+   * that it is the same after a restart. Leave room: an update takes two ordinals (2n for its delete half, 2n+1), so pass 2n+1 for the n-th change.
+   * @returns false when this change is in the log already: skip its columns, do not call `end`.
+   */
+  begin(op: 'c' | 'u' | 'd', ordinal: number): boolean
+  before(): void
+  after(): void
+  key(): void
+  end(): void
+  /** All rows of the table are gone. */
+  truncate(ordinal: number): void
+
+  null(): void
+  /** The source did not send this column. Only for columns with `mayBeUnchanged`. */
+  unchanged(): void
+  /** A value that the Avro type can't hold, as text. Only for columns with `maybeSpecial`; for others it throws `record.unrepresentable`. */
+  special(text: string): void
+  /** boolean */
+  boolean(value: boolean): void
+  /** int32, date */
+  int(value: number): void
+  /** int64, time, timestamp, timestamptz: a whole number, |value| <= 2^53 - 1 */
+  long(value: number): void
+  /** int64, time, timestamp, timestamptz: `high * 2^32 + low`; high signed, low unsigned 32 bits */
+  long64(high: number, low: number): void
+  bigint(value: bigint): void
+  float(value: number): void
+  double(value: number): void
+  /** decimal: the unscaled value, |value| <= 2^53 - 1 */
+  decimal(unscaled: number): void
+  decimalBig(unscaled: bigint): void
+  /** string, uuid, json, enum: UTF-8 bytes [from, to) of `bytes`, copied */
+  text(bytes: Buffer, from: number, to: number): void
+  string(value: string): void
+  /** bytes: [from, to) of `bytes`, copied */
+  bytes(bytes: Buffer, from: number, to: number): void
+  /** Any value of the column's type, arrays, records and maps included: the general, slower way. */
+  value(value: Value): void
+}
+
+/** Chunks waiting for the moment at which their rows are exact: asked by the source, filled by core. */
+export interface PendingChunks {
+  /** 0 nearly always: test it before anything else. */
+  readonly size: number
+  /** Writes the rows of every waiting chunk whose fence `isDue`, now, between two transactions. */
+  emit(isDue: (fence: SnapshotFence) => boolean): void
+}
+
+/** What a source needs to place a chunk in its stream: for Postgres the chunk's `pg_current_snapshot()` and LSN. Opaque to core. */
+export type SnapshotFence = unknown
+
+/** Reads tables in chunks. Core drives it: which table, how large, in parallel, resumed where; and places each chunk in the stream. */
+export interface SnapshotReader {
+  /** Estimated rows of a table, for progress and ETA; null when the source cannot tell. */
+  estimate(table: TableSchema): Promise<number | null>
+  /**
+   * Reads up to about `maxRows` rows and `maxBytes` bytes after `cursor` in key order (null: from the start) in one consistent view, without
+   * locks and writes, into memory. Tables without a key are read in one chunk per call as the source can order them.
+   * May be called for several tables at once, and is while `changes` runs.
+   */
+  read(table: TableSchema, cursor: Json | null, limits: { readonly maxRows: number; readonly maxBytes: number }, signal: AbortSignal): Promise<SnapshotChunk>
+}
+
+export interface SnapshotChunk {
+  readonly rows: number
+  /** Where the next chunk starts; null when the table is read to its end. */
+  readonly next: Json | null
+  readonly fence: SnapshotFence
+  /** When the view was taken, microseconds since epoch. */
+  readonly readAt: bigint
+  /** The shape that the rows have; core opens the writer for it. */
+  readonly table: TableSchema
+  /** Drives `row` over every row: calls `after` columns only. Core frames each with begin and end through `next`. */
+  write(writer: ChangeWriter, beginRow: () => void, endRow: () => void): void
+}

@@ -1,0 +1,54 @@
+import type { RowChange, Truncation } from '../event/change-event.ts'
+import type { TableSchema, Tuple } from '../event/table-schema.ts'
+import type { LogPosition } from '../log/log.ts'
+
+/**
+ * A sink: keeps one target (an Iceberg table, a search index) equal to one stream. The materialize driver calls it from one loop: `prepare` before
+ * the first batch and whenever the schema changes, then `apply` batch by batch; never two calls at once.
+ *
+ * The target itself holds how far it has come: positions land in the same commit as the rows. Applying a batch again changes nothing.
+ */
+export interface SinkConnector extends AsyncDisposable {
+  /** How the sink likes its batches; the driver closes a batch at whichever comes first. */
+  readonly limits: SinkLimits
+  /**
+   * Creates or evolves the target: add, drop, rename (same column id), widen. Idempotent.
+   * @throws sink.schema_unsupported when the target cannot follow; the driver parks this stream, others go on
+   */
+  prepare(table: TableSchema): Promise<void>
+  /** Positions that the target holds, of this stream's partitions; a partition that is missing was never applied. */
+  committed(): Promise<readonly LogPosition[]>
+  /**
+   * Makes the target as if every change had been applied in order, and stores `batch.positions`, in one commit. Changes with UNCHANGED
+   * columns keep the target's value for them. An empty batch only moves the positions.
+   * @returns records that the target can't hold; their neighbours land and the positions move past them
+   * @throws sink.unreachable (the driver retries the same batch), sink.conflict, sink.forbidden
+   */
+  apply(batch: SinkBatch, signal: AbortSignal): Promise<readonly Rejection[]>
+  /**
+   * The current rows of the target, for the audit, in any order, decoded to the table's own values.
+   * @throws config.unsupported when the target cannot be read back
+   */
+  rows(signal: AbortSignal): AsyncIterable<readonly Tuple[]>
+}
+
+export interface SinkLimits {
+  readonly rows: number
+  readonly bytes: number
+  readonly ageMs: number
+}
+
+export interface SinkBatch {
+  readonly table: TableSchema
+  /** In log order per partition; several changes of one key may be among them. All have the shape of `table`. */
+  readonly changes: readonly (RowChange | Truncation)[]
+  /** Where the target stands once this batch is applied. */
+  readonly positions: readonly LogPosition[]
+}
+
+export interface Rejection {
+  /** Index into `changes`. */
+  readonly index: number
+  /** Why, without any value of the row. */
+  readonly reason: string
+}

@@ -1,0 +1,86 @@
+/**
+ * The front door: all that a connector author imports. A connector is a folder whose `index.ts` has a {@link Plugin} as its default export.
+ */
+import type { Logger } from 'pino'
+import type { z } from 'zod'
+import type { SourceConnector } from './capture/source-connector.ts'
+import type { SourceOffset } from './event/offset.ts'
+import type { SinkConnector } from './materialize/sink-connector.ts'
+
+export type {
+  CaptureOutput,
+  ChangeWriter,
+  PendingChunks,
+  SnapshotChunk,
+  SnapshotFence,
+  SnapshotReader,
+  SourceConnector,
+  TransactionStart,
+} from './capture/source-connector.ts'
+export { asMillraceError, type ErrorCategory, type ErrorCode, invariant, MillraceError } from './errors.ts'
+export type { ChangeEvent, LogicalMessage, OpLetter, RowChange, Truncation } from './event/change-event.ts'
+export type { Json, SourceOffset } from './event/offset.ts'
+export { comparePositions, type Position, packPosition, unpackPosition } from './event/position.ts'
+export { type Column, type ColumnType, type ScalarKind, Special, type TableSchema, type Tuple, tableId, UNCHANGED, type Value } from './event/table-schema.ts'
+export type { LogPosition } from './log/log.ts'
+export type { Rejection, SinkBatch, SinkConnector, SinkLimits } from './materialize/sink-connector.ts'
+
+export type Plugin<Config = unknown> = SourcePlugin<Config> | SinkPlugin<Config>
+
+interface PluginFacts<Config> {
+  /** The noun that YAML names: `postgres`, `iceberg`. */
+  readonly name: string
+  /** One sentence for `millrace plugins` and the reference page. */
+  readonly summary: string
+  /** The only declaration of the plugin's settings: parses, lints YAML and prints the reference. Strict objects; every field has `.describe()`. */
+  readonly config: z.ZodType<Config>
+  /** Preflight against the real system, without changing it. Findings come all at once, each with its fix. */
+  check(config: Config, context: PluginContext): Promise<readonly Finding[]>
+}
+
+export interface SourcePlugin<Config = unknown> extends PluginFacts<Config> {
+  readonly kind: 'source'
+  /** Avro fields that the source adds to the envelope's `source` record; their values come with each `TransactionStart`. */
+  readonly sourceFields: readonly { readonly name: string; readonly type: 'long' | 'string' }[]
+  /** Connects, provisions what is missing (slot, publication) and claims the source. `resume` is the node's durable offset, null on its first run. */
+  open(config: Config, context: PluginContext, resume: SourceOffset | null): Promise<SourceConnector>
+}
+
+export interface SinkPlugin<Config = unknown> extends PluginFacts<Config> {
+  readonly kind: 'sink'
+  /** Opens the target of one stream. Called once per stream and runtime. */
+  open(config: Config, context: PluginContext, stream: StreamTarget): Promise<SinkConnector>
+}
+
+export interface StreamTarget {
+  readonly topic: string
+  /** The source table behind the stream. */
+  readonly namespace: string
+  readonly table: string
+}
+
+export interface PluginContext {
+  /** Name of the mesh and of the node in it; unique together, stable, fit for slot names after lower-casing. */
+  readonly mesh: string
+  readonly node: string
+  /** A folder of the node's own for scratch and spill files. */
+  readonly dataDir: string
+  readonly logger: Logger
+  /** Adds to a counter or sets a gauge; `millrace_` and the node label are added. */
+  readonly metric: (name: string, value: number, kind: 'count' | 'gauge') => void
+}
+
+export interface Finding {
+  readonly level: 'error' | 'warning' | 'ok'
+  /** What was looked at: `wal_level`, `replica identity of public.orders`. */
+  readonly subject: string
+  readonly message: string
+  readonly fix?: string
+}
+
+/** Types a plugin: `export default definePlugin({ kind: 'source', … })`. */
+export function definePlugin<Config>(plugin: SourcePlugin<Config>): SourcePlugin<Config>
+export function definePlugin<Config>(plugin: SinkPlugin<Config>): SinkPlugin<Config>
+export function definePlugin<Config>(plugin: Plugin<Config>): Plugin<Config> {
+  return plugin
+}

@@ -1,0 +1,49 @@
+import { randomBytes } from 'node:crypto'
+import path from 'node:path'
+import pg from 'pg'
+import { startPostgres } from '../../control/demo/postgres-server.ts'
+import { sharedService } from './shared-service.ts'
+
+export interface TestDatabase {
+  readonly host: string
+  readonly port: number
+  readonly database: string
+  readonly user: string
+  readonly url: string
+  sql(text: string, values?: unknown[]): Promise<pg.QueryResult>
+  drop(): Promise<void>
+}
+
+/** A fresh database on the run's shared Postgres 18. Slots are per cluster: name them after the database. */
+export async function testDatabase(): Promise<TestDatabase> {
+  const { port } = await sharedService('postgres', async (dir) => {
+    const server = await startPostgres({ dataDir: path.join(dir, 'data'), detached: true })
+    return { port: server.port, pids: [server.pid] }
+  })
+  const database = `t_${randomBytes(5).toString('hex')}`
+  const admin = new pg.Pool({ host: '127.0.0.1', port, user: 'postgres', database: 'postgres', max: 1 })
+  admin.on('error', () => {})
+  await admin.query(`create database ${database}`)
+  const pool = new pg.Pool({ host: '127.0.0.1', port, user: 'postgres', database, max: 4 })
+  pool.on('error', () => {})
+  return {
+    host: '127.0.0.1',
+    port,
+    database,
+    user: 'postgres',
+    url: `postgres://postgres@127.0.0.1:${port}/${database}`,
+    sql: (text, values) => pool.query(text, values),
+    async drop() {
+      await pool.end()
+      await admin.query('select pg_terminate_backend(active_pid) from pg_replication_slots where database = $1 and active_pid is not null', [database])
+      for (let tries = 0; ; tries++) {
+        const left = await admin
+          .query('select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = $1 and not active', [database])
+          .then(() => admin.query('select 1 from pg_replication_slots where database = $1', [database]))
+        if (left.rowCount === 0 || tries > 200) break
+      }
+      await admin.query(`drop database if exists ${database} with (force)`)
+      await admin.end()
+    },
+  }
+}

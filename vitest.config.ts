@@ -1,0 +1,17 @@
+import { defineConfig } from 'vitest/config'
+
+const base = { environment: 'node', pool: 'forks' as const, testTimeout: 60_000, hookTimeout: 240_000, globalSetup: ['test/services/global-setup.ts'] }
+
+/** Fast ones first: `unit` needs no service; the others start what they need and share it. */
+export default defineConfig({
+  test: {
+    fileParallelism: true,
+    maxWorkers: 2,
+    reporters: ['default', './tools/test-count.ts'],
+    projects: [
+      { test: { ...base, name: 'unit', include: ['test/unit/**/*.test.ts', 'test/golden/**/*.test.ts'], testTimeout: 20_000 } },
+      { test: { ...base, name: 'integration', include: ['test/integration/**/*.test.ts', 'test/mesh/**/*.test.ts'] } },
+      { test: { ...base, name: 'fault', include: ['test/fault/**/*.test.ts'], testTimeout: 600_000 } },
+    ],
+  },
+})
