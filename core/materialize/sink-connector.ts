@@ -20,8 +20,11 @@ export interface SinkConnector extends AsyncDisposable {
   committed(): Promise<readonly LogPosition[]>
   /**
    * Makes the target as if every change had been applied in order, and stores `batch.positions`, in one commit. Changes with UNCHANGED
-   * columns keep the target's value for them. An empty batch only moves the positions.
-   * @returns records that the target can't hold; their neighbours land and the positions move past them
+   * columns keep the target's value for them. An empty batch only moves the positions. A batch whose positions are all covered changes nothing.
+   *
+   * Records that the target can't hold are handed to `batch.onRejected`, awaited before the commit: a dead letter is durable before the positions
+   * move past it. When that throws, nothing lands and the error is thrown on. The neighbours of a rejected record land.
+   * @returns the rejections, the same that `onRejected` got
    * @throws sink.unreachable (the driver retries the same batch), sink.conflict, sink.forbidden
    */
   apply(batch: SinkBatch, signal: AbortSignal): Promise<readonly Rejection[]>
@@ -44,6 +47,8 @@ export interface SinkBatch {
   readonly changes: readonly (RowChange | Truncation)[]
   /** Where the target stands once this batch is applied. */
   readonly positions: readonly LogPosition[]
+  /** Call once, when there are rejections, with all of them, before the commit. */
+  readonly onRejected: (rejections: readonly Rejection[]) => Promise<void>
 }
 
 export interface Rejection {

@@ -1,0 +1,526 @@
+import fc from 'fast-check'
+import { afterEach, describe, expect, test } from 'vitest'
+import type { RowChange, Truncation } from '../../core/event/change-event.ts'
+import { SNAPSHOT_ORDINAL } from '../../core/event/position.ts'
+import { type Column, type ColumnType, type TableSchema, type Tuple, UNCHANGED, type Value } from '../../core/event/table-schema.ts'
+import type { LogPosition } from '../../core/log/log.ts'
+import type { Rejection, SinkBatch, SinkConnector } from '../../core/materialize/sink-connector.ts'
+import { EXTREMES } from './column-extremes.ts'
+
+/** One target of its own, opened as often as a test likes; the stream's topic is `TOPIC`. */
+export interface SinkProvision {
+  open(): Promise<SinkConnector>
+  dispose(): Promise<void>
+}
+
+export interface SinkCapabilities {
+  /** The error's category when another instance has applied a batch meanwhile; null: the target cannot tell. */
+  readonly secondWriter: 'conflict' | null
+  /** Column types that the target refuses in `prepare` with sink.schema_unsupported. */
+  readonly refuses?: (type: ColumnType) => boolean
+  /** Runs of the random histories; fewer for slow targets. */
+  readonly runs?: number
+}
+
+export const TOPIC = 'shop.public.items'
+
+const column = (name: string, id: number, type: ColumnType, more: Partial<Column> = {}): Column => ({
+  name,
+  id,
+  type,
+  sourceType: type.kind,
+  nullable: true,
+  mayBeUnchanged: false,
+  maybeSpecial: false,
+  ...more,
+})
+
+/** id int64 (key), name, body (may be unchanged), quantity int32, price decimal(12,2). */
+export const ITEMS: TableSchema = {
+  namespace: 'public',
+  name: 'items',
+  key: [0],
+  columns: [
+    column('id', 1, { kind: 'int64' }, { nullable: false }),
+    column('name', 2, { kind: 'string' }),
+    column('body', 3, { kind: 'string' }, { mayBeUnchanged: true }),
+    column('quantity', 4, { kind: 'int32' }),
+    column('price', 5, { kind: 'decimal', precision: 12, scale: 2 }),
+  ],
+}
+
+/** Makes changes whose positions rise and batches whose offsets do. */
+export class History {
+  #ordinal = 0
+  #commit = 1_000n
+  #offset = 0n
+  readonly table: TableSchema
+
+  constructor(table: TableSchema = ITEMS) {
+    this.table = table
+  }
+
+  #facts(keyChangeHalf = false) {
+    this.#ordinal += keyChangeHalf ? 1 : 2 - (this.#ordinal % 2)
+    return { table: this.table, position: { commit: this.#commit, ordinal: this.#ordinal - 1 }, committedAt: 1_700_000_000_000_000n + this.#commit }
+  }
+
+  commit(): this {
+    this.#commit += 16n
+    this.#ordinal = 0
+    return this
+  }
+
+  with(table: TableSchema): History {
+    const next = new History(table)
+    next.#commit = this.#commit + 16n
+    next.#offset = this.#offset
+    return next
+  }
+
+  put(op: 'r' | 'c' | 'u', after: Tuple): RowChange {
+    const facts = this.#facts()
+    const position = op === 'r' ? { commit: this.#commit, ordinal: SNAPSHOT_ORDINAL + facts.position.ordinal } : facts.position
+    if (op === 'r') this.commit()
+    return { kind: 'row', op, ...facts, position, key: this.table.key.map((at) => after[at]!), before: null, after }
+  }
+
+  delete(...key: Value[]): RowChange {
+    return { kind: 'row', op: 'd', ...this.#facts(), key, before: null, after: null }
+  }
+
+  /** The two halves of an update that changes the key: ordinals 2n and 2n + 1. */
+  rekey(oldKey: Tuple, after: Tuple): [RowChange, RowChange] {
+    this.commit()
+    const gone: RowChange = { kind: 'row', op: 'd', ...this.#facts(true), key: oldKey, before: null, after: null }
+    return [gone, { kind: 'row', op: 'c', ...this.#facts(true), key: this.table.key.map((at) => after[at]!), before: null, after }]
+  }
+
+  truncate(): Truncation {
+    return { kind: 'truncate', ...this.#facts() }
+  }
+
+  /** `announced` collects what the sink says before it commits. */
+  batch(changes: SinkBatch['changes'], announced: Rejection[] = []): SinkBatch {
+    this.#offset += BigInt(changes.length) + 1n
+    this.commit()
+    const positions = [
+      { topic: TOPIC, partition: 0, offset: this.#offset },
+      { topic: TOPIC, partition: 1, offset: this.#offset * 2n },
+    ]
+    return {
+      table: this.table,
+      changes,
+      positions,
+      onRejected: async (rejections) => {
+        announced.push(...rejections)
+      },
+    }
+  }
+}
+
+/** Text that is equal exactly when two values are, bit by bit. */
+export function canonical(value: Value | undefined): string {
+  if (value === undefined) return 'undefined'
+  if (value === null) return 'null'
+  if (typeof value === 'symbol') return 'UNCHANGED'
+  if (typeof value === 'bigint') return `${value}n`
+  if (typeof value === 'number') return Object.is(value, -0) ? '-0' : String(value)
+  if (typeof value === 'string') return JSON.stringify(value)
+  if (typeof value === 'boolean') return String(value)
+  if (value instanceof Uint8Array) return `x${Buffer.from(value).toString('hex')}`
+  if (value instanceof Map) return `{${[...value].map(([k, v]) => `${JSON.stringify(k)}:${canonical(v)}`).sort()}}`
+  if (Array.isArray(value)) return `[${value.map(canonical)}]`
+  return `special ${JSON.stringify(value)}`
+}
+
+const sorted = (rows: Iterable<Tuple>): string[] => [...rows].map((row) => row.map(canonical).join(' | ')).sort()
+const still = new AbortController().signal
+
+export async function targetRows(sink: SinkConnector): Promise<string[]> {
+  const rows: Tuple[] = []
+  for await (const part of sink.rows(still)) rows.push(...part)
+  return sorted(rows)
+}
+
+const positionsOf = (positions: readonly LogPosition[]): string[] => positions.map((p) => `${p.topic}/${p.partition}@${p.offset}`).sort()
+
+/** What every sink holds to: docs in core/materialize/sink-connector.ts. */
+export function sinkContract(name: string, provision: (table: TableSchema, topic: string) => Promise<SinkProvision>, capabilities: SinkCapabilities): void {
+  describe(`sink contract: ${name}`, () => {
+    const opened: (() => PromiseLike<void>)[] = []
+    afterEach(async () => {
+      for (const close of opened.splice(0).reverse()) await close()
+    })
+
+    async function target(table: TableSchema = ITEMS) {
+      const place = await provision(table, TOPIC)
+      opened.push(() => place.dispose())
+      const open = async () => {
+        const sink = await place.open()
+        opened.push(() => sink[Symbol.asyncDispose]())
+        return sink
+      }
+      const reopen = async (sink: SinkConnector) => {
+        await sink[Symbol.asyncDispose]()
+        const again = await place.open()
+        opened.push(() => again[Symbol.asyncDispose]())
+        await again.prepare(table)
+        return again
+      }
+      const sink = await open()
+      await sink.prepare(table)
+      return { sink, open, reopen }
+    }
+
+    const row = (id: bigint, text: string | null = `row ${id}`, body: Value = 'a body', quantity: number | null = 1): Tuple => [id, text, body, quantity, 1250n]
+
+    test('a new target has no positions and no rows, and prepare may be called again', async () => {
+      const { sink } = await target()
+      await sink.prepare(structuredClone(ITEMS))
+      expect(await sink.committed()).toEqual([])
+      expect(await targetRows(sink)).toEqual([])
+      expect(sink.limits.rows).toBeGreaterThan(0)
+      expect(sink.limits.bytes).toBeGreaterThan(0)
+    })
+
+    test('rows and positions land together and are there after a reopen', async () => {
+      const { sink, reopen } = await target()
+      const history = new History()
+      const batch = history.batch([history.put('r', row(1n)), history.put('r', row(2n)), history.put('c', row(3n, null, null, null))])
+      expect(await sink.apply(batch, still)).toEqual([])
+      const again = await reopen(sink)
+      expect(positionsOf(await again.committed())).toEqual(positionsOf(batch.positions))
+      expect(await targetRows(again)).toEqual(sorted([row(1n), row(2n), row(3n, null, null, null)]))
+    })
+
+    test('a batch applied twice changes nothing, also after a reopen and after later batches', async () => {
+      const { sink, reopen } = await target()
+      const history = new History()
+      const first = history.batch([history.put('c', row(1n)), history.put('c', row(2n))])
+      const second = history.batch([history.put('u', row(1n, 'newer')), history.delete(2n)])
+      await sink.apply(first, still)
+      await sink.apply(first, still)
+      expect(await targetRows(sink)).toEqual(sorted([row(1n), row(2n)]))
+      await sink.apply(second, still)
+      await sink.apply(first, still)
+      const again = await reopen(sink)
+      await again.apply(second, still)
+      await again.apply(first, still)
+      expect(await targetRows(again)).toEqual(sorted([row(1n, 'newer')]))
+      expect(positionsOf(await again.committed())).toEqual(positionsOf(second.positions))
+    })
+
+    test('an apply that is cut off leaves all of its batch or nothing', async () => {
+      const { sink, reopen } = await target()
+      const history = new History()
+      const first = history.batch([history.put('c', row(1n))])
+      await sink.apply(first, still)
+      const second = history.batch(Array.from({ length: 500 }, (_, n) => history.put('c', row(BigInt(n + 10)))))
+      const cut = new AbortController()
+      const applying = sink.apply(second, cut.signal).then(
+        () => 'applied',
+        () => 'failed',
+      )
+      setImmediate(() => cut.abort())
+      await applying
+      const again = await reopen(sink)
+      const landed = positionsOf(await again.committed()).join() === positionsOf(second.positions).join()
+      expect(await targetRows(again)).toHaveLength(landed ? 501 : 1)
+      await again.apply(second, still)
+      expect(await targetRows(again)).toHaveLength(501)
+      expect(positionsOf(await again.committed())).toEqual(positionsOf(second.positions))
+    })
+
+    test('several changes of one key in a batch end as their order says', async () => {
+      const { sink } = await target()
+      const history = new History()
+      await sink.apply(
+        history.batch([
+          history.put('c', row(1n)),
+          history.put('u', row(1n, 'second')),
+          history.delete(1n),
+          history.put('c', row(1n, 'third')),
+          history.put('c', row(2n)),
+          history.delete(2n),
+        ]),
+        still,
+      )
+      expect(await targetRows(sink)).toEqual(sorted([row(1n, 'third')]))
+    })
+
+    test('deleting what is not there is no error, and the key may come later', async () => {
+      const { sink } = await target()
+      const history = new History()
+      expect(await sink.apply(history.batch([history.delete(7n)]), still)).toEqual([])
+      await sink.apply(history.batch([history.put('c', row(7n))]), still)
+      expect(await targetRows(sink)).toEqual(sorted([row(7n)]))
+    })
+
+    test('a key change is a delete and an insert', async () => {
+      const { sink } = await target()
+      const history = new History()
+      await sink.apply(history.batch([history.put('c', row(1n)), history.put('c', row(2n))]), still)
+      await sink.apply(history.batch(history.rekey([1n], row(9n, 'moved'))), still)
+      expect(await targetRows(sink)).toEqual(sorted([row(2n), row(9n, 'moved')]))
+    })
+
+    test("UNCHANGED keeps the target's value, across reopen and within a batch", async () => {
+      const { sink, reopen } = await target()
+      const history = new History()
+      await sink.apply(history.batch([history.put('c', row(1n, 'one', 'kept')), history.put('c', row(2n, 'two', null))]), still)
+      const again = await reopen(sink)
+      await again.apply(history.batch([history.put('u', row(1n, 'uno', UNCHANGED)), history.put('u', row(2n, 'dos', UNCHANGED))]), still)
+      await again.apply(
+        history.batch([
+          history.put('c', row(3n, 'three', 'in the batch')),
+          history.put('u', row(3n, 'tres', UNCHANGED)),
+          history.put('u', row(1n, 'un', UNCHANGED)),
+          history.put('u', row(1n, 'eins', UNCHANGED)),
+        ]),
+        still,
+      )
+      expect(await targetRows(again)).toEqual(sorted([row(1n, 'eins', 'kept'), row(2n, 'dos', null), row(3n, 'tres', 'in the batch')]))
+    })
+
+    test('UNCHANGED in a key change keeps the value of the old key when both halves are in the batch', async () => {
+      const { sink } = await target()
+      const history = new History()
+      await sink.apply(history.batch([history.put('c', row(1n, 'one', 'kept'))]), still)
+      const rejections = await sink.apply(history.batch(history.rekey([1n], row(5n, 'five', UNCHANGED))), still)
+      expect(rejections).toEqual([])
+      expect(await targetRows(sink)).toEqual(sorted([row(5n, 'five', 'kept')]))
+    })
+
+    test('a record without its base is rejected, announced before the commit, and its neighbours land', async () => {
+      const { sink } = await target()
+      const history = new History()
+      const before = await sink.committed()
+      const announced: Rejection[] = []
+      let committedAtAnnouncement: readonly LogPosition[] | null = null
+      const plain = history.batch([history.put('c', row(1n)), history.put('u', row(2n, 'two', UNCHANGED)), history.put('c', row(3n))], announced)
+      const batch: SinkBatch = {
+        ...plain,
+        onRejected: async (rejections) => {
+          committedAtAnnouncement = await sink.committed()
+          await plain.onRejected(rejections)
+        },
+      }
+      const rejections = await sink.apply(batch, still)
+      expect(rejections.map((rejection) => rejection.index)).toEqual([1])
+      expect(rejections[0]!.reason).toMatch(/\w/)
+      expect(rejections[0]!.reason).not.toContain('two')
+      expect(announced).toEqual(rejections)
+      expect(committedAtAnnouncement).toEqual(before)
+      expect(await targetRows(sink)).toEqual(sorted([row(1n), row(3n)]))
+      expect(positionsOf(await sink.committed())).toEqual(positionsOf(batch.positions))
+    })
+
+    test('when a rejection cannot be taken, nothing of the batch lands', async () => {
+      const { sink } = await target()
+      const history = new History()
+      const first = history.batch([history.put('c', row(1n))])
+      await sink.apply(first, still)
+      const batch = history.batch([history.put('c', row(4n)), history.put('u', row(2n, 'two', UNCHANGED))])
+      const refusing: SinkBatch = { ...batch, onRejected: () => Promise.reject(new Error('no room for dead letters')) }
+      await expect(sink.apply(refusing, still)).rejects.toThrow('no room for dead letters')
+      expect(await targetRows(sink)).toEqual(sorted([row(1n)]))
+      expect(positionsOf(await sink.committed())).toEqual(positionsOf(first.positions))
+      await sink.apply(batch, still)
+      expect(await targetRows(sink)).toEqual(sorted([row(1n), row(4n)]))
+    })
+
+    test('truncate removes what came before it, in the target and in the batch', async () => {
+      const { sink, reopen } = await target()
+      const history = new History()
+      await sink.apply(history.batch([history.put('c', row(1n)), history.put('c', row(2n))]), still)
+      await sink.apply(history.batch([history.put('c', row(3n)), history.truncate(), history.put('c', row(4n))]), still)
+      const again = await reopen(sink)
+      expect(await targetRows(again)).toEqual(sorted([row(4n)]))
+      await again.apply(history.batch([history.put('c', row(1n, 'again'))]), still)
+      expect(await targetRows(again)).toEqual(sorted([row(1n, 'again'), row(4n)]))
+    })
+
+    test('an empty batch moves the positions', async () => {
+      const { sink, reopen } = await target()
+      const history = new History()
+      await sink.apply(history.batch([history.put('c', row(1n))]), still)
+      const empty = history.batch([])
+      await sink.apply(empty, still)
+      const again = await reopen(sink)
+      expect(positionsOf(await again.committed())).toEqual(positionsOf(empty.positions))
+      expect(await targetRows(again)).toEqual(sorted([row(1n)]))
+    })
+
+    test('positions of partitions that a batch does not name stay', async () => {
+      const { sink, reopen } = await target()
+      const history = new History()
+      const first = history.batch([history.put('c', row(1n))])
+      await sink.apply(first, still)
+      const second = history.batch([history.put('c', row(2n))])
+      await sink.apply({ ...second, positions: second.positions.slice(1) }, still)
+      const again = await reopen(sink)
+      expect(positionsOf(await again.committed())).toEqual(positionsOf([first.positions[0]!, second.positions[1]!]))
+    })
+
+    test('the target follows added, dropped, renamed and widened columns', async () => {
+      const { sink, reopen } = await target()
+      const history = new History()
+      await sink.apply(history.batch([history.put('c', row(1n)), history.put('c', row(2n))]), still)
+      const [id, label, body, quantity, price] = ITEMS.columns as [Column, Column, Column, Column, Column]
+      const evolved: TableSchema = {
+        ...ITEMS,
+        columns: [
+          id,
+          { ...label, name: 'title' },
+          body,
+          { ...quantity, type: { kind: 'int64' } },
+          { ...price, type: { kind: 'decimal', precision: 20, scale: 2 } },
+          column('since', 6, { kind: 'timestamptz' }),
+        ],
+      }
+      await sink.prepare(evolved)
+      const next = history.with(evolved)
+      await sink.apply(next.batch([next.put('u', [2n, 'two', 'b', 2n ** 40n, 10n ** 15n, 99n])]), still)
+      expect(await targetRows(sink)).toEqual(sorted([[1n, 'row 1', 'a body', 1n, 1250n, null], [2n, 'two', 'b', 2n ** 40n, 10n ** 15n, 99n]])) // biome-ignore format: rows
+      const slim: TableSchema = { ...evolved, columns: evolved.columns.filter((c) => c.name !== 'body') }
+      await sink.prepare(slim)
+      const last = next.with(slim)
+      await sink.apply(last.batch([last.put('c', [3n, 'three', 3n, 1n, null])]), still)
+      const again = await reopen(sink).then(async (s) => {
+        await s.prepare(slim)
+        return s
+      })
+      expect(await targetRows(again)).toEqual(sorted([[1n, 'row 1', 1n, 1250n, null], [2n, 'two', 2n ** 40n, 10n ** 15n, 99n], [3n, 'three', 3n, 1n, null]])) // biome-ignore format: rows
+    })
+
+    test('a column dropped and added again under its name starts empty', async () => {
+      const { sink } = await target()
+      const history = new History()
+      await sink.apply(history.batch([history.put('c', row(1n, 'old name'))]), still)
+      const dropped: TableSchema = { ...ITEMS, columns: ITEMS.columns.filter((c) => c.name !== 'name') }
+      await sink.prepare(dropped)
+      const added: TableSchema = { ...ITEMS, columns: [...dropped.columns, column('name', 9, { kind: 'string' })] }
+      await sink.prepare(added)
+      expect(await targetRows(sink)).toEqual(sorted([[1n, 'a body', 1, 1250n, null]]))
+    })
+
+    test('a change of type that loses values, and a change of key, are refused', async () => {
+      const { sink } = await target()
+      const history = new History()
+      await sink.apply(history.batch([history.put('c', row(1n))]), still)
+      const narrowed: TableSchema = { ...ITEMS, columns: ITEMS.columns.map((c) => (c.name === 'name' ? { ...c, type: { kind: 'boolean' } as const } : c)) }
+      await expect(sink.prepare(narrowed)).rejects.toMatchObject({ code: 'sink.schema_unsupported', fix: expect.any(String) })
+      await expect(sink.prepare({ ...ITEMS, key: [1] })).rejects.toMatchObject({ code: 'sink.schema_unsupported', fix: expect.any(String) })
+      await sink.prepare(ITEMS)
+      expect(await targetRows(sink)).toEqual(sorted([row(1n)]))
+    })
+
+    test('a table without a key is refused with its repair', async () => {
+      const keyless: TableSchema = { ...ITEMS, key: [] }
+      const place = await provision(keyless, TOPIC)
+      opened.push(() => place.dispose())
+      const sink = await place.open()
+      opened.push(() => sink[Symbol.asyncDispose]())
+      await expect(sink.prepare(keyless)).rejects.toMatchObject({ code: 'sink.schema_unsupported', fix: expect.any(String) })
+    })
+
+    for (const { name: label, type, values } of EXTREMES) {
+      test.skipIf(capabilities.refuses?.(type) === true)(`extremes of ${label} come back as they went in`, async () => {
+        const table: TableSchema = { ...ITEMS, key: [0], columns: [column('id', 1, { kind: 'int32' }, { nullable: false }), column('value', 2, type)] }
+        const { sink, reopen } = await target(table)
+        const history = new History(table)
+        const rows: Tuple[] = [null, ...values].map((value, n) => [n, value])
+        expect(await sink.apply(history.batch(rows.map((tuple) => history.put('r', tuple))), still)).toEqual([])
+        const again = await reopen(sink)
+        expect(await targetRows(again)).toEqual(sorted(rows))
+      })
+    }
+
+    test('composite keys tell their parts apart', async () => {
+      const table: TableSchema = {
+        ...ITEMS,
+        key: [0, 2],
+        columns: [
+          column('a', 1, { kind: 'string' }, { nullable: false }),
+          column('v', 2, { kind: 'int32' }),
+          column('b', 3, { kind: 'string' }, { nullable: false }),
+        ],
+      }
+      const { sink } = await target(table)
+      const history = new History(table)
+      const rows: Tuple[] = [['a', 1, 'bc'], ['ab', 2, 'c'], ['', 3, 'abc'], ['abc', 4, ''], ['a","b', 5, ''], ['a', 6, '","b'], ['A', 7, 'bc'], ['é', 8, 'e\u0301']] // biome-ignore format: rows
+      await sink.apply(history.batch(rows.map((tuple) => history.put('c', tuple))), still)
+      expect(await targetRows(sink)).toEqual(sorted(rows))
+      await sink.apply(history.batch([history.delete('a', 'bc'), history.delete('abc', '')]), still)
+      expect(await targetRows(sink)).toEqual(sorted(rows.filter((r) => r[1] !== 1 && r[1] !== 4)))
+    })
+
+    test.skipIf(capabilities.secondWriter === null)('a writer that was overtaken gives up', async () => {
+      const { sink, open } = await target()
+      const history = new History()
+      await sink.apply(history.batch([history.put('c', row(1n))]), still)
+      const other = await open()
+      await other.prepare(ITEMS)
+      await other.apply(history.batch([history.put('c', row(2n))]), still)
+      await expect(sink.apply(history.batch([history.put('c', row(3n))]), still)).rejects.toMatchObject({ category: capabilities.secondWriter })
+      await other.apply(history.batch([history.put('c', row(4n))]), still)
+      expect(await targetRows(other)).toEqual(sorted([row(1n), row(2n), row(4n)]))
+    })
+
+    test('random histories, cut anywhere and delivered again, end as the oracle says', async () => {
+      const step = fc.oneof(
+        { weight: 8, arbitrary: fc.record({ kind: fc.constant('put' as const), op: fc.constantFrom('r' as const, 'c' as const, 'u' as const), id: fc.bigInt(0n, 7n), text: fc.string({ maxLength: 6 }), body: fc.option(fc.string({ maxLength: 4 }), { nil: null }), keep: fc.boolean() }) }, // biome-ignore format: one shape
+        { weight: 3, arbitrary: fc.record({ kind: fc.constant('delete' as const), id: fc.bigInt(0n, 7n) }) },
+        {
+          weight: 2,
+          arbitrary: fc.record({ kind: fc.constant('rekey' as const), id: fc.bigInt(0n, 7n), to: fc.bigInt(0n, 7n), text: fc.string({ maxLength: 6 }) }),
+        },
+        { weight: 1, arbitrary: fc.record({ kind: fc.constant('truncate' as const) }) },
+      )
+      const delivery = fc.record({ steps: fc.array(step, { maxLength: 12 }), again: fc.nat({ max: 3 }), reopen: fc.boolean() })
+      await fc.assert(
+        fc.asyncProperty(fc.array(delivery, { minLength: 1, maxLength: 6 }), async (deliveries) => {
+          let { sink, reopen } = await target()
+          const history = new History()
+          const oracle = new Map<bigint, Tuple>()
+          const sent: SinkBatch[] = []
+          for (const { steps, again, reopen: restart } of deliveries) {
+            const changes: (RowChange | Truncation)[] = []
+            const rejected: number[] = []
+            for (const s of steps) {
+              if (s.kind === 'truncate') {
+                changes.push(history.truncate())
+                oracle.clear()
+              } else if (s.kind === 'delete') {
+                changes.push(history.delete(s.id))
+                oracle.delete(s.id)
+              } else if (s.kind === 'rekey') {
+                if (s.id === s.to) continue
+                changes.push(...history.rekey([s.id], row(s.to, s.text)))
+                oracle.delete(s.id)
+                oracle.set(s.to, row(s.to, s.text))
+              } else {
+                const base = oracle.get(s.id)
+                if (s.keep && base === undefined) rejected.push(changes.length)
+                changes.push(history.put(s.op, row(s.id, s.text, s.keep ? UNCHANGED : s.body)))
+                if (!s.keep) oracle.set(s.id, row(s.id, s.text, s.body))
+                else if (base !== undefined) oracle.set(s.id, row(s.id, s.text, base[2]!))
+              }
+            }
+            const batch = history.batch(changes)
+            sent.push(batch)
+            const rejections = await sink.apply(batch, still)
+            expect(rejections.map((rejection) => rejection.index)).toEqual(rejected)
+            if (again > 0) await sink.apply(sent[Math.max(0, sent.length - again)]!, still)
+            if (restart) sink = await reopen(sink)
+            expect(await targetRows(sink)).toEqual(sorted(oracle.values()))
+            expect(positionsOf(await sink.committed())).toEqual(positionsOf(batch.positions))
+          }
+          await sink[Symbol.asyncDispose]()
+        }),
+        { numRuns: capabilities.runs ?? 40 },
+      )
+    }, 120_000)
+  })
+}
