@@ -38,6 +38,8 @@ export interface CaptureOutput {
   table(schema: TableSchema): Promise<ChangeWriter>
   /** A transaction begins: all changes until the next call belong to it. */
   transaction(start: TransactionStart): void
+  /** Existing rows changed without changes in the log (a column added with a default): read the table again, in chunks, while it streams. */
+  reread(table: TableSchema): void
   /** Chunks that were read and wait for their place in the stream. */
   readonly chunks: PendingChunks
 }
@@ -113,6 +115,8 @@ export interface ChangeWriter {
 export interface PendingChunks {
   /** 0 nearly always: test it before anything else. */
   readonly size: number
+  /** Set by the source: called when a chunk starts to wait, so that a source that waits for its server can look for the chunk's place. */
+  onWaiting: (() => void) | null
   /** Writes the rows of every waiting chunk whose fence `isDue`, now, between two transactions. */
   emit(isDue: (fence: SnapshotFence) => boolean): void
 }
@@ -141,6 +145,6 @@ export interface SnapshotChunk {
   readonly readAt: bigint
   /** The shape that the rows have; core opens the writer for it. */
   readonly table: TableSchema
-  /** Drives `row` over every row: calls `after` columns only. Core frames each with begin and end through `next`. */
+  /** Writes every row: `beginRow`, then one call per column on `writer`, then `endRow`. Synchronous. */
   write(writer: ChangeWriter, beginRow: () => void, endRow: () => void): void
 }

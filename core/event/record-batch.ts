@@ -163,7 +163,8 @@ export function recordHeader(frame: Buffer, record: FrameRecord, name: string): 
     const valueLength = readVarint(frame, keyFrom + keyLength)
     const valueFrom = varintEnd
     at = valueFrom + Math.max(0, valueLength)
-    if (keyLength === name.length && frame.toString('latin1', keyFrom, keyFrom + keyLength) === name) return valueLength < 0 ? null : frame.subarray(valueFrom, at)
+    if (keyLength === name.length && frame.toString('latin1', keyFrom, keyFrom + keyLength) === name)
+      return valueLength < 0 ? null : frame.subarray(valueFrom, at)
   }
   return null
 }

@@ -1,0 +1,404 @@
+import { asMillraceError, type MillraceError } from '../errors.ts'
+import type { Json, SourceOffset } from '../event/offset.ts'
+import { RowChecksum } from '../event/row-hash.ts'
+import type { TableSchema } from '../event/table-schema.ts'
+import type { EncodedBatch, Log, LogWriter } from '../log/log.ts'
+import { envelopeSchemaOf, keySchemaOf } from '../schema/avro-mapping.ts'
+import { AvroWriter } from '../schema/avro-writer.ts'
+import { avroName } from '../schema/names.ts'
+import type { SchemaRegistry } from '../schema/registry.ts'
+import { TableWriter, type WriterState } from './change-writer.ts'
+import { ChunkedSnapshot, type SnapshotSettings, type TableSnapshotStatus } from './chunked-snapshot.ts'
+import { FrameAssembler } from './frame-assembler.ts'
+import type { CaptureOutput, SourceConnector, TransactionStart } from './source-connector.ts'
+
+/** Under load a batch is closed at this size, or after this time. */
+const BATCH_BYTES = 512 * 1024
+const LINGER_MS = 10
+/** The source is not read while this much is on its way to the log. */
+const MAX_BATCHES = 8
+const MAX_BYTES = 8 * 1024 * 1024
+/** On a source without changes of ours the offset is made durable this often, so that its log can be recycled. */
+const IDLE_PROGRESS_MS = 1000
+/** The source is asked for new tables this often. */
+const TABLES_POLL_MS = 2000
+const STATUS_MS = 250
+/** Prefix of the progress entries with a topic's running totals: records, and the sum over their positions. */
+export const LEDGER_ENTRY = 'ledger/'
+
+export interface TopicSettings {
+  readonly partitions: number
+  readonly retentionMs: number | null
+  readonly compacted: boolean
+  readonly replicationFactor: number | null
+}
+
+export interface CaptureOptions {
+  /** The node's name: prefix of its topics, and `source.name` in envelopes. */
+  readonly node: string
+  readonly connector: SourceConnector
+  readonly plugin: {
+    readonly name: string
+    readonly version: string
+    readonly sourceFields: readonly { readonly name: string; readonly type: 'long' | 'string' }[]
+  }
+  /** `source.db` in envelopes. */
+  readonly database: string
+  readonly log: Log
+  readonly writer: LogWriter
+  readonly registry: SchemaRegistry
+  readonly topics: TopicSettings
+  readonly snapshot: SnapshotSettings
+  /** Called a few times a second while something moves. */
+  readonly onStatus: (status: CaptureStatus) => void
+  readonly signal: AbortSignal
+}
+
+export interface CaptureStatus {
+  /** Changes and bytes durable in the log since this capture started. */
+  readonly rows: number
+  readonly bytes: number
+  readonly state: 'snapshotting' | 'running'
+  /** Age of the last change when it became durable, in milliseconds; null before the first. */
+  readonly lagMs: number | null
+  readonly snapshot: readonly TableSnapshotStatus[]
+  readonly offset: SourceOffset
+}
+
+/** Topic of a table: the stream that consumers name. */
+export function topicOf(node: string, table: Pick<TableSchema, 'namespace' | 'name'>): string {
+  return `${node}.${topicPart(table.namespace)}.${topicPart(table.name)}`
+}
+
+/** Kafka's legal characters only; others in the reversible form of Avro names. */
+function topicPart(name: string): string {
+  return /^[a-zA-Z0-9_-]+$/.test(name) ? name : avroName(name)
+}
+
+/**
+ * Runs one source into the log until `signal` aborts: snapshot beside stream, exactly the changes after the node's durable progress, in order.
+ * Resolves after a graceful stop, when all that was written is durable.
+ * @throws MillraceError of the source, the log or the registry; the node may be started again from its durable progress
+ */
+export async function capture(options: CaptureOptions): Promise<void> {
+  await new Capture(options).run()
+}
+
+class Capture implements CaptureOutput {
+  readonly #options: CaptureOptions
+  readonly #frames = new FrameAssembler()
+  readonly #state: WriterState
+  readonly #snapshot: ChunkedSnapshot
+  readonly #writers = new Map<string, { readonly table: TableSchema; readonly writer: TableWriter }>()
+  readonly #opening = new Map<string, Promise<TableWriter>>()
+  readonly #topics = new Set<string>()
+  readonly #ledgers = new Map<string, RowChecksum>()
+  readonly #stop = new AbortController()
+  /** The last change that the durable progress of the start names: changes at or before it are in the log. */
+  readonly #resume: { readonly commit: bigint; readonly ordinal: number } | null
+  #commit = 0n
+  #offset: SourceOffset
+  #durable: SourceOffset | null = null
+  #failure: MillraceError | null = null
+
+  #inflight = 0
+  #inflightBytes = 0
+  #lastSeal = 0
+  #lastProgress = 0
+  #free: (() => void) | null = null
+  #rows = 0
+  #bytes = 0
+  #lagMs: number | null = null
+  #lastStatus = 0
+  #lastClock = 0
+
+  constructor(options: CaptureOptions) {
+    this.#options = options
+    const { progress } = options.writer
+    const position = progress.get('position') as { commit: string; ordinal: number } | undefined
+    this.#resume = position === undefined ? null : { commit: BigInt(position.commit), ordinal: position.ordinal }
+    this.#commit = this.#resume?.commit ?? 0n
+    this.#offset = (progress.get('offset') as SourceOffset | undefined) ?? options.connector.start
+    this.#state = {
+      version: 0,
+      commitHigh: Number(this.#commit >> 32n),
+      commitLow: Number(this.#commit & 0xffff_ffffn),
+      committedAt: 0n,
+      sourceFields: Buffer.alloc(options.plugin.sourceFields.length),
+      skipThrough: -1,
+      lastOrdinal: this.#resume?.ordinal ?? 0,
+      clock: Buffer.alloc(0),
+      clockVersion: 0,
+    }
+    this.#snapshot = new ChunkedSnapshot(
+      options.connector.snapshot,
+      options.snapshot,
+      (table) => this.#writerFor(table),
+      (readAt) => this.#beforeChunk(readAt),
+    )
+  }
+
+  get chunks(): ChunkedSnapshot {
+    return this.#snapshot
+  }
+
+  async run(): Promise<void> {
+    const { connector, signal } = this.#options
+    const stop = () => this.#stop.abort()
+    signal.addEventListener('abort', stop, { once: true })
+    if (signal.aborted) stop()
+    try {
+      await this.#takeUpTables()
+      // a new slot's start must be durable before anything depends on it
+      if (!this.#options.writer.progress.has('offset')) await this.#append(true)
+      this.#durable = this.#offset
+      connector.acknowledge(this.#offset)
+      this.#snapshot.start(this.#stop.signal, (error) => this.#fail(error))
+      const poll = this.#pollTables()
+      for await (const offset of connector.changes(this.#offset, this, this.#stop.signal)) {
+        this.#offset = offset
+        this.#tick()
+        this.#flush()
+        if (this.#failure !== null) break
+        while (this.#inflight >= MAX_BATCHES || this.#inflightBytes >= MAX_BYTES) await new Promise<void>((resolve) => (this.#free = resolve))
+      }
+      stop()
+      await poll
+      while (this.#inflight > 0) await new Promise<void>((resolve) => (this.#free = resolve))
+      if (this.#failure === null && this.#frames.count > 0) await this.#append(false)
+    } catch (error) {
+      this.#fail(error)
+    } finally {
+      stop()
+      signal.removeEventListener('abort', stop)
+    }
+    this.#report()
+    if (this.#failure !== null) throw this.#failure
+  }
+
+  transaction(start: TransactionStart): void {
+    const state = this.#state
+    state.version++
+    state.commitHigh = Number(start.commit >> 32n)
+    state.commitLow = Number(start.commit & 0xffff_ffffn)
+    state.committedAt = start.committedAt
+    state.lastOrdinal = 0
+    this.#commit = start.commit
+    const resume = this.#resume
+    state.skipThrough = resume === null || start.commit > resume.commit ? -1 : start.commit === resume.commit ? resume.ordinal : Number.POSITIVE_INFINITY
+    state.sourceFields = this.#encodeSource(start.source)
+    if (state.clock.length === 0) this.#tick()
+  }
+
+  /** Rows of a chunk belong to no transaction of the source: they take the time of their view. */
+  #beforeChunk(readAt: bigint): void {
+    this.#state.version++
+    this.#state.committedAt = readAt
+    this.#state.sourceFields = this.#encodeSource(this.#options.plugin.sourceFields.map(() => null))
+    if (this.#state.clock.length === 0) this.#tick()
+  }
+
+  async table(schema: TableSchema): Promise<TableWriter> {
+    return this.#writerFor(schema)
+  }
+
+  reread(table: TableSchema): void {
+    this.#snapshot.reread(table)
+  }
+
+  #encodeSource(values: readonly (bigint | string | null)[]): Buffer {
+    const out = new AvroWriter(64)
+    for (const value of values) {
+      if (value === null) out.byte(0)
+      else {
+        out.byte(2)
+        if (typeof value === 'bigint') out.bigint(value)
+        else out.string(value)
+      }
+    }
+    return out.buffer.subarray(0, out.at)
+  }
+
+  /** `ts_ms` and `ts_us` of the records that follow. */
+  #tick(): void {
+    const now = Date.now()
+    if (now === this.#lastClock) return
+    this.#lastClock = now
+    const out = new AvroWriter(32)
+    out.long(now)
+    out.long(now * 1000)
+    this.#state.clock = out.buffer.subarray(0, out.at)
+    if (now - this.#lastStatus >= STATUS_MS) this.#report()
+  }
+
+  #report(): void {
+    this.#lastStatus = Date.now()
+    this.#options.onStatus({
+      rows: this.#rows,
+      bytes: this.#bytes,
+      state: this.#snapshot.done ? 'running' : 'snapshotting',
+      lagMs: this.#lagMs,
+      snapshot: this.#snapshot.status(),
+      offset: this.#durable ?? this.#offset,
+    })
+  }
+
+  // ---- tables ----
+
+  async #takeUpTables(): Promise<void> {
+    const tables = await this.#options.connector.tables()
+    const fresh = tables.filter((table) => !this.#topics.has(topicOf(this.#options.node, table)))
+    await this.#ensureTopics(fresh)
+    for (const table of tables) this.#snapshot.add(table, this.#options.writer.progress)
+  }
+
+  async #pollTables(): Promise<void> {
+    const { signal } = this.#stop
+    while (!signal.aborted) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(done, TABLES_POLL_MS)
+        function done(): void {
+          clearTimeout(timer)
+          signal.removeEventListener('abort', done)
+          resolve()
+        }
+        signal.addEventListener('abort', done, { once: true })
+      })
+      if (signal.aborted) return
+      try {
+        await this.#takeUpTables()
+      } catch (error) {
+        if (!signal.aborted) this.#fail(error)
+        return
+      }
+    }
+  }
+
+  async #ensureTopics(tables: readonly TableSchema[]): Promise<void> {
+    const { node, log, topics } = this.#options
+    const specs = tables.map((table) => ({ topic: topicOf(node, table), ...topics })).filter(({ topic }) => !this.#topics.has(topic))
+    if (specs.length === 0) return
+    await log.ensureTopics(specs)
+    for (const { topic } of specs) this.#topics.add(topic)
+  }
+
+  /** One writer per topic and shape; the shape's schemas are registered once. */
+  #writerFor(table: TableSchema): Promise<TableWriter> {
+    const topic = topicOf(this.#options.node, table)
+    const known = this.#writers.get(topic)
+    if (known !== undefined && known.table === table) return Promise.resolve(known.writer)
+    const shape = `${topic}\n${this.#valueSchema(table)}`
+    let opening = this.#opening.get(shape)
+    if (opening === undefined) {
+      opening = this.#openWriter(topic, table)
+      this.#opening.set(shape, opening)
+      opening.catch(() => this.#opening.delete(shape))
+    }
+    return opening
+  }
+
+  #valueSchema(table: TableSchema): string {
+    const { node, plugin } = this.#options
+    return envelopeSchemaOf(table, { recordNamespace: this.#recordNamespace(node, table), sourceFields: plugin.sourceFields })
+  }
+
+  #recordNamespace(node: string, table: TableSchema): string {
+    return [node, table.namespace, table.name].map(avroName).join('.')
+  }
+
+  async #openWriter(topic: string, table: TableSchema): Promise<TableWriter> {
+    const { node, registry, plugin, database, topics } = this.#options
+    await this.#ensureTopics([table])
+    const value = await registry.register(`${topic}-value`, this.#valueSchema(table))
+    const key = table.key.length === 0 ? 0 : await registry.register(`${topic}-key`, keySchemaOf(table, this.#recordNamespace(node, table)))
+    const prefix = new AvroWriter(256)
+    for (const text of [plugin.version, plugin.name, node, database, table.namespace, table.name]) prefix.string(text)
+    const target = {
+      topic,
+      partitions: topics.partitions,
+      keySchemaId: key,
+      valueSchemaId: value,
+      sourcePrefix: prefix.buffer.subarray(0, prefix.at),
+      tombstones: topics.compacted,
+      ledger: this.#ledger(topic),
+    }
+    const writer = new TableWriter(table, target, this.#state, this.#frames)
+    this.#writers.set(topic, { table, writer })
+    return writer
+  }
+
+  /** Running totals of a topic since the node's first start. */
+  #ledger(topic: string): RowChecksum {
+    let ledger = this.#ledgers.get(topic)
+    if (ledger === undefined) {
+      const entry = this.#options.writer.progress.get(LEDGER_ENTRY + topic) as { records: number; checksum: string } | undefined
+      ledger = entry === undefined ? new RowChecksum() : RowChecksum.of(entry.records, entry.checksum)
+      this.#ledgers.set(topic, ledger)
+    }
+    return ledger
+  }
+
+  // ---- batches ----
+
+  /** Closes a batch when it is full, has waited, or nothing is on its way. */
+  #flush(): void {
+    const now = performance.now()
+    if (this.#frames.count === 0) {
+      if (
+        this.#inflight === 0 &&
+        this.#offset !== this.#durable &&
+        now - this.#lastProgress >= IDLE_PROGRESS_MS &&
+        JSON.stringify(this.#offset) !== JSON.stringify(this.#durable)
+      ) {
+        void this.#append(true)
+      }
+      return
+    }
+    if (this.#inflight === 0 || now - this.#lastSeal >= LINGER_MS || this.#frames.bytes >= BATCH_BYTES) void this.#append(false)
+  }
+
+  async #append(offsetOnly: boolean): Promise<void> {
+    if (this.#failure !== null) return
+    const offset = this.#offset
+    const count = this.#frames.count
+    const bytes = this.#frames.bytes
+    const frames = offsetOnly ? [] : this.#frames.take()
+    const committedAt = this.#state.committedAt
+    const progress = new Map<string, Json | null>([['offset', offset]])
+    if (count > 0) progress.set('position', { commit: this.#commit.toString(), ordinal: this.#state.lastOrdinal })
+    this.#snapshot.takeProgress(progress)
+    for (const topic of new Set(frames.map((frame) => frame.topic))) {
+      const ledger = this.#ledger(topic)
+      progress.set(LEDGER_ENTRY + topic, { records: ledger.rows, checksum: ledger.toString() })
+    }
+    const batch: EncodedBatch = { frames, count: offsetOnly ? 0 : count, progress }
+    this.#inflight++
+    this.#inflightBytes += bytes
+    this.#lastSeal = performance.now()
+    this.#lastProgress = this.#lastSeal
+    try {
+      await this.#options.writer.append(batch)
+      this.#durable = offset
+      this.#rows += batch.count
+      this.#bytes += bytes
+      if (batch.count > 0) this.#lagMs = Math.max(0, Date.now() - Number(committedAt / 1000n))
+      for (const frame of frames) this.#frames.give(frame.buffer)
+      this.#options.connector.acknowledge(offset)
+    } catch (error) {
+      this.#fail(error)
+    } finally {
+      this.#inflight--
+      this.#inflightBytes -= bytes
+      const free = this.#free
+      this.#free = null
+      free?.()
+    }
+    if (this.#failure === null && this.#frames.count > 0) this.#flush()
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= asMillraceError(error)
+    this.#stop.abort()
+    this.#free?.()
+  }
+}

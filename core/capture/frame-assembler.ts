@@ -1,0 +1,114 @@
+import { FRAME_HEADER_BYTES, sealFrame } from '../event/record-batch.ts'
+import type { Frame } from '../log/log.ts'
+
+/** A frame is closed and another opened beyond this many bytes; Kafka's default limit for one is 1 MiB. */
+const ROLL_BYTES = 512 * 1024
+const FIRST_BYTES = 16 * 1024
+/** Buffers of the full size kept for reuse. */
+const POOL_SIZE = 16
+
+/** A frame being written: records go to `buffer` from `at` on. */
+export class OpenFrame {
+  readonly topic: string
+  readonly partition: number
+  buffer: Buffer
+  view: DataView
+  at = FRAME_HEADER_BYTES
+  count = 0
+
+  constructor(topic: string, partition: number, buffer: Buffer) {
+    this.topic = topic
+    this.partition = partition
+    this.buffer = buffer
+    this.view = new DataView(buffer.buffer, buffer.byteOffset, buffer.length)
+  }
+}
+
+/** Gathers the frames of all tables and partitions; seals them together, so that a batch has one resume point. */
+export class FrameAssembler {
+  /** Frames with at least one record, in the order of their first. */
+  readonly #open = new Set<OpenFrame>()
+  readonly #topics = new Map<string, readonly OpenFrame[]>()
+  #sealed: Frame[] = []
+  #pool: Buffer[] = []
+  /** Records and bytes since the last `take`. */
+  count = 0
+  #sealedBytes = 0
+
+  get bytes(): number {
+    let bytes = this.#sealedBytes
+    for (const frame of this.#open) bytes += frame.at
+    return bytes
+  }
+
+  /** The open frames of a topic's partitions: the same ones for every version of its table, so that order in a partition holds. */
+  open(topic: string, partitions: number): readonly OpenFrame[] {
+    let frames = this.#topics.get(topic)
+    if (frames === undefined) {
+      frames = Array.from({ length: partitions }, (_, partition) => new OpenFrame(topic, partition, Buffer.from(new ArrayBuffer(FIRST_BYTES))))
+      this.#topics.set(topic, frames)
+    }
+    return frames
+  }
+
+  /** Makes room for a record of `bytes`; rolls to a new frame when this one is full. Call before writing it, and `wrote` after. */
+  reserve(frame: OpenFrame, bytes: number): void {
+    const needed = frame.at + bytes + 8
+    if (needed <= frame.buffer.length) return
+    if (frame.count > 0 && needed > ROLL_BYTES) {
+      this.#seal(frame)
+      this.#replace(frame, bytes)
+      return
+    }
+    const grown = this.#take(Math.max(needed, Math.min(ROLL_BYTES, frame.buffer.length * 4)))
+    frame.buffer.copy(grown, 0, 0, frame.at)
+    this.give(frame.buffer)
+    frame.buffer = grown
+    frame.view = new DataView(grown.buffer, grown.byteOffset, grown.length)
+  }
+
+  wrote(frame: OpenFrame): void {
+    if (frame.count === 0) this.#open.add(frame)
+    frame.count++
+    this.count++
+  }
+
+  /** Everything written since the last call, sealed. The buffers come back through `give`. */
+  take(): readonly Frame[] {
+    for (const frame of this.#open) {
+      this.#seal(frame)
+      this.#replace(frame, 0)
+    }
+    this.#open.clear()
+    const frames = this.#sealed
+    this.#sealed = []
+    this.#sealedBytes = 0
+    this.count = 0
+    return frames
+  }
+
+  /** A buffer that the log is done with. */
+  give(buffer: Buffer): void {
+    if (buffer.length === ROLL_BYTES && this.#pool.length < POOL_SIZE) this.#pool.push(buffer)
+  }
+
+  #seal(frame: OpenFrame): void {
+    sealFrame(frame.buffer, frame.at, frame.count, Date.now())
+    this.#sealed.push({ topic: frame.topic, partition: frame.partition, buffer: frame.buffer, end: frame.at, count: frame.count })
+    this.#sealedBytes += frame.at
+  }
+
+  /** A busy frame starts full-sized again, a quiet one small: a thousand idle tables hold little. */
+  #replace(frame: OpenFrame, bytes: number): void {
+    const wanted = frame.at > ROLL_BYTES / 4 ? ROLL_BYTES : FIRST_BYTES
+    frame.buffer = this.#take(Math.max(wanted, FRAME_HEADER_BYTES + bytes + 8))
+    frame.view = new DataView(frame.buffer.buffer, frame.buffer.byteOffset, frame.buffer.length)
+    frame.at = FRAME_HEADER_BYTES
+    frame.count = 0
+  }
+
+  #take(bytes: number): Buffer {
+    if (bytes > FIRST_BYTES && bytes <= ROLL_BYTES) return this.#pool.pop() ?? Buffer.from(new ArrayBuffer(ROLL_BYTES))
+    return Buffer.from(new ArrayBuffer(Math.max(bytes, FIRST_BYTES)))
+  }
+}
