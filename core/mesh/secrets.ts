@@ -1,0 +1,109 @@
+import { readFileSync } from 'node:fs'
+import path from 'node:path'
+import { MillraceError, type SourceLocation } from '../errors.ts'
+
+const REFERENCE = /\$\{([^}]*)\}/g
+const MASK = '[secret]'
+/** Shorter values are not masked: they would hide half of every line and are no secret. */
+const MIN_MASKED_CHARS = 4
+const MIN_PASSWORD_CHARS = 3
+
+export function hasReference(text: string): boolean {
+  return text.includes('${')
+}
+
+/** Whether the setting `key` holds a secret that stands in the file itself. */
+export function isClearSecret(key: string, text: string): boolean {
+  if (hasReference(text)) return false
+  return /^(password|secret|token|credential|secretAccessKey)$/i.test(key) || /:\/\/[^/@:\s]+:[^/@\s]+@/.test(text)
+}
+
+/** What is wrong with the references of a setting, without resolving them; null when they are well-formed. */
+export function referenceProblem(text: string): string | null {
+  for (const [whole, inner] of text.matchAll(REFERENCE)) {
+    if (!/^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$/.test(inner!)) return `${whole} is neither \${env:NAME} nor \${file:path}`
+  }
+  return /\$\{/.test(text.replace(REFERENCE, '')) ? 'a ${ without its }' : null
+}
+
+/**
+ * Resolves `${env:NAME}` and `${file:path}` (relative to the mesh file, one trailing line end dropped) when a node opens, and knows every value it
+ * gave out, so that it can be masked wherever text leaves the process.
+ */
+export class Secrets {
+  readonly #env: Readonly<Record<string, string | undefined>>
+  readonly #dir: string
+  readonly #values = new Set<string>()
+  #ordered: readonly string[] | null = null
+
+  constructor(options: { readonly env: Readonly<Record<string, string | undefined>>; readonly dir: string }) {
+    this.#env = options.env
+    this.#dir = options.dir
+  }
+
+  /** @throws config.secret_missing, config.invalid */
+  resolve(text: string, where: SourceLocation): string {
+    const problem = referenceProblem(text)
+    if (problem !== null) throw new MillraceError('config.invalid', problem, { where, fix: 'write ${env:NAME} or ${file:path}' })
+    const resolved = text.replace(REFERENCE, (_, inner: string) => {
+      const value = inner.startsWith('env:') ? this.#fromEnv(inner.slice(4), where) : this.#fromFile(inner.slice(5), where)
+      this.remember(value)
+      return value
+    })
+    this.#rememberPassword(resolved)
+    return resolved
+  }
+
+  /** Masks a value that came from elsewhere: a password that stands in the mesh file in clear. */
+  remember(value: string): void {
+    if (value.length < MIN_MASKED_CHARS) return
+    this.#values.add(value)
+    this.#values.add(encodeURIComponent(value))
+    this.#values.add(JSON.stringify(value).slice(1, -1))
+    this.#ordered = null
+    this.#rememberPassword(value)
+  }
+
+  /** `text` without any value that this instance gave out, also in their URL- and JSON-escaped forms. */
+  redact(text: string): string {
+    this.#ordered ??= [...this.#values].sort((a, b) => b.length - a.length)
+    let out = text
+    for (const value of this.#ordered) if (out.includes(value)) out = out.replaceAll(value, MASK)
+    return out
+  }
+
+  #rememberPassword(value: string): void {
+    if (!value.includes('://') || !URL.canParse(value)) return
+    const { password } = new URL(value)
+    if (password.length < MIN_PASSWORD_CHARS) return
+    for (const form of [password, safeDecode(password)]) this.#values.add(form)
+    this.#ordered = null
+  }
+
+  #fromEnv(name: string, where: SourceLocation): string {
+    const value = this.#env[name]
+    if (value === undefined || value === '')
+      throw new MillraceError('config.secret_missing', `the environment variable ${name} is not set`, { where, fix: `export ${name}=…` })
+    return value
+  }
+
+  #fromFile(name: string, where: SourceLocation): string {
+    const file = path.resolve(this.#dir, name)
+    try {
+      const value = readFileSync(file, 'utf8').replace(/\r?\n$/, '')
+      if (value === '') throw new MillraceError('config.secret_missing', `the secret file ${name} is empty`, { where, fix: `write the secret to ${file}` })
+      return value
+    } catch (cause) {
+      if (cause instanceof MillraceError) throw cause
+      throw new MillraceError('config.secret_missing', `the secret file ${name} cannot be read`, { where, cause, fix: `write the secret to ${file}` })
+    }
+  }
+}
+
+function safeDecode(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
