@@ -161,11 +161,11 @@ export function sinkContract(name: string, provision: (table: TableSchema, topic
         opened.push(() => sink[Symbol.asyncDispose]())
         return sink
       }
-      const reopen = async (sink: SinkConnector) => {
+      const reopen = async (sink: SinkConnector, shape: TableSchema = table) => {
         await sink[Symbol.asyncDispose]()
         const again = await place.open()
         opened.push(() => again[Symbol.asyncDispose]())
-        await again.prepare(table)
+        await again.prepare(shape)
         return again
       }
       const sink = await open()
@@ -387,10 +387,7 @@ export function sinkContract(name: string, provision: (table: TableSchema, topic
       await sink.prepare(slim)
       const last = next.with(slim)
       await sink.apply(last.batch([last.put('c', [3n, 'three', 3n, 1n, null])]), still)
-      const again = await reopen(sink).then(async (s) => {
-        await s.prepare(slim)
-        return s
-      })
+      const again = await reopen(sink, slim)
       expect(await targetRows(again)).toEqual(sorted([[1n, 'row 1', 1n, 1250n, null], [2n, 'two', 2n ** 40n, 10n ** 15n, 99n], [3n, 'three', 3n, 1n, null]])) // biome-ignore format: rows
     })
 

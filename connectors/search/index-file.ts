@@ -1,0 +1,122 @@
+/** The SQLite file of search indexes: its tables, how it is opened, and what its errors mean. */
+import { mkdirSync, realpathSync } from 'node:fs'
+import path from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { MillraceError } from '../../core/plugin.ts'
+import type { StoredTypes } from './index-schema.ts'
+
+const TABLES = `
+CREATE TABLE IF NOT EXISTS millrace_index(
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, topic TEXT NOT NULL, epoch INTEGER NOT NULL, description TEXT, floor BLOB NOT NULL DEFAULT x'') STRICT;
+CREATE TABLE IF NOT EXISTS millrace_position(
+  index_id INTEGER NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY(index_id, topic, partition)) STRICT, WITHOUT ROWID;
+`
+
+/** Marks the file as ours: "mill". */
+const APPLICATION_ID = 0x6d696c6c
+
+/** What is known of an index beside its rows; JSON in `millrace_index.description`. */
+export interface IndexDescription {
+  readonly table: import('../../core/plugin.ts').TableSchema
+  readonly types: StoredTypes
+  readonly text: readonly { readonly id: number; readonly name: string }[]
+}
+
+/**
+ * Opens the file, made when missing.
+ * @throws sink.forbidden, sink.unreachable, config.invalid when the file is something else
+ */
+export function openIndexFile(file: string): DatabaseSync {
+  return guarded(file, () => {
+    mkdirSync(path.dirname(file), { recursive: true })
+    const db = new DatabaseSync(file, { timeout: 1_000 })
+    try {
+      db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -8000')
+      const owner = db.prepare('PRAGMA application_id').get() as { application_id: number }
+      if (owner.application_id === 0) {
+        const foreign = db.prepare("SELECT name FROM sqlite_schema WHERE name NOT LIKE 'millrace_%' LIMIT 1").get()
+        if (foreign !== undefined) throw notOurs(file)
+        db.exec(`PRAGMA application_id = ${APPLICATION_ID}`)
+      } else if (owner.application_id !== APPLICATION_ID) throw notOurs(file)
+      db.exec(TABLES)
+      return db
+    } catch (error) {
+      db.close()
+      throw error
+    }
+  })
+}
+
+function notOurs(file: string): MillraceError {
+  return new MillraceError('config.invalid', `${file} is a database of something else`, { fix: "set the sink's path to a file of its own" })
+}
+
+/** @throws config.invalid when there is no such file */
+export function readIndexFile(file: string): DatabaseSync {
+  return guarded(file, () => new DatabaseSync(file, { readOnly: true, timeout: 1_000 }))
+}
+
+const SQLITE_PERM = 3
+const SQLITE_READONLY = 8
+const SQLITE_CORRUPT = 11
+const SQLITE_CANTOPEN = 14
+const SQLITE_NOTADB = 26
+
+/** Runs `work` and turns SQLite's and the file system's errors into ours, by their codes. */
+export function guarded<T>(file: string, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    throw sinkError(file, error)
+  }
+}
+
+/** Ours stay as they are; SQLite's and the file system's are told apart by result code (sqlite.org/rescode.html) and errno. */
+export function sinkError(file: string, error: unknown): unknown {
+  if (error instanceof MillraceError || !(error instanceof Error)) return error
+  const { code, errcode } = error as { readonly code?: unknown; readonly errcode?: unknown }
+  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') return forbidden(file, error)
+  if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EIO') return new MillraceError('sink.unreachable', `${file}: ${error.message}`, { cause: error })
+  if (code !== 'ERR_SQLITE_ERROR' || typeof errcode !== 'number') return error
+  switch (errcode & 0xff) {
+    case SQLITE_NOTADB:
+      return new MillraceError('config.invalid', `${file} is not an SQLite file`, { fix: "set the sink's path to a file of its own", cause: error })
+    case SQLITE_CORRUPT:
+      return new MillraceError('sink.forbidden', `${file} is damaged: ${error.message}`, {
+        fix: 'delete the file; the index is made again from the log',
+        cause: error,
+      })
+    case SQLITE_PERM:
+    case SQLITE_READONLY:
+    case SQLITE_CANTOPEN:
+      return forbidden(file, error)
+    case 1: // SQLITE_ERROR and SQLITE_MISUSE: our own statement is wrong
+    case 21:
+      return error
+    default:
+      return new MillraceError('sink.unreachable', `${file}: ${error.message}`, { cause: error })
+  }
+}
+
+function forbidden(file: string, cause: Error): MillraceError {
+  return new MillraceError('sink.forbidden', `${file} cannot be opened for writing: ${cause.message}`, {
+    fix: 'make the file and its folder writable, or set another path',
+    cause,
+  })
+}
+
+const turns = new Map<string, Promise<unknown>>()
+
+/** One writer at a time per file in this process: SQLite would block the whole event loop while it waits for another connection of ours. */
+export async function inTurn<T>(file: string, work: () => Promise<T>): Promise<T> {
+  const key = realpathSync(file)
+  const before = turns.get(key) ?? Promise.resolve()
+  const mine = before.then(work, work)
+  const settled = mine.catch(() => {})
+  turns.set(key, settled)
+  try {
+    return await mine
+  } finally {
+    if (turns.get(key) === settled) turns.delete(key)
+  }
+}

@@ -1,0 +1,343 @@
+import type { DatabaseSync, StatementSync } from 'node:sqlite'
+import { setImmediate as turn } from 'node:timers/promises'
+import {
+  comparePositions,
+  type LogPosition,
+  MillraceError,
+  type Position,
+  packPosition,
+  type Rejection,
+  type RowChange,
+  type SinkBatch,
+  type SinkConnector,
+  type SinkLimits,
+  type TableSchema,
+  type Tuple,
+  tableId,
+  UNCHANGED,
+  unpackPosition,
+} from '../../core/plugin.ts'
+import { guarded, type IndexDescription, inTurn, openIndexFile, readIndexFile, sinkError } from './index-file.ts'
+import { checkEvolution, mergeTypes, type TextColumn, textColumns } from './index-schema.ts'
+import { type RowCodec, rowCodec, searchText } from './row-codec.ts'
+
+export interface SearchSinkOptions {
+  readonly file: string
+  readonly index: string
+  readonly topic: string
+  /** Columns to search in; all that hold text when missing. */
+  readonly text?: readonly string[] | undefined
+  readonly limits: SinkLimits
+}
+
+/** A delete is remembered this long, so that a change that the log delivers again does not bring the row back. */
+const TOMBSTONE_MS = 7 * 86_400_000
+/** Rows between two turns of the event loop. */
+const ROWS_PER_TURN = 250
+const ROWS_PER_READ = 500
+
+/** The state of one key after a batch. */
+interface Pending {
+  readonly position: Position
+  /** Null: deleted. */
+  readonly row: Tuple | null
+}
+
+interface Statements {
+  readonly base: StatementSync
+  readonly upsert: StatementSync
+  readonly putText: StatementSync
+  readonly dropText: StatementSync
+}
+
+interface Shape {
+  readonly codec: RowCodec
+  readonly text: readonly TextColumn[]
+  readonly statements: Statements
+  readonly mayBeUnchanged: boolean
+}
+
+/**
+ * One index in a SQLite file: rows by key with their source position as version, a contentless FTS5 table over their text, and the log positions, all in
+ * one transaction. An older or equal position never overwrites.
+ */
+export class SearchSink implements SinkConnector {
+  readonly limits: SinkLimits
+  readonly #options: SearchSinkOptions
+  readonly #db: DatabaseSync
+  readonly #id: number
+  readonly #epoch: number
+  #shape: Shape | null = null
+
+  /** Takes the index over: an earlier writer's next apply fails with sink.conflict. @throws config.invalid, sink.forbidden, sink.unreachable */
+  static async open(options: SearchSinkOptions): Promise<SearchSink> {
+    const db = openIndexFile(options.file)
+    try {
+      return await inTurn(options.file, async () => guarded(options.file, () => new SearchSink(options, db)))
+    } catch (error) {
+      db.close()
+      throw error
+    }
+  }
+
+  private constructor(options: SearchSinkOptions, db: DatabaseSync) {
+    this.#options = options
+    this.#db = db
+    this.limits = options.limits
+    const row = db
+      .prepare('INSERT INTO millrace_index(name, topic, epoch) VALUES(?, ?, 1) ON CONFLICT(name) DO UPDATE SET epoch = epoch + 1 RETURNING id, topic, epoch')
+      .get(options.index, options.topic) as { id: number; topic: string; epoch: number }
+    if (row.topic !== options.topic) {
+      throw new MillraceError('config.invalid', `index ${options.index} in ${options.file} is of ${row.topic}, not of ${options.topic}`, {
+        fix: "set the sink's index to '{namespace}.{table}', or give the streams sinks of their own",
+      })
+    }
+    this.#id = row.id
+    this.#epoch = row.epoch
+  }
+
+  async prepare(table: TableSchema): Promise<void> {
+    if (table.key.length === 0) {
+      throw new MillraceError('sink.schema_unsupported', `${tableId(table)} has no key, so its rows cannot be kept equal in an index`, {
+        fix: `add a primary key to ${tableId(table)} (or set its replica identity to a unique index), or leave it out of the sink's from`,
+      })
+    }
+    const text = textColumns(table, this.#options.text)
+    await this.#transaction(async () => {
+      const stored = this.#description()
+      const types = stored?.types ?? {}
+      if (stored !== null) {
+        checkEvolution(
+          types,
+          stored.table.key.map((at) => stored.table.columns[at]!.id),
+          table,
+        )
+      }
+      if (stored === null) {
+        this.#db.exec(`CREATE TABLE doc_${this.#id}(id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, version BLOB NOT NULL, row TEXT, deleted_at INTEGER) STRICT;
+          CREATE INDEX doc_${this.#id}_deleted ON doc_${this.#id}(deleted_at) WHERE deleted_at IS NOT NULL`)
+      }
+      this.#db.prepare(`DELETE FROM doc_${this.#id} WHERE deleted_at < ?`).run(Date.now() - TOMBSTONE_MS)
+      const described: IndexDescription = { table, types: mergeTypes(types, table.columns), text: text.map(({ id, name }) => ({ id, name })) }
+      if (JSON.stringify(described) !== JSON.stringify(stored)) {
+        this.#db.prepare('UPDATE millrace_index SET description = ? WHERE id = ?').run(JSON.stringify(described), this.#id)
+      }
+      if (JSON.stringify(described.text) !== JSON.stringify(stored?.text)) await this.#indexText(rowCodec(table), text)
+    })
+    this.#shape = {
+      codec: rowCodec(table),
+      text,
+      mayBeUnchanged: table.columns.some((column) => column.mayBeUnchanged),
+      statements: this.#statements(text),
+    }
+  }
+
+  async committed(): Promise<readonly LogPosition[]> {
+    return guarded(this.#options.file, () => this.#positions())
+  }
+
+  async apply(batch: SinkBatch, _signal: AbortSignal): Promise<readonly Rejection[]> {
+    const shape = this.#shape
+    if (shape === null) throw new MillraceError('invariant.broken', 'apply before prepare')
+    return this.#transaction(async () => {
+      const held = this.#positions()
+      const covered = batch.positions.every((p) => held.some((h) => h.topic === p.topic && h.partition === p.partition && h.offset >= p.offset))
+      if (covered && batch.positions.length > 0) return []
+      const { rejections, pending, floor } = await this.#collapse(batch, shape)
+      if (rejections.length > 0) await batch.onRejected(rejections)
+      if (floor !== null) this.#truncate(floor)
+      await this.#write(pending, shape)
+      const set = this.#db.prepare('INSERT INTO millrace_position VALUES(?, ?, ?, ?) ON CONFLICT DO UPDATE SET offset = max(offset, excluded.offset)')
+      for (const position of batch.positions) set.run(this.#id, position.topic, position.partition, position.offset)
+      return rejections
+    })
+  }
+
+  async *rows(signal: AbortSignal): AsyncIterable<readonly Tuple[]> {
+    const db = readIndexFile(this.#options.file)
+    try {
+      db.exec('BEGIN')
+      const description = describedIndex(db, this.#id)
+      if (description === null) return
+      const codec = rowCodec(description.table)
+      for (const rows of documents(db, this.#id)) {
+        if (signal.aborted) return
+        yield rows.map(({ row }) => codec.decode(row))
+        await turn()
+      }
+    } finally {
+      db.close()
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#db.isOpen) await inTurn(this.#options.file, async () => this.#db.close())
+  }
+
+  /** One write transaction of this index, for as long as nobody took it over. */
+  #transaction<T>(work: () => Promise<T>): Promise<T> {
+    const { file, index } = this.#options
+    return inTurn(file, async () => {
+      try {
+        this.#db.exec('BEGIN IMMEDIATE')
+        const { epoch } = this.#db.prepare('SELECT epoch FROM millrace_index WHERE id = ?').get(this.#id) as { epoch: number }
+        if (epoch !== this.#epoch) {
+          throw new MillraceError('sink.conflict', `another process took over index ${index} in ${file}`, {
+            fix: 'run one sink per index, or set another index',
+          })
+        }
+        const result = await work()
+        this.#db.exec('COMMIT')
+        return result
+      } catch (error) {
+        if (this.#db.isTransaction) this.#db.exec('ROLLBACK')
+        throw sinkError(file, error)
+      }
+    })
+  }
+
+  #description(): IndexDescription | null {
+    return describedIndex(this.#db, this.#id)
+  }
+
+  #positions(): readonly LogPosition[] {
+    const select = this.#db.prepare('SELECT topic, partition, offset FROM millrace_position WHERE index_id = ?')
+    select.setReadBigInts(true)
+    return (select.all(this.#id) as { topic: string; partition: bigint; offset: bigint }[]).map((p) => ({ ...p, partition: Number(p.partition) }))
+  }
+
+  #statements(text: readonly TextColumn[]): Statements {
+    const [doc, fts] = [`doc_${this.#id}`, `fts_${this.#id}`]
+    return {
+      base: this.#db.prepare(`SELECT version, row FROM ${doc} WHERE key = ?`),
+      upsert: this.#db.prepare(
+        `INSERT INTO ${doc}(key, version, row, deleted_at) VALUES(?, ?, ?, ?) ON CONFLICT(key) DO UPDATE
+         SET version = excluded.version, row = excluded.row, deleted_at = excluded.deleted_at WHERE excluded.version > version RETURNING id`,
+      ),
+      putText: this.#db.prepare(`INSERT OR REPLACE INTO ${fts}(rowid, ${text.map((c) => `"${c.name}"`).join()}) VALUES(?${',?'.repeat(text.length)})`),
+      dropText: this.#db.prepare(`DELETE FROM ${fts} WHERE rowid = ?`),
+    }
+  }
+
+  /** Makes the full-text table anew from the rows, under the columns' names of now. */
+  async #indexText(codec: RowCodec, text: readonly TextColumn[]): Promise<void> {
+    const fts = `fts_${this.#id}`
+    this.#db.exec(`DROP TABLE IF EXISTS ${fts};
+      CREATE VIRTUAL TABLE ${fts} USING fts5(${text.map((c) => `"${c.name}"`).join()}, content='', contentless_delete=1, tokenize='unicode61 remove_diacritics 2')`)
+    const { putText } = this.#statements(text)
+    for (const rows of documents(this.#db, this.#id)) {
+      for (const { id, row } of rows) putText.run(id, ...texts(codec, text, codec.decode(row)))
+      await turn()
+    }
+  }
+
+  /** The last state of every key that the batch touches, with UNCHANGED filled in. */
+  async #collapse(batch: SinkBatch, shape: Shape) {
+    const pending = new Map<string, Pending>()
+    const rejections: Rejection[] = []
+    let floor = this.#floor()
+    let truncated = false
+    let moved: { readonly position: Position; readonly row: Tuple | null } | null = null
+    for (let index = 0; index < batch.changes.length; index++) {
+      if (index % (ROWS_PER_TURN * 8) === ROWS_PER_TURN * 8 - 1) await turn()
+      const change = batch.changes[index]!
+      if (floor !== null && comparePositions(change.position, floor) <= 0) continue
+      if (change.kind === 'truncate') {
+        floor = change.position
+        truncated = true
+        for (const [key, state] of pending) if (comparePositions(state.position, floor) < 0) pending.delete(key)
+        continue
+      }
+      const key = keyOf(shape.codec, change)
+      const known = pending.get(key)
+      if (known !== undefined && comparePositions(change.position, known.position) <= 0) continue
+      if (change.after === null) {
+        moved = shape.mayBeUnchanged ? { position: change.position, row: (known ?? this.#base(shape, key, floor))?.row ?? null } : null
+        pending.set(key, { position: change.position, row: null })
+        continue
+      }
+      let row: Tuple = change.after
+      if (shape.mayBeUnchanged && row.includes(UNCHANGED)) {
+        const base = known ?? this.#base(shape, key, floor)
+        if (known === undefined && base !== null && comparePositions(change.position, base.position) <= 0) continue
+        const source = change.before ?? base?.row ?? (moved !== null && followsAtOnce(moved.position, change.position) ? moved.row : null)
+        const merged = source === null ? null : row.map((value, at) => (value === UNCHANGED ? source[at]! : value))
+        if (merged === null || merged.includes(UNCHANGED)) {
+          rejections.push({ index, reason: 'the source did not send all columns of this row, and the index does not have the row' })
+          continue
+        }
+        row = merged
+      }
+      pending.set(key, { position: change.position, row })
+    }
+    return { pending, rejections, floor: truncated ? floor : null }
+  }
+
+  #floor(): Position | null {
+    const { floor } = this.#db.prepare('SELECT floor FROM millrace_index WHERE id = ?').get(this.#id) as { floor: Uint8Array }
+    return floor.length === 0 ? null : unpackPosition(Buffer.from(floor))
+  }
+
+  #base(shape: Shape, key: string, floor: Position | null): Pending | null {
+    const found = shape.statements.base.get(key) as { version: Uint8Array; row: string | null } | undefined
+    if (found === undefined) return null
+    const position = unpackPosition(Buffer.from(found.version))
+    if (floor !== null && comparePositions(position, floor) < 0) return null
+    return { position, row: found.row === null ? null : shape.codec.decode(found.row) }
+  }
+
+  /** Rows in other partitions may be newer than the truncation and stay. */
+  #truncate(at: Position): void {
+    const version = packPosition(at)
+    const [doc, fts] = [`doc_${this.#id}`, `fts_${this.#id}`]
+    this.#db.prepare('UPDATE millrace_index SET floor = ? WHERE id = ?').run(version, this.#id)
+    const newer = this.#db.prepare(`SELECT 1 FROM ${doc} WHERE version >= ? LIMIT 1`).get(version)
+    if (newer === undefined) this.#db.exec(`INSERT INTO ${fts}(${fts}) VALUES('delete-all')`)
+    else this.#db.prepare(`DELETE FROM ${fts} WHERE rowid IN (SELECT id FROM ${doc} WHERE version < ? AND row IS NOT NULL)`).run(version)
+    this.#db.prepare(`DELETE FROM ${doc} WHERE version < ?`).run(version)
+  }
+
+  async #write(pending: ReadonlyMap<string, Pending>, shape: Shape): Promise<void> {
+    const { upsert, putText, dropText } = shape.statements
+    const version = Buffer.alloc(12)
+    const now = Date.now()
+    let written = 0
+    for (const [key, { position, row }] of pending) {
+      if (++written % ROWS_PER_TURN === 0) await turn()
+      packPosition(position, version)
+      const landed = upsert.get(key, version, row === null ? null : shape.codec.encode(row), row === null ? now : null) as { id: number } | undefined
+      if (landed === undefined) continue
+      if (row === null) dropText.run(landed.id)
+      else putText.run(landed.id, ...texts(shape.codec, shape.text, row))
+    }
+  }
+}
+
+function describedIndex(db: DatabaseSync, id: number): IndexDescription | null {
+  const { description } = db.prepare('SELECT description FROM millrace_index WHERE id = ?').get(id) as { description: string | null }
+  return description === null ? null : (JSON.parse(description) as IndexDescription)
+}
+
+function* documents(db: DatabaseSync, id: number): Generator<readonly { readonly id: number; readonly row: string }[]> {
+  const select = db.prepare(`SELECT id, row FROM doc_${id} WHERE id > ? AND row IS NOT NULL ORDER BY id LIMIT ${ROWS_PER_READ}`)
+  for (let after = 0; ; ) {
+    const rows = select.all(after) as { id: number; row: string }[]
+    if (rows.length === 0) return
+    yield rows
+    after = rows.at(-1)!.id
+  }
+}
+
+function texts(codec: RowCodec, text: readonly TextColumn[], row: Tuple): string[] {
+  return text.map(({ at }) => searchText(codec.table.columns[at]!.type, row[at]!))
+}
+
+function keyOf(codec: RowCodec, change: RowChange): string {
+  if (change.key === null) throw new MillraceError('invariant.broken', `a change of ${tableId(change.table)} has no key`)
+  return codec.key(change.key)
+}
+
+/** The halves of an update that changes the key: ordinals 2n and 2n + 1 of one commit. */
+function followsAtOnce(deleted: Position, inserted: Position): boolean {
+  return deleted.commit === inserted.commit && deleted.ordinal % 2 === 0 && inserted.ordinal === deleted.ordinal + 1
+}
