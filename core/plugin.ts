@@ -3,7 +3,7 @@
  */
 import type { Logger } from 'pino'
 import type { z } from 'zod'
-import type { SourceConnector } from './capture/source-connector.ts'
+import type { SourceConnector, SourceReader } from './capture/source-connector.ts'
 import type { SourceOffset } from './event/offset.ts'
 import type { SinkConnector } from './materialize/sink-connector.ts'
 
@@ -44,6 +44,8 @@ export interface SourcePlugin<Config = unknown> extends PluginFacts<Config> {
   readonly sourceFields: readonly { readonly name: string; readonly type: 'long' | 'string' }[]
   /** Connects, provisions what is missing (slot, publication) and claims the source. `resume` is the node's durable offset, null on its first run. */
   open(config: Config, context: PluginContext, resume: SourceOffset | null): Promise<SourceConnector>
+  /** Opens the source for reading only, for the audit. */
+  openReader(config: Config, context: PluginContext): Promise<SourceReader>
 }
 
 export interface SinkPlugin<Config = unknown> extends PluginFacts<Config> {

@@ -148,3 +148,23 @@ export interface SnapshotChunk {
   /** Writes every row: `beginRow`, then one call per column on `writer`, then `endRow`. Synchronous. */
   write(writer: ChangeWriter, beginRow: () => void, endRow: () => void): void
 }
+
+/** A source as the audit reads it, beside a running capture: claims nothing, provisions nothing, writes nothing. */
+export interface SourceReader extends AsyncDisposable {
+  /** The captured tables as they are now. */
+  tables(): Promise<readonly TableSchema[]>
+  /**
+   * Reads a whole table in one consistent view: `open` is asked once for the writer of the shape that the view has, then every row is `beginRow`, one call
+   * per column, `endRow`. Memory stays bounded.
+   * @returns the view's place: changes whose `position.commit` is below it are in the view, later ones are not
+   */
+  scan(table: TableSchema, open: (shape: TableSchema) => ScanTarget, signal: AbortSignal): Promise<bigint>
+  /** Everything below `commit` lies at or before `offset`. */
+  reached(offset: SourceOffset, commit: bigint): boolean
+}
+
+export interface ScanTarget {
+  readonly writer: ChangeWriter
+  beginRow(): void
+  endRow(): void
+}

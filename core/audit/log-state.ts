@@ -1,0 +1,103 @@
+import { MillraceError } from '../errors.ts'
+import { records } from '../event/record-batch.ts'
+import { compileConversion } from '../event/row-conversion.ts'
+import { RowChecksum } from '../event/row-hash.ts'
+import { type TableSchema, type Tuple, UNCHANGED } from '../event/table-schema.ts'
+import type { Log, LogPosition } from '../log/log.ts'
+import { AvroWriter } from '../schema/avro-writer.ts'
+import { RecordDecoders } from '../schema/record-decoder.ts'
+import type { SchemaRegistry } from '../schema/registry.ts'
+import { compileRowEncoder } from '../schema/value-encoder.ts'
+
+/** Sums the canonical bytes of rows: the Avro `Value` of one version of the table, so that rows of any origin compare. */
+export class RowSum {
+  readonly checksum = new RowChecksum()
+  readonly #encode: (out: AvroWriter, row: Tuple) => void
+  readonly #out = new AvroWriter()
+
+  constructor(table: TableSchema) {
+    // branches for values that were not sent have no place in a state
+    this.#encode = compileRowEncoder({ ...table, columns: table.columns.map((column) => ({ ...column, mayBeUnchanged: false })) })
+  }
+
+  add(row: Tuple): void {
+    this.#out.at = 0
+    this.#encode(this.#out, row)
+    this.checksum.add(this.#out.buffer, 0, this.#out.at)
+  }
+}
+
+/** How much of a topic to replay. */
+export interface Cut {
+  /** Up to these positions; a partition that is missing is not read. */
+  readonly until: readonly LogPosition[]
+  /** Only changes whose position's commit is below this. */
+  readonly below: bigint | null
+}
+
+/**
+ * The state of a table as the log tells it: its changes replayed from the start up to a cut, the last version of each row in the shape `table`.
+ * Memory holds one row per key: meant for tables of up to a few million small rows.
+ * @throws log.position_lost when the topic's start is no longer retained
+ */
+export async function logState(log: Log, registry: SchemaRegistry, topic: string, table: TableSchema, cut: Cut, signal: AbortSignal): Promise<RowChecksum> {
+  const bounds = await log.bounds(topic)
+  const left = new Map<number, bigint>()
+  for (const { partition, offset } of cut.until) {
+    const bound = bounds.find((b) => b.partition === partition)
+    if (bound === undefined) throw new MillraceError('invariant.broken', `${topic} has no partition ${partition}`)
+    if (bound.start > 0n) {
+      throw new MillraceError('log.position_lost', `${topic}/${partition} is retained from offset ${bound.start} only, so its state cannot be replayed`, {
+        fix: 'compare source and sinks only, or keep the topic for ever (topics: retention: forever)',
+      })
+    }
+    if (offset > 0n) left.set(partition, offset)
+  }
+  const rows = new Map<string, Tuple>()
+  if (left.size > 0) {
+    const decoders = new RecordDecoders(registry)
+    const conversions = new Map<TableSchema, (row: Tuple) => Tuple>()
+    const stop = new AbortController()
+    const from = [...left.keys()].map((partition) => ({ topic, partition, offset: 0n }))
+    for await (const batch of log.consume(from, AbortSignal.any([signal, stop.signal]))) {
+      const until = left.get(batch.partition)
+      if (until === undefined) continue
+      await decoders.prepare(batch.frame)
+      for (const record of records(batch.frame)) {
+        if (record.offset >= until) break
+        const change = decoders.decode(batch.frame, record)
+        if (change === null || change.kind === 'message') continue
+        if (cut.below !== null && change.position.commit >= cut.below) continue
+        if (change.kind === 'truncate') {
+          rows.clear()
+          continue
+        }
+        let convert = conversions.get(change.table)
+        if (convert === undefined) {
+          convert = compileConversion(change.table, table)
+          conversions.set(change.table, convert)
+        }
+        const key = keyText(change.key ?? change.after ?? change.before)
+        if (change.after === null) rows.delete(key)
+        else {
+          const row = convert(change.after)
+          const base = row.includes(UNCHANGED) ? rows.get(key) : undefined
+          rows.set(key, base === undefined ? row : row.map((value, i) => (value === UNCHANGED ? base[i]! : value)))
+        }
+      }
+      if (batch.nextOffset >= until) left.delete(batch.partition)
+      if (left.size === 0) break
+    }
+    stop.abort()
+    if (left.size > 0) throw new MillraceError('log.unreachable', `the replay of ${topic} was stopped before its end`)
+  }
+  const sum = new RowSum(table)
+  for (const row of rows.values()) sum.add(row)
+  return sum.checksum
+}
+
+function keyText(key: Tuple | null): string {
+  return JSON.stringify(key, (_, value: unknown) =>
+    typeof value === 'bigint' ? `${value}n` : value instanceof Uint8Array ? Buffer.from(value).toString('hex') : value,
+  )
+}
