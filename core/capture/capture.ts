@@ -160,6 +160,7 @@ class Capture implements CaptureOutput {
         this.#tick()
         this.#flush()
         if (this.#failure !== null) break
+        // I8: what is on its way to the log is bounded, and the source waits
         while (this.#inflight >= MAX_BATCHES || this.#inflightBytes >= MAX_BYTES) await new Promise<void>((resolve) => (this.#free = resolve))
       }
       stop()
@@ -185,6 +186,7 @@ class Capture implements CaptureOutput {
     state.lastOrdinal = 0
     this.#commit = start.commit
     const resume = this.#resume
+    // I7: what the log holds already is refused by the writers
     state.skipThrough = resume === null || start.commit > resume.commit ? -1 : start.commit === resume.commit ? resume.ordinal : Number.POSITIVE_INFINITY
     state.sourceFields = this.#encodeSource(start.source)
     if (state.clock.length === 0) this.#tick()
@@ -378,6 +380,7 @@ class Capture implements CaptureOutput {
     this.#lastProgress = this.#lastSeal
     try {
       await this.#options.writer.append(batch)
+      // I1: acknowledged only here, once durable
       this.#durable = offset
       this.#rows += batch.count
       this.#bytes += bytes

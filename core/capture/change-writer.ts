@@ -144,6 +144,7 @@ export class TableWriter implements ChangeWriter {
   }
 
   begin(op: 'c' | 'u' | 'd', ordinal: number): boolean {
+    // I2: positions in the log only grow
     if (ordinal <= this.#state.skipThrough) return false
     this.#start(LETTER[op], ordinal)
     return true

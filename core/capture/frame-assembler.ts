@@ -42,6 +42,7 @@ export class FrameAssembler {
   }
 
   /** The open frames of a topic's partitions: the same ones for every version of its table, so that order in a partition holds. */
+  // I4: one open frame per partition
   open(topic: string, partitions: number): readonly OpenFrame[] {
     let frames = this.#topics.get(topic)
     if (frames === undefined) {
