@@ -163,6 +163,7 @@ export function recordHeader(frame: Buffer, record: FrameRecord, name: string): 
     const valueLength = readVarint(frame, keyFrom + keyLength)
     const valueFrom = varintEnd
     at = valueFrom + Math.max(0, valueLength)
+    if (keyLength < 0 || at > record.end) throw new MillraceError('log.corrupt', `the headers of the record at offset ${record.offset} are longer than it`)
     if (keyLength === name.length && frame.toString('latin1', keyFrom, keyFrom + keyLength) === name)
       return valueLength < 0 ? null : frame.subarray(valueFrom, at)
   }
