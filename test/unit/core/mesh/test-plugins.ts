@@ -26,6 +26,7 @@ export const river = definePlugin({
   }),
   check: async () => [],
   open: never,
+  openReader: never,
 })
 
 export const pond = definePlugin({

@@ -1,0 +1,74 @@
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { MillraceError } from '../errors.ts'
+
+/** How another process finds a running mesh: written beside its state. */
+export interface RunningMesh {
+  readonly mesh: string
+  readonly pid: number
+  readonly host: string
+  readonly port: number
+  readonly startedAt: number
+}
+
+const LOCK_FILE = 'lock.db'
+const RUN_FILE = 'running.json'
+
+/**
+ * A mesh's data folder, held by one process. The lock is SQLite's own file lock: the system drops it with the process, also after kill -9, so a stale
+ * one cannot exist.
+ */
+export class DataFolder implements Disposable {
+  readonly dir: string
+  readonly #lock: DatabaseSync
+
+  /** @throws log.locked naming the process that holds it, config.invalid when the folder cannot be made */
+  constructor(dir: string) {
+    this.dir = dir
+    try {
+      mkdirSync(dir, { recursive: true, mode: 0o700 })
+    } catch (cause) {
+      throw new MillraceError('config.invalid', `the data folder ${dir} cannot be made`, { cause, fix: 'set dataDir to a folder that can be written' })
+    }
+    try {
+      this.#lock = new DatabaseSync(path.join(dir, LOCK_FILE), { timeout: 0 })
+      // EXCLUSIVE is taken with the first write and kept until close
+      this.#lock.exec('pragma locking_mode = exclusive; pragma journal_mode = delete; begin exclusive; create table if not exists held (pid integer); commit')
+    } catch (cause) {
+      const holder = readRunning(dir)
+      const who = holder === null ? 'another process' : `process ${holder.pid}`
+      throw new MillraceError('log.locked', `${who} runs a mesh on ${dir}`, {
+        cause,
+        fix: 'stop it, or give this mesh another dataDir; millrace status FILE shows it',
+      })
+    }
+  }
+
+  announce(running: RunningMesh): void {
+    const file = path.join(this.dir, RUN_FILE)
+    writeFileSync(`${file}.new`, JSON.stringify(running), { mode: 0o600 })
+    renameSync(`${file}.new`, file)
+  }
+
+  /** A node's own folder, made when absent. */
+  nodeDir(node: string): string {
+    const dir = path.join(this.dir, 'nodes', node)
+    mkdirSync(dir, { recursive: true, mode: 0o700 })
+    return dir
+  }
+
+  [Symbol.dispose](): void {
+    rmSync(path.join(this.dir, RUN_FILE), { force: true })
+    this.#lock.close()
+  }
+}
+
+/** What the last process that ran on `dir` announced; it may have died since. Null when none did. */
+export function readRunning(dir: string): RunningMesh | null {
+  try {
+    return JSON.parse(readFileSync(path.join(dir, RUN_FILE), 'utf8')) as RunningMesh
+  } catch {
+    return null
+  }
+}

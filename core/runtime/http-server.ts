@@ -1,0 +1,78 @@
+import http from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { MillraceError } from '../errors.ts'
+import type { MeshStatus } from './mesh-status.ts'
+
+export interface HttpServer extends AsyncDisposable {
+  readonly port: number
+}
+
+export interface HttpServerOptions {
+  /** 127.0.0.1 unless the operator says otherwise. */
+  readonly host: string
+  /** 0 takes a free port. */
+  readonly port: number
+  readonly status: () => MeshStatus
+  readonly metrics: { readonly contentType: string; text(): Promise<string> }
+  /** Pauses or resumes a node; false when there is none of that name. */
+  readonly command: (node: string, command: 'pause' | 'resume') => boolean
+}
+
+/**
+ * GET /metrics, /status, /health/live (the process answers), /health/ready (503 unless every node made progress or has nothing to do);
+ * POST /nodes/<node>/pause and /resume, accepted from the machine itself only.
+ * @throws config.invalid when the address cannot be taken
+ */
+export async function openHttpServer(options: HttpServerOptions): Promise<HttpServer> {
+  const server = http.createServer((request, response) => {
+    answer(options, request, response).catch((error: unknown) => {
+      if (!response.headersSent) response.writeHead(500, { 'content-type': 'text/plain' })
+      response.end(`${error instanceof Error ? error.message : String(error)}\n`)
+    })
+  })
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (cause) => {
+      reject(
+        new MillraceError('config.invalid', `cannot listen on ${options.host}:${options.port}`, { cause, fix: 'choose another --port, or 0 for any free one' }),
+      )
+    })
+    server.listen(options.port, options.host, resolve)
+  })
+  // it serves the mesh and must not keep a stopped one alive
+  server.unref()
+  return {
+    port: (server.address() as AddressInfo).port,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections()
+      await new Promise((resolve) => server.close(resolve))
+    },
+  }
+}
+
+async function answer(options: HttpServerOptions, request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
+  const { pathname } = new URL(request.url ?? '/', 'http://localhost')
+  const json = (code: number, body: unknown) => {
+    response.writeHead(code, { 'content-type': 'application/json', 'cache-control': 'no-store' })
+    response.end(`${JSON.stringify(body)}\n`)
+  }
+  const post = /^\/nodes\/([^/]+)\/(pause|resume)$/.exec(pathname)
+  if (request.method === 'POST' && post !== null) {
+    // a page in a browser can send a POST too: it always names its origin
+    const isLocal = /^(::ffff:)?127\.|^::1$/.test(request.socket.remoteAddress ?? '') && request.headers.origin === undefined
+    if (!isLocal) return json(403, { error: 'commands are taken from this machine only' })
+    const isKnown = options.command(decodeURIComponent(post[1]!), post[2] as 'pause' | 'resume')
+    return isKnown ? json(202, { node: post[1], command: post[2] }) : json(404, { error: `no node is called ${post[1]}` })
+  }
+  if (request.method !== 'GET' && request.method !== 'HEAD') return json(405, { error: 'GET only' })
+  if (pathname === '/metrics') {
+    const text = await options.metrics.text()
+    response.writeHead(200, { 'content-type': options.metrics.contentType })
+    response.end(text)
+  } else if (pathname === '/status') json(200, options.status())
+  else if (pathname === '/health/live') json(200, { live: true })
+  else if (pathname === '/health/ready') {
+    const status = options.status()
+    const nodes = status.nodes.map(({ node, state, progressedAt, error }) => ({ node, state, idleMs: status.at - progressedAt, error: error?.code ?? null }))
+    json(status.ready ? 200 : 503, { ready: status.ready, nodes })
+  } else json(404, { error: 'see /status, /metrics, /health/live, /health/ready' })
+}

@@ -1,0 +1,71 @@
+import type { ErrorCategory, ErrorCode, MillraceError } from '../errors.ts'
+import type { NodeState } from './node-lifecycle.ts'
+
+/** A running mesh as JSON: what `millrace status`, the live view and GET /status show. Times are epoch milliseconds. */
+export interface MeshStatus {
+  readonly mesh: string
+  readonly pid: number
+  readonly startedAt: number
+  readonly at: number
+  readonly ready: boolean
+  readonly nodes: readonly NodeStatus[]
+}
+
+export interface NodeStatus {
+  readonly node: string
+  readonly role: 'source' | 'sink'
+  readonly plugin: string
+  readonly state: NodeState
+  /** Rows and bytes since this process started; a sink has no bytes. */
+  readonly rows: number
+  readonly bytes: number
+  /** Records that a sink could not hold and put among the dead letters. */
+  readonly rejected: number
+  readonly lagMs: number | null
+  /** Source: bytes of its log that follow what is durable. Sink: records of its streams that it has not applied. Null: not known yet. */
+  readonly behind: number | null
+  /** Source only: bytes of its log that it keeps for us. */
+  readonly retainedBytes: number | null
+  /** When it last moved or had nothing to do. */
+  readonly progressedAt: number
+  readonly error: StatusError | null
+  readonly retryAt: number | null
+  readonly snapshot: readonly TableProgress[]
+  readonly streams: readonly StreamStatus[]
+}
+
+export interface TableProgress {
+  readonly table: string
+  readonly rows: number
+  readonly estimate: number | null
+  readonly done: boolean
+}
+
+export interface StreamStatus {
+  readonly stream: string
+  readonly state: NodeState
+  readonly rows: number
+  readonly rejected: number
+  readonly behind: number | null
+  readonly lagMs: number | null
+  readonly error: StatusError | null
+}
+
+export interface StatusError {
+  readonly code: ErrorCode
+  readonly category: ErrorCategory
+  readonly message: string
+  readonly fix: string | null
+}
+
+export function statusError(error: MillraceError | null, redact: (text: string) => string): StatusError | null {
+  if (error === null) return null
+  return { code: error.code, category: error.category, message: redact(error.message), fix: error.fix === undefined ? null : redact(error.fix) }
+}
+
+/** A node is well when it moved, or had nothing to do, within `staleMs`. A stopped or failed one is not. */
+export function isReady(node: NodeStatus, now: number, staleMs: number): boolean {
+  if (node.state === 'failed' || node.state === 'done') return false
+  if (node.state === 'paused') return true
+  return now - node.progressedAt <= staleMs && node.streams.every((stream) => stream.state !== 'failed')
+}

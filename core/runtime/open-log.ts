@@ -1,0 +1,50 @@
+import path from 'node:path'
+import type { Logger } from 'pino'
+import type { Log } from '../log/log.ts'
+import type { Mesh } from '../mesh/mesh.ts'
+import type { Secrets } from '../mesh/secrets.ts'
+import type { SchemaRegistry } from '../schema/registry.ts'
+
+export interface OpenLogOptions {
+  readonly mesh: Mesh
+  readonly secrets: Secrets
+  readonly logger: Logger
+  /** Beside a process that runs the mesh: takes no lock and writes nothing. */
+  readonly readOnly: boolean
+}
+
+/** Opens the mesh's log; only the code of its kind is loaded. @throws log.locked, log.unreachable, config.* */
+export async function openLog({ mesh, secrets, logger, readOnly }: OpenLogOptions): Promise<Log> {
+  const config = mesh.log.resolve(secrets, mesh.dir)
+  if (config.kind === 'embedded') {
+    const { openEmbeddedLog } = await import('../log/embedded/embedded-log.ts')
+    return openEmbeddedLog({ dir: path.join(mesh.dataDir, 'log'), logger, readOnly })
+  }
+  const { openKafkaLog } = await import('../log/kafka/kafka-log.ts')
+  const { kind, ...options } = config
+  return openKafkaLog({ ...defined(options), clientId: config.clientId ?? `millrace-${mesh.name}`, logger })
+}
+
+/** Opens the mesh's schema registry. @throws registry.unreachable, registry.refused, config.* */
+export async function openRegistry({ mesh, secrets }: Pick<OpenLogOptions, 'mesh' | 'secrets'>): Promise<SchemaRegistry> {
+  const config = mesh.registry.resolve(secrets, mesh.dir)
+  if (config.kind === 'embedded') {
+    const { openEmbeddedRegistry } = await import('../schema/embedded-registry.ts')
+    return openEmbeddedRegistry({
+      file: path.join(mesh.dataDir, 'registry.db'),
+      ...(config.compatibility === undefined ? {} : { compatibility: config.compatibility }),
+    })
+  }
+  const { openConfluentRegistry } = await import('../schema/confluent-registry.ts')
+  const { kind, ...options } = config
+  return openConfluentRegistry(defined(options))
+}
+
+type Defined<T> = { [K in keyof T as undefined extends T[K] ? never : K]: T[K] } & {
+  [K in keyof T as undefined extends T[K] ? K : never]?: Exclude<T[K], undefined>
+}
+
+/** Without the keys that are undefined, for options with exact optional types. */
+function defined<T extends object>(options: T): Defined<T> {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Defined<T>
+}

@@ -1,0 +1,49 @@
+import type { Logger } from 'pino'
+import { asMillraceError } from '../errors.ts'
+import type { Mesh } from '../mesh/mesh.ts'
+import type { Secrets } from '../mesh/secrets.ts'
+import type { Finding } from '../plugin.ts'
+import { openLog, openRegistry } from './open-log.ts'
+
+export interface NodeFinding extends Finding {
+  /** The node, or `log` or `registry`. */
+  readonly node: string
+}
+
+/** Asks every real system of a mesh whether it is fit to run, all at once, without changing any. Never throws for what it finds. */
+export async function preflight(
+  mesh: Mesh,
+  options: { readonly secrets: Secrets; readonly logger: Logger; readonly dataDir: string },
+): Promise<readonly NodeFinding[]> {
+  const { secrets, logger, dataDir } = options
+  const guarded = async (node: string, subject: string, check: () => Promise<readonly Finding[]>): Promise<NodeFinding[]> => {
+    try {
+      return (await check()).map((finding) => ({ node, ...finding, message: secrets.redact(finding.message) }))
+    } catch (thrown) {
+      const { message, fix } = asMillraceError(thrown)
+      return [{ node, level: 'error', subject, message: secrets.redact(message), ...(fix === undefined ? {} : { fix: secrets.redact(fix) }) }]
+    }
+  }
+  const findings = await Promise.all([
+    guarded('log', 'log', async () => {
+      const { kind } = mesh.log.resolve(secrets, mesh.dir)
+      if (kind === 'embedded') return [{ level: 'ok', subject: 'log', message: 'embedded: nothing to reach' }]
+      await using log = await openLog({ mesh, secrets, logger, readOnly: true })
+      return [{ level: 'ok', subject: 'log', message: `${kind} answers; it has ${(await log.topics()).length} topics` }]
+    }),
+    guarded('registry', 'registry', async () => {
+      const { kind } = mesh.registry.resolve(secrets, mesh.dir)
+      if (kind === 'embedded') return [{ level: 'ok', subject: 'registry', message: 'embedded: nothing to reach' }]
+      await using registry = await openRegistry({ mesh, secrets })
+      return [{ level: 'ok', subject: 'registry', message: `${kind} answers; it has ${(await registry.subjects()).length} subjects` }]
+    }),
+    ...[...mesh.sources, ...mesh.sinks].map((node) =>
+      guarded(node.name, 'settings', async () => {
+        const config = node.settings.resolve(secrets, mesh.dir)
+        const context = { mesh: mesh.name, node: node.name, dataDir, logger: logger.child({ node: node.name }), metric: () => {} }
+        return node.plugin.check(config as never, context)
+      }),
+    ),
+  ])
+  return findings.flat()
+}

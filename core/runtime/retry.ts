@@ -1,0 +1,30 @@
+/** How long to wait between tries: exponential with full jitter above a floor, so that many nodes do not come back at once. */
+export interface RetryPolicy {
+  readonly firstMs: number
+  readonly maxMs: number
+}
+
+export const DEFAULT_RETRY: RetryPolicy = { firstMs: 200, maxMs: 30_000 }
+
+/**
+ * Milliseconds to wait before try `attempt` (1 is the first after a failure): between half and all of `firstMs * 2^(attempt-1)`, `maxMs` at most, and
+ * never below `atLeastMs`, which a server asked for.
+ */
+export function backoffMs(attempt: number, policy: RetryPolicy, random: () => number = Math.random, atLeastMs = 0): number {
+  const ceiling = Math.min(policy.maxMs, policy.firstMs * 2 ** Math.min(attempt - 1, 30))
+  return Math.max(atLeastMs, Math.round(ceiling / 2 + (ceiling / 2) * random()))
+}
+
+/** Resolves after `ms`, or at once when `signal` aborts; never throws. */
+export function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) return resolve()
+    const timer = setTimeout(done, ms)
+    function done(): void {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', done)
+      resolve()
+    }
+    signal.addEventListener('abort', done, { once: true })
+  })
+}

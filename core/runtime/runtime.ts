@@ -1,0 +1,209 @@
+import { readFileSync } from 'node:fs'
+import type { Logger } from 'pino'
+import { asMillraceError, EXIT_CODE, MillraceError } from '../errors.ts'
+import type { Json } from '../event/offset.ts'
+import type { Log } from '../log/log.ts'
+import type { Mesh } from '../mesh/mesh.ts'
+import type { Secrets } from '../mesh/secrets.ts'
+import type { SchemaRegistry } from '../schema/registry.ts'
+import { DataFolder } from './data-folder.ts'
+import { openHttpServer } from './http-server.ts'
+import { isReady, type MeshStatus, type NodeStatus } from './mesh-status.ts'
+import { Metrics } from './metrics.ts'
+import { openLog, openRegistry } from './open-log.ts'
+import { backoffMs, DEFAULT_RETRY, pause } from './retry.ts'
+import type { RunningNode, RuntimeContext } from './runtime-context.ts'
+import { SinkRunner } from './sink-runner.ts'
+import { SourceRunner } from './source-runner.ts'
+
+export interface RunOptions {
+  readonly secrets: Secrets
+  readonly logger: Logger
+  /** Ends the run gracefully: what is durable stays, what is not is read again next time. */
+  readonly signal: AbortSignal
+  /** Address for metrics, health and status; a free local port when absent. */
+  readonly host?: string
+  readonly port?: number
+  /** End once snapshots are done and nothing has moved for this long, in milliseconds; absent: run until the signal. */
+  readonly untilIdleMs?: number
+  /** A source that forgets its progress first and reads its tables anew. */
+  readonly resnapshot?: string
+  /** Not ready when a node neither moved nor was at the end for this long. */
+  readonly staleMs?: number
+  /** Called when something changed, at most ten times a second, and at the end. */
+  readonly onStatus?: (status: MeshStatus) => void
+}
+
+export interface RunResult {
+  /** stopped: by the signal. idle: see `untilIdleMs`. failed: no source is left that could go on. */
+  readonly outcome: 'stopped' | 'idle' | 'failed'
+  /** By the worst category among failed nodes; 0 when none failed. */
+  readonly exitCode: 0 | 1 | 2 | 3
+  readonly status: MeshStatus
+}
+
+const STATUS_MS = 100
+const DEFAULT_STALE_MS = 60_000
+
+/**
+ * Runs a mesh in this process until it is stopped. Every node is supervised on its own: one that fails stops no other.
+ * @throws MillraceError when the mesh cannot start at all: log.locked, config.*, node.unknown. A log or registry that is away is waited for.
+ */
+export async function runMesh(mesh: Mesh, options: RunOptions): Promise<RunResult> {
+  const { secrets, logger } = options
+  using folder = new DataFolder(mesh.dataDir)
+  const stop = new AbortController()
+  const signal = AbortSignal.any([options.signal, stop.signal])
+  await using log = await whenAvailable(() => openLog({ mesh, secrets, logger, readOnly: false }), logger, signal)
+  await using registry = log === null ? null : await whenAvailable(() => openRegistry({ mesh, secrets }), logger, signal)
+  const run = new Run(mesh, options, folder, stop, signal)
+  if (log === null || registry === null) return run.result('stopped')
+  if (options.resnapshot !== undefined) await forgetProgress(mesh, options.resnapshot, log)
+  return run.run(log, registry)
+}
+
+class Run {
+  readonly #mesh: Mesh
+  readonly #options: RunOptions
+  readonly #folder: DataFolder
+  readonly #stop: AbortController
+  readonly #signal: AbortSignal
+  readonly #nodes: RunningNode[] = []
+  readonly #startedAt = Date.now()
+  #statusDue: NodeJS.Timeout | null = null
+
+  constructor(mesh: Mesh, options: RunOptions, folder: DataFolder, stop: AbortController, signal: AbortSignal) {
+    this.#mesh = mesh
+    this.#options = options
+    this.#folder = folder
+    this.#stop = stop
+    this.#signal = signal
+  }
+
+  async run(log: Log, registry: SchemaRegistry): Promise<RunResult> {
+    const { host = '127.0.0.1', port = 0, logger, secrets } = this.#options
+    const metrics = new Metrics(this.#mesh.name, () => this.#status())
+    const command = (name: string, what: 'pause' | 'resume') => this.#command(name, what)
+    await using server = await openHttpServer({ host, port, status: () => this.#status(), metrics, command })
+    this.#folder.announce({ mesh: this.#mesh.name, pid: process.pid, host, port: server.port, startedAt: this.#startedAt })
+    logger.info({ mesh: this.#mesh.name, port: server.port, log: log.kind }, `the mesh ${this.#mesh.name} runs; status and metrics on port ${server.port}`)
+    const context: RuntimeContext = {
+      mesh: this.#mesh,
+      secrets,
+      folder: this.#folder,
+      log,
+      registry,
+      logger,
+      metrics,
+      version: packageVersion(),
+      signal: this.#signal,
+      onChange: () => this.#changed(),
+    }
+    for (const node of this.#mesh.sources) this.#nodes.push(new SourceRunner(node, context))
+    for (const node of this.#mesh.sinks) this.#nodes.push(new SinkRunner(node, context))
+    const outcome = await this.#untilEnd()
+    // read before the nodes stop: a stopped node is done, whatever it was
+    const last = this.result(outcome)
+    this.#stop.abort()
+    await Promise.all(this.#nodes.map((node) => node.finished))
+    if (this.#statusDue !== null) clearTimeout(this.#statusDue)
+    const status = this.#status()
+    this.#options.onStatus?.(status)
+    return { ...last, status }
+  }
+
+  result(outcome: RunResult['outcome']): RunResult {
+    const status = this.#status()
+    const errors = status.nodes.flatMap((node) => [node, ...node.streams]).filter(({ state, error }) => state === 'failed' && error !== null)
+    const codes = errors.map(({ error }) => EXIT_CODE[error!.category])
+    return { outcome, exitCode: codes.length === 0 ? 0 : (Math.min(...codes) as 1 | 2 | 3), status }
+  }
+
+  /** Looks at the nodes a few times a second: cheap, and nothing has to tell anyone that it ended. */
+  async #untilEnd(): Promise<RunResult['outcome']> {
+    let lastPrint = ''
+    let movedAt = Date.now()
+    for (;;) {
+      if (this.#signal.aborted) return 'stopped'
+      const { nodes } = this.#status()
+      const print = nodes.map(({ rows, rejected, state, snapshot }) => `${rows} ${rejected} ${state} ${sumRows(snapshot)}`).join()
+      if (print !== lastPrint) movedAt = Date.now()
+      lastPrint = print
+      const sources = nodes.filter(({ role }) => role === 'source')
+      const sinks = nodes.filter(({ role }) => role === 'sink')
+      const areSinksThrough = sinks.every((sink) => sink.streams.every(({ state, behind }) => state === 'failed' || behind === 0))
+      if (sources.every(({ state }) => state === 'failed') && areSinksThrough) return 'failed'
+      const idleMs = this.#options.untilIdleMs
+      const areSourcesThrough = sources.every(({ state, snapshot }) => state === 'failed' || (state === 'running' && snapshot.every(({ done }) => done)))
+      if (idleMs !== undefined && areSourcesThrough && areSinksThrough && Date.now() - movedAt >= idleMs) return 'idle'
+      await pause(STATUS_MS, this.#signal)
+    }
+  }
+
+  #status(): MeshStatus {
+    const nodes: NodeStatus[] = this.#nodes.map((node) => node.status())
+    const at = Date.now()
+    const staleMs = this.#options.staleMs ?? DEFAULT_STALE_MS
+    const ready = nodes.length > 0 && nodes.every((node) => isReady(node, at, staleMs))
+    return { mesh: this.#mesh.name, pid: process.pid, startedAt: this.#startedAt, at, ready, nodes }
+  }
+
+  #changed(): void {
+    const { onStatus } = this.#options
+    if (onStatus === undefined || this.#statusDue !== null) return
+    this.#statusDue = setTimeout(() => {
+      this.#statusDue = null
+      onStatus(this.#status())
+    }, STATUS_MS)
+  }
+
+  #command(name: string, command: 'pause' | 'resume'): boolean {
+    const node = this.#nodes.find((one) => one.name === name)
+    node?.[command]()
+    return node !== undefined
+  }
+}
+
+function sumRows(snapshot: NodeStatus['snapshot']): number {
+  return snapshot.reduce((sum, { rows }) => sum + rows, 0)
+}
+
+/** Tries until it works or the signal aborts (null); only what is unavailable is waited for. */
+async function whenAvailable<T>(open: () => Promise<T>, logger: Logger, signal: AbortSignal): Promise<T | null> {
+  for (let attempt = 1; !signal.aborted; attempt++) {
+    try {
+      return await open()
+    } catch (thrown) {
+      const error = asMillraceError(thrown)
+      if (error.category !== 'unavailable') throw error
+      logger.warn({ code: error.code, fix: error.fix }, `${error.message}; trying again`)
+      await pause(backoffMs(attempt, DEFAULT_RETRY, Math.random, error.retryAfterMs), signal)
+    }
+  }
+  return null
+}
+
+/** Clears where a source stands, so that it starts as new: its tables are read again into the same streams. */
+async function forgetProgress(mesh: Mesh, node: string, log: Log): Promise<void> {
+  if (!mesh.sources.some(({ name }) => name === node)) {
+    throw new MillraceError('node.unknown', `the mesh has no source ${node}`, { fix: `one of: ${mesh.sources.map(({ name }) => name).join(', ')}` })
+  }
+  await using writer = await log.openWriter(node)
+  const progress = new Map<string, Json | null>()
+  // the totals of what is in the topics go on; only where the source stands is forgotten
+  for (const key of writer.progress.keys()) if (!key.startsWith('ledger/')) progress.set(key, null)
+  if (progress.size > 0) await writer.append({ frames: [], count: 0, progress })
+}
+
+/** The version of the package that this file belongs to, in a clone and in `dist`. */
+export function packageVersion(): string {
+  for (const up of ['../../package.json', '../../../package.json']) {
+    try {
+      const { name, version } = JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8')) as { name: string; version: string }
+      if (name === 'millrace') return version
+    } catch {
+      // not at this level
+    }
+  }
+  return '0.0.0'
+}

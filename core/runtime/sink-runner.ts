@@ -1,0 +1,189 @@
+import { asMillraceError, type MillraceError } from '../errors.ts'
+import { type MaterializeStatus, materialize } from '../materialize/materialize.ts'
+import type { SinkNode } from '../mesh/mesh.ts'
+import type { StreamTarget } from '../plugin.ts'
+import { tableOf } from '../schema/avro-mapping.ts'
+import { type NodeStatus, type StreamStatus, statusError } from './mesh-status.ts'
+import { worstState } from './node-lifecycle.ts'
+import { DEFAULT_RETRY, pause } from './retry.ts'
+import { pluginContext, type RunningNode, type RuntimeContext } from './runtime-context.ts'
+import { SupervisedUnit } from './supervised-unit.ts'
+
+/** New streams are looked for this often; sooner while there is none. */
+const DISCOVERY_MS = 1000
+const FIRST_DISCOVERY_MS = 100
+
+interface RunningStream {
+  readonly target: StreamTarget
+  readonly unit: SupervisedUnit
+  status: MaterializeStatus | null
+  /** Rows and rejections of drivers that ended before the present one. */
+  earlier: { rows: number; rejected: number }
+}
+
+/** Runs one sink: a driver for each stream that its patterns take, also for streams that appear later. A failed stream stops no other. */
+export class SinkRunner implements RunningNode {
+  readonly name: string
+  readonly finished: Promise<void>
+  readonly #node: SinkNode
+  readonly #context: RuntimeContext
+  readonly #streams = new Map<string, RunningStream>()
+  #isPaused = false
+  #discoveryError: MillraceError | null = null
+  #progressedAt = Date.now()
+
+  constructor(node: SinkNode, context: RuntimeContext) {
+    this.name = node.name
+    this.#node = node
+    this.#context = context
+    this.finished = this.#discover().then(async () => {
+      await Promise.all([...this.#streams.values()].map(({ unit }) => unit.finished))
+    })
+  }
+
+  pause(): void {
+    this.#isPaused = true
+    for (const { unit } of this.#streams.values()) unit.pause()
+  }
+
+  resume(): void {
+    this.#isPaused = false
+    for (const { unit } of this.#streams.values()) unit.resume()
+  }
+
+  status(): NodeStatus {
+    const streams = [...this.#streams.values()].map((stream) => this.#streamStatus(stream))
+    const lags = streams.map(({ lagMs }) => lagMs).filter((lag) => lag !== null)
+    const behind = streams.map((stream) => stream.behind)
+    const known = behind.filter((records) => records !== null)
+    const failed = [...this.#streams.values()].find(({ unit }) => unit.error !== null)
+    const waiting = [...this.#streams.values()].map(({ unit }) => unit.retryAt).filter((at) => at !== null)
+    const idle = known.length === behind.length && known.every((records) => records === 0) && this.#discoveryError === null
+    return {
+      node: this.name,
+      role: 'sink',
+      plugin: this.#node.plugin.name,
+      state: this.#state(),
+      rows: sum(streams.map(({ rows }) => rows)),
+      bytes: 0,
+      rejected: sum(streams.map(({ rejected }) => rejected)),
+      lagMs: lags.length === 0 ? null : Math.max(...lags),
+      behind: known.length === behind.length ? sum(known) : null,
+      retainedBytes: null,
+      progressedAt: idle ? Date.now() : this.#progressedAt,
+      error: statusError(failed?.unit.error ?? this.#discoveryError, (text) => this.#context.secrets.redact(text)),
+      retryAt: waiting.length === 0 ? null : Math.min(...waiting),
+      snapshot: [],
+      streams,
+    }
+  }
+
+  #state(): NodeStatus['state'] {
+    if (this.#context.signal.aborted && this.#streams.size === 0) return 'done'
+    if (this.#isPaused) return 'paused'
+    if (this.#discoveryError !== null) return this.#discoveryError.category === 'unavailable' ? 'degraded' : 'failed'
+    return worstState([...this.#streams.values()].map(({ unit }) => unit.state))
+  }
+
+  #streamStatus({ target, unit, status, earlier }: RunningStream): StreamStatus {
+    return {
+      stream: target.topic,
+      state: unit.state,
+      rows: earlier.rows + (status?.rows ?? 0),
+      rejected: earlier.rejected + (status?.rejected ?? 0),
+      behind: status?.behindRecords ?? null,
+      lagMs: status?.lagMs ?? null,
+      error: statusError(unit.error, (text) => this.#context.secrets.redact(text)),
+    }
+  }
+
+  async #discover(): Promise<void> {
+    const { log, signal, onChange, logger } = this.#context
+    while (!signal.aborted) {
+      try {
+        for (const { topic } of await log.topics()) {
+          if (signal.aborted) break
+          if (this.#streams.has(topic) || !this.#node.from.matches(topic)) continue
+          const target = await this.#describe(topic)
+          if (target !== null) this.#start(target)
+        }
+        if (this.#discoveryError !== null) onChange()
+        this.#discoveryError = null
+      } catch (thrown) {
+        const error = asMillraceError(thrown)
+        if (this.#discoveryError?.code !== error.code)
+          logger.warn({ node: this.name, code: error.code, fix: error.fix }, `streams cannot be listed: ${error.message}`)
+        this.#discoveryError = error
+        onChange()
+      }
+      await pause(this.#streams.size === 0 ? FIRST_DISCOVERY_MS : DISCOVERY_MS, signal)
+    }
+  }
+
+  /** The table behind a topic, from its newest schema; null while it has none yet. */
+  async #describe(topic: string): Promise<StreamTarget | null> {
+    try {
+      const newest = (await this.#context.registry.versions(`${topic}-value`)).at(-1)
+      if (newest === undefined) return null
+      const { namespace, name } = tableOf(newest.schema)
+      return { topic, namespace, table: name }
+    } catch (error) {
+      if (asMillraceError(error).code === 'schema.unknown') return null
+      throw error
+    }
+  }
+
+  #start(target: StreamTarget): void {
+    const { signal, onChange } = this.#context
+    const logger = this.#context.logger.child({ node: this.name, stream: target.topic })
+    const name = `${this.name} (${target.topic})`
+    const stream: RunningStream = {
+      target,
+      status: null,
+      earlier: { rows: 0, rejected: 0 },
+      unit: new SupervisedUnit({ name, signal, logger, onChange, run: (stop, report) => this.#run(stream, stop, report) }),
+    }
+    this.#streams.set(target.topic, stream)
+    if (this.#isPaused) stream.unit.pause()
+    onChange()
+  }
+
+  async #run(stream: RunningStream, stop: AbortSignal, report: (event: 'snapshot' | 'stream' | 'lost') => void): Promise<void> {
+    const { log, registry, secrets, mesh } = this.#context
+    const { plugin, settings, onRejected } = this.#node
+    const config = settings.resolve(secrets, mesh.dir)
+    await using sink = await plugin.open(config, pluginContext(this.#context, this.#node), stream.target)
+    const { topic } = stream.target
+    try {
+      await materialize({
+        node: this.name,
+        topic,
+        log,
+        registry,
+        sink,
+        // a writer for each stream, so that one that is fenced or lost takes no other stream with it
+        deadLetters: onRejected === 'halt' ? null : () => log.openWriter(`${this.name}.${topic}`),
+        retry: DEFAULT_RETRY,
+        signal: stop,
+        onStatus: (status) => {
+          this.#take(stream, status)
+          report(status.state === 'degraded' ? 'lost' : 'stream')
+        },
+      })
+    } finally {
+      const { earlier, status } = stream
+      stream.earlier = { rows: earlier.rows + (status?.rows ?? 0), rejected: earlier.rejected + (status?.rejected ?? 0) }
+      if (status !== null) stream.status = { ...status, rows: 0, rejected: 0 }
+    }
+  }
+
+  #take(stream: RunningStream, status: MaterializeStatus): void {
+    if (stream.status?.rows !== status.rows || stream.status.rejected !== status.rejected) this.#progressedAt = Date.now()
+    stream.status = status
+    this.#context.onChange()
+  }
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0)
+}

@@ -1,0 +1,131 @@
+import { type CaptureStatus, capture } from '../capture/capture.ts'
+import type { SourceConnector } from '../capture/source-connector.ts'
+import { asMillraceError } from '../errors.ts'
+import type { SourceOffset } from '../event/offset.ts'
+import type { SourceNode } from '../mesh/mesh.ts'
+import { type NodeStatus, statusError } from './mesh-status.ts'
+import { pause } from './retry.ts'
+import { pluginContext, type RunningNode, type RuntimeContext } from './runtime-context.ts'
+import { SupervisedUnit } from './supervised-unit.ts'
+
+const LAG_POLL_MS = 1000
+
+/** Runs one source: opens it at its durable offset, captures, and again after what may pass. */
+export class SourceRunner implements RunningNode {
+  readonly name: string
+  readonly #node: SourceNode
+  readonly #context: RuntimeContext
+  readonly #unit: SupervisedUnit
+  #capture: CaptureStatus | null = null
+  /** Rows and bytes of captures that ended before the present one. */
+  #earlier = { rows: 0, bytes: 0 }
+  #lag: { readonly retainedBytes: number; readonly behindBytes: number } | null = null
+  #progressedAt = Date.now()
+
+  constructor(node: SourceNode, context: RuntimeContext) {
+    this.name = node.name
+    this.#node = node
+    this.#context = context
+    const { signal, onChange } = context
+    const logger = context.logger.child({ node: node.name })
+    this.#unit = new SupervisedUnit({ name: node.name, signal, logger, onChange, run: (stop, report) => this.#run(stop, report) })
+  }
+
+  get finished(): Promise<void> {
+    return this.#unit.finished
+  }
+
+  pause(): void {
+    this.#unit.pause()
+  }
+
+  resume(): void {
+    this.#unit.resume()
+  }
+
+  status(): NodeStatus {
+    const captured = this.#capture
+    return {
+      node: this.name,
+      role: 'source',
+      plugin: this.#node.plugin.name,
+      state: this.#unit.state,
+      rows: this.#earlier.rows + (captured?.rows ?? 0),
+      bytes: this.#earlier.bytes + (captured?.bytes ?? 0),
+      rejected: 0,
+      lagMs: captured?.lagMs ?? null,
+      behind: this.#lag?.behindBytes ?? null,
+      retainedBytes: this.#lag?.retainedBytes ?? null,
+      progressedAt: this.#progressedAt,
+      error: statusError(this.#unit.error, (text) => this.#context.secrets.redact(text)),
+      retryAt: this.#unit.retryAt,
+      snapshot: (captured?.snapshot ?? []).map(({ table, rows, estimate, done }) => ({ table, rows, estimate, done })),
+      streams: [],
+    }
+  }
+
+  async #run(stop: AbortSignal, report: (event: 'snapshot' | 'stream' | 'lost') => void): Promise<void> {
+    const { log, registry, secrets, mesh, version } = this.#context
+    const { plugin, settings, topics, snapshot } = this.#node
+    const config = settings.resolve(secrets, mesh.dir)
+    await using writer = await log.openWriter(this.name)
+    const resume = (writer.progress.get('offset') as SourceOffset | undefined) ?? null
+    await using connector = await plugin.open(config, pluginContext(this.#context, this.#node), resume)
+    const polling = new AbortController()
+    const lag = this.#pollLag(connector, AbortSignal.any([stop, polling.signal]))
+    try {
+      await capture({
+        node: this.name,
+        connector,
+        plugin: { name: plugin.name, version, sourceFields: plugin.sourceFields },
+        database: databaseOf(config),
+        log,
+        writer,
+        registry,
+        topics,
+        snapshot,
+        signal: stop,
+        onStatus: (status) => {
+          this.#take(status)
+          report(status.state === 'snapshotting' ? 'snapshot' : 'stream')
+        },
+      })
+    } finally {
+      polling.abort()
+      await lag
+      this.#earlier = { rows: this.#earlier.rows + (this.#capture?.rows ?? 0), bytes: this.#earlier.bytes + (this.#capture?.bytes ?? 0) }
+      if (this.#capture !== null) this.#capture = { ...this.#capture, rows: 0, bytes: 0 }
+    }
+  }
+
+  #take(status: CaptureStatus): void {
+    const before = this.#capture
+    const rowsRead = (of: CaptureStatus) => of.snapshot.reduce((sum, { rows }) => sum + rows, 0)
+    const moved =
+      before === null || before.rows !== status.rows || rowsRead(before) !== rowsRead(status) || JSON.stringify(before.offset) !== JSON.stringify(status.offset)
+    if (moved) this.#progressedAt = Date.now()
+    this.#capture = status
+    this.#context.onChange()
+  }
+
+  async #pollLag(connector: SourceConnector, stop: AbortSignal): Promise<void> {
+    while (!stop.aborted) {
+      try {
+        this.#lag = await connector.lag()
+        if (this.#lag.behindBytes === 0) this.#progressedAt = Date.now()
+      } catch (error) {
+        // the capture itself reports a lost source; this only leaves a figure out
+        this.#lag = null
+        this.#context.logger.debug({ node: this.name, err: asMillraceError(error).message }, 'the lag cannot be read')
+      }
+      await pause(LAG_POLL_MS, stop)
+    }
+  }
+}
+
+/** `source.db` of envelopes: the setting `database`, else the path of the setting `url`. */
+function databaseOf(config: unknown): string {
+  const { database, url } = config as { database?: unknown; url?: unknown }
+  if (typeof database === 'string' && database !== '') return database
+  return typeof url === 'string' && URL.canParse(url) ? decodeURIComponent(new URL(url).pathname.slice(1)) : ''
+}

@@ -1,0 +1,33 @@
+import { spawn } from 'node:child_process'
+import { mkdtempSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { expect, test } from 'vitest'
+import { DataFolder, readRunning } from '../../../../core/runtime/data-folder.ts'
+
+const fresh = () => path.join(mkdtempSync(path.join(os.tmpdir(), 'millrace-folder-')), 'state')
+
+test('one holder at a time, and the refused one is told who it is', () => {
+  const dir = fresh()
+  const first = new DataFolder(dir)
+  first.announce({ mesh: 'm', pid: 4711, host: '127.0.0.1', port: 1, startedAt: 0 })
+  expect(() => new DataFolder(dir)).toThrow(expect.objectContaining({ code: 'log.locked', message: expect.stringContaining('4711') }))
+  expect(readRunning(dir)).toMatchObject({ mesh: 'm', port: 1 })
+  first[Symbol.dispose]()
+  expect(readRunning(dir)).toBeNull()
+  new DataFolder(dir)[Symbol.dispose]()
+})
+
+test('a holder that was killed leaves no lock behind', async () => {
+  const dir = fresh()
+  const module = pathToFileURL(path.resolve('core/runtime/data-folder.ts')).href
+  const code = `const { DataFolder } = await import(${JSON.stringify(module)}); new DataFolder(process.argv[1]); console.log('held'); setInterval(() => {}, 1000)`
+  const child = spawn(process.execPath, ['--input-type=module', '-e', code, dir], { stdio: ['ignore', 'pipe', 'inherit'] })
+  await new Promise((resolve) => child.stdout.once('data', resolve))
+  expect(() => new DataFolder(dir)).toThrow(expect.objectContaining({ code: 'log.locked' }))
+  const ended = new Promise((resolve) => child.once('exit', resolve))
+  child.kill('SIGKILL')
+  await ended
+  new DataFolder(dir)[Symbol.dispose]()
+})

@@ -1,0 +1,64 @@
+import { expect, test } from 'vitest'
+import { openHttpServer } from '../../../../core/runtime/http-server.ts'
+import { isReady, type MeshStatus, type NodeStatus } from '../../../../core/runtime/mesh-status.ts'
+import { Metrics } from '../../../../core/runtime/metrics.ts'
+
+const NODE: NodeStatus = {
+  node: 'shop',
+  role: 'source',
+  plugin: 'postgres',
+  state: 'running',
+  rows: 12,
+  bytes: 3400,
+  rejected: 0,
+  lagMs: 250,
+  behind: 0,
+  retainedBytes: 4096,
+  progressedAt: 1000,
+  error: null,
+  retryAt: null,
+  snapshot: [{ table: 'public.orders', rows: 5, estimate: 10, done: false }],
+  streams: [],
+}
+
+test('serves status, metrics and health, and takes commands', async () => {
+  let status: MeshStatus = { mesh: 'm', pid: 1, startedAt: 0, at: 2000, ready: true, nodes: [NODE] }
+  const commands: string[] = []
+  const metrics = new Metrics('m', () => status)
+  metrics.record('shop', 'reconnects', 2, 'count')
+  const command = (node: string, what: string) => node === 'shop' && commands.push(what) > 0
+  await using server = await openHttpServer({ host: '127.0.0.1', port: 0, status: () => status, metrics, command })
+  const get = (path: string, init?: RequestInit) => fetch(`http://127.0.0.1:${server.port}${path}`, init)
+
+  expect(await (await get('/status')).json()).toEqual(status)
+  const text = await (await get('/metrics')).text()
+  expect(text).toContain('millrace_rows_total{node="shop",mesh="m"} 12')
+  expect(text).toContain('millrace_lag_seconds{node="shop",mesh="m"} 0.25')
+  expect(text).toContain('millrace_source_retained_bytes{node="shop",mesh="m"} 4096')
+  expect(text).toContain('millrace_node_state{node="shop",state="running",mesh="m"} 1')
+  expect(text).toContain('millrace_snapshot_estimated_rows{node="shop",table="public.orders",mesh="m"} 10')
+  expect(text).toContain('millrace_reconnects{node="shop",mesh="m"} 2')
+  expect((await get('/health/live')).status).toBe(200)
+  expect((await get('/health/ready')).status).toBe(200)
+  status = { ...status, ready: false }
+  const unready = await get('/health/ready')
+  expect([unready.status, await unready.json()]).toEqual([503, { ready: false, nodes: [{ node: 'shop', state: 'running', idleMs: 1000, error: null }] }])
+
+  expect((await get('/nodes/shop/pause', { method: 'POST' })).status).toBe(202)
+  expect((await get('/nodes/none/pause', { method: 'POST' })).status).toBe(404)
+  expect((await get('/nodes/shop/pause', { method: 'POST', headers: { origin: 'http://elsewhere' } })).status).toBe(403)
+  expect((await get('/nodes/shop/pause', { method: 'DELETE' })).status).toBe(405)
+  expect((await get('/nothing')).status).toBe(404)
+  expect(commands).toEqual(['pause'])
+
+  await expect(openHttpServer({ host: '127.0.0.1', port: server.port, status: () => status, metrics, command })).rejects.toMatchObject({
+    code: 'config.invalid',
+  })
+})
+
+test('ready means progress', () => {
+  expect(isReady(NODE, 2000, 1000)).toBe(true)
+  expect(isReady(NODE, 2001, 1000)).toBe(false)
+  expect(isReady({ ...NODE, state: 'failed' }, 1000, 1000)).toBe(false)
+  expect(isReady({ ...NODE, streams: [{ stream: 's', state: 'failed', rows: 0, rejected: 0, behind: 0, lagMs: null, error: null }] }, 1000, 1000)).toBe(false)
+})
