@@ -36,10 +36,14 @@ interface TableState {
 /** A change writer that takes rows of a snapshot too. */
 export type RowReadWriter = ChangeWriter & { beginRead(): void }
 
-interface WaitingChunk {
+/** A chunk from the moment its view is asked for until its rows are written. */
+interface Pending {
   readonly state: TableState
-  readonly chunk: SnapshotChunk
-  readonly writer: RowReadWriter
+  /** undefined while the view is being taken. */
+  fence: SnapshotFence | undefined
+  viewed: boolean
+  /** null while its rows are being read. */
+  ready: { readonly chunk: SnapshotChunk; readonly writer: RowReadWriter } | null
   readonly written: () => void
 }
 
@@ -62,7 +66,9 @@ export class ChunkedSnapshot implements PendingChunks {
   readonly #beforeChunk: (readAt: bigint) => void
   readonly #openWriter: (table: TableSchema) => Promise<RowReadWriter>
   readonly #blocked = new Set<() => void>()
-  #waiting: WaitingChunk[] = []
+  /** In the order in which their reading began. */
+  readonly #pending = new Set<Pending>()
+  #moved: (() => void)[] = []
   #running = 0
   #signal: AbortSignal | null = null
   #fail: ((error: unknown) => void) | null = null
@@ -84,7 +90,7 @@ export class ChunkedSnapshot implements PendingChunks {
   }
 
   get size(): number {
-    return this.#waiting.length
+    return this.#pending.size
   }
 
   /** All tables known are read to their end and written. */
@@ -145,22 +151,42 @@ export class ChunkedSnapshot implements PendingChunks {
     this.#fill()
   }
 
-  emit(isDue: (fence: SnapshotFence) => boolean): void {
-    const waiting = this.#waiting
-    const kept: WaitingChunk[] = []
+  emit(isDue: (fence: SnapshotFence) => boolean): Promise<void> | null {
+    return this.#place(isDue) ? null : this.#settle(isDue)
+  }
+
+  async #settle(isDue: (fence: SnapshotFence) => boolean): Promise<void> {
+    do {
+      await new Promise<void>((resolve) => this.#moved.push(resolve))
+    } while (!this.#signal?.aborted && !this.#place(isDue))
+  }
+
+  /** Writes the chunks that are due and read; false when one that may be due is not. */
+  #place(isDue: (fence: SnapshotFence) => boolean): boolean {
     const held = new Set<TableState>()
-    this.#waiting = kept
-    for (const item of waiting) {
+    let complete = true
+    for (const item of [...this.#pending]) {
+      if (!item.viewed) complete = false
       // a table's chunks keep their order
-      if (held.has(item.state) || !isDue(item.chunk.fence)) {
+      else if (held.has(item.state) || !isDue(item.fence)) held.add(item.state)
+      else if (item.ready === null) {
         held.add(item.state)
-        kept.push(item)
-        continue
+        complete = false
+      } else {
+        this.#pending.delete(item)
+        this.#beforeChunk(item.ready.chunk.readAt)
+        writeChunk(item.ready.chunk, item.ready.writer)
+        item.written()
       }
-      this.#beforeChunk(item.chunk.readAt)
-      writeChunk(item.chunk, item.writer)
-      item.written()
     }
+    return complete
+  }
+
+  /** Something changed that a waiting stream may go on for. */
+  #move(): void {
+    const moved = this.#moved
+    this.#moved = []
+    for (const resolve of moved) resolve()
   }
 
   /** Progress entries that changed since the last call, to land with the batch that holds the chunks' rows. */
@@ -199,11 +225,11 @@ export class ChunkedSnapshot implements PendingChunks {
     let cursor = state.cursor
     let ahead: Promise<void>[] = []
     for (;;) {
-      const chunk = await this.#reader.read(state.table, cursor, { maxRows: this.#settings.chunkRows, maxBytes: this.#settings.chunkBytes }, signal)
+      const { next, written } = await this.#readChunk(state, cursor, signal)
       if (signal.aborted) return
-      ahead.push(this.#place(state, chunk))
-      if (chunk.next === null) break
-      cursor = chunk.next
+      ahead.push(written)
+      if (next === null) break
+      cursor = next
       if (ahead.length >= READ_AHEAD) {
         await ahead[0]
         ahead = ahead.slice(1)
@@ -213,28 +239,55 @@ export class ChunkedSnapshot implements PendingChunks {
     await Promise.all(ahead)
   }
 
-  #release(): void {
-    for (const free of this.#blocked) free()
-    this.#blocked.clear()
-  }
-
-  /** Resolves when the chunk is written into the frames, or reading is aborted. */
-  async #place(state: TableState, chunk: SnapshotChunk): Promise<void> {
-    const writer = await this.#openWriter(chunk.table)
-    if (this.#signal?.aborted) return
-    await new Promise<void>((resolve) => {
-      this.#blocked.add(resolve)
-      const written = () => {
+  /** Reads one chunk and leaves it pending; `written` resolves when its rows are in the frames, or reading is aborted. */
+  async #readChunk(state: TableState, cursor: Json | null, signal: AbortSignal): Promise<{ next: Json | null; written: Promise<void> }> {
+    let release = () => {}
+    const written = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    this.#blocked.add(release)
+    const item: Pending = {
+      state,
+      fence: undefined,
+      viewed: false,
+      ready: null,
+      written: () => {
+        const chunk = item.ready!.chunk
         state.cursor = chunk.next
         state.rows += chunk.rows
         state.done = chunk.next === null
         this.#changed.add(state)
-        this.#blocked.delete(resolve)
-        resolve()
+        this.#blocked.delete(release)
+        release()
+      },
+    }
+    this.#pending.add(item)
+    this.onWaiting?.()
+    try {
+      const limits = { maxRows: this.#settings.chunkRows, maxBytes: this.#settings.chunkBytes }
+      const onView = (fence: SnapshotFence) => {
+        item.fence = fence
+        item.viewed = true
+        this.#move()
       }
-      this.#waiting.push({ state, chunk, writer, written })
+      const chunk = await this.#reader.read(state.table, cursor, limits, onView, signal)
+      const writer = await this.#openWriter(chunk.table)
+      item.ready = { chunk, writer }
+      this.#move()
       this.onWaiting?.()
-    })
+      return { next: chunk.next, written }
+    } catch (error) {
+      this.#pending.delete(item)
+      this.#blocked.delete(release)
+      this.#move()
+      throw error
+    }
+  }
+
+  #release(): void {
+    for (const free of this.#blocked) free()
+    this.#blocked.clear()
+    this.#move()
   }
 }
 

@@ -111,14 +111,19 @@ export interface ChangeWriter {
   value(value: Value): void
 }
 
-/** Chunks waiting for the moment at which their rows are exact: asked by the source, filled by core. */
+/** Chunks that are being read or wait for their place in the stream: asked by the source, filled by core. */
 export interface PendingChunks {
   /** 0 nearly always: test it before anything else. */
   readonly size: number
-  /** Set by the source: called when a chunk starts to wait, so that a source that waits for its server can look for the chunk's place. */
+  /** Set by the source: called when a chunk is there or begins to be read, so that a source that waits for its server can look for the chunk's place. */
   onWaiting: (() => void) | null
-  /** Writes the rows of every waiting chunk whose fence `isDue`, now, between two transactions. */
-  emit(isDue: (fence: SnapshotFence) => boolean): void
+  /**
+   * Call between two transactions: before a transaction's first change, with an `isDue` that is true for views which do not see that transaction, and when
+   * the source has nothing to stream, true for views at or before where it stands. Writes the rows of every due chunk.
+   * @returns null when the source may go on at once; else a promise to await before any further change is written: a view is being taken, or a due chunk
+   * is still being read (a fraction of a second). A stream that went on would overwrite newer rows with the chunk's.
+   */
+  emit(isDue: (fence: SnapshotFence) => boolean): Promise<void> | null
 }
 
 /** What a source needs to place a chunk in its stream: for Postgres the chunk's `pg_current_snapshot()` and LSN. Opaque to core. */
@@ -131,9 +136,16 @@ export interface SnapshotReader {
   /**
    * Reads up to about `maxRows` rows and `maxBytes` bytes after `cursor` in key order (null: from the start) in one consistent view, without
    * locks and writes, into memory. Tables without a key are read in one chunk per call as the source can order them.
-   * May be called for several tables at once, and is while `changes` runs.
+   * May be called for several tables at once, and is while `changes` runs. Calls `onView` once, as soon as the view is taken and before rows are read:
+   * until then core holds the stream, so nothing may come before it that takes long (a connection is opened, a lock waited for).
    */
-  read(table: TableSchema, cursor: Json | null, limits: { readonly maxRows: number; readonly maxBytes: number }, signal: AbortSignal): Promise<SnapshotChunk>
+  read(
+    table: TableSchema,
+    cursor: Json | null,
+    limits: { readonly maxRows: number; readonly maxBytes: number },
+    onView: (fence: SnapshotFence) => void,
+    signal: AbortSignal,
+  ): Promise<SnapshotChunk>
 }
 
 export interface SnapshotChunk {

@@ -1,0 +1,268 @@
+import fc from 'fast-check'
+import { describe, expect, test } from 'vitest'
+import { capture, LEDGER_ENTRY } from '../../../../core/capture/capture.ts'
+import type { CaptureOutput, SnapshotChunk, SnapshotReader, SourceConnector } from '../../../../core/capture/source-connector.ts'
+import { MillraceError } from '../../../../core/errors.ts'
+import type { Json, SourceOffset } from '../../../../core/event/offset.ts'
+import { comparePositions, type Position, unpackPosition } from '../../../../core/event/position.ts'
+import { recordHeader, records } from '../../../../core/event/record-batch.ts'
+import { RowChecksum } from '../../../../core/event/row-hash.ts'
+import type { TableSchema, Value } from '../../../../core/event/table-schema.ts'
+import type { EncodedBatch, Log, LogWriter } from '../../../../core/log/log.ts'
+import type { SchemaRegistry } from '../../../../core/schema/registry.ts'
+
+const TABLE: TableSchema = {
+  namespace: 'public',
+  name: 't',
+  columns: ['id', 'value'].map((name, i) => ({
+    name,
+    id: i + 1,
+    type: { kind: 'int32' as const },
+    sourceType: 'int',
+    nullable: i > 0,
+    mayBeUnchanged: false,
+    maybeSpecial: false,
+  })),
+  key: [0],
+}
+
+type Change = { readonly op: 'c' | 'u' | 'd'; readonly id: number; readonly value: number }
+/** A database: transactions in commit order, the first `committed` of which have happened. */
+class Database {
+  readonly transactions: readonly (readonly Change[])[]
+  committed: number
+  acknowledged = 0
+  constructor(transactions: readonly (readonly Change[])[], committed: number) {
+    this.transactions = transactions
+    this.committed = committed
+  }
+  /** Rows after the first `count` transactions. */
+  state(count: number): Map<number, number> {
+    const rows = new Map<number, number>()
+    for (const transaction of this.transactions.slice(0, count)) {
+      for (const { op, id, value } of transaction) {
+        if (op === 'd') rows.delete(id)
+        else rows.set(id, value)
+      }
+    }
+    return rows
+  }
+}
+
+/** Durable memory of a log: survives its writers. */
+class Store {
+  readonly records: { position: Position; key: number; value: number | null; op: string }[] = []
+  readonly progress = new Map<string, Json>()
+}
+
+function storeBatch(store: Store, batch: EncodedBatch): void {
+  for (const frame of batch.frames) {
+    const bytes = frame.buffer.subarray(0, frame.end)
+    for (const record of records(bytes)) {
+      // Confluent header, then the Avro of {id: int} and of the envelope's images
+      const zigzag = (at: number): [number, number] => {
+        let value = 0
+        let shift = 0
+        for (;;) {
+          const byte = bytes[at++]!
+          value |= (byte & 127) << shift
+          if (byte < 128) return [(value >>> 1) ^ -(value & 1), at]
+          shift += 7
+        }
+      }
+      const [key] = zigzag(record.keyFrom + 5)
+      const at = record.valueFrom + 5
+      let value: number | null = null
+      if (bytes[at] === 0 && bytes[at + 1] === 2) value = zigzag(zigzag(at + 2)[1] + 1)[0]
+      store.records.push({ position: unpackPosition(recordHeader(bytes, record, 'pos')!), key, value, op: value === null ? 'd' : 'w' })
+    }
+  }
+  for (const [name, entry] of batch.progress) {
+    if (entry === null) store.progress.delete(name)
+    else store.progress.set(name, structuredClone(entry))
+  }
+}
+
+const registry = { register: async () => 1 } as unknown as SchemaRegistry
+const turn = () => new Promise((resolve) => setImmediate(resolve))
+
+/** One life of a capture over the database; ends when everything is durable, or crashes at the chosen append. */
+async function live(db: Database, store: Store, dice: () => number, crashAt: number, landsBeforeCrash: boolean): Promise<'done' | 'crashed'> {
+  const stop = new AbortController()
+  let appends = 0
+  const writer: LogWriter = {
+    progress: new Map(store.progress),
+    async append(batch) {
+      const mine = appends++
+      // batches land in order, some turns later
+      for (let i = 0; i < dice() % 3; i++) await turn()
+      if (mine >= crashAt) {
+        if (mine === crashAt && landsBeforeCrash) storeBatch(store, batch)
+        throw new MillraceError('log.unreachable', 'crash')
+      }
+      storeBatch(store, batch)
+    },
+    async [Symbol.asyncDispose]() {},
+  }
+  const queue: Promise<void>[] = []
+  const inOrder: LogWriter = { ...writer, append: (batch) => (queue[0] = (queue[0] ?? Promise.resolve()).then(() => writer.append(batch))) }
+  let snapshotDone = (store.progress.get('snapshot/public.t') as { done: boolean } | undefined)?.done === true
+  const snapshot: SnapshotReader = {
+    async estimate() {
+      return 10
+    },
+    async read(table, cursor, _limits, onView, _signal): Promise<SnapshotChunk> {
+      await turn()
+      const seen = db.committed
+      for (let i = 0; i < dice() % 3; i++) await turn()
+      onView(seen)
+      const after = cursor as number | null
+      const rows = [...db.state(seen)].filter(([id]) => after === null || id > after).sort(([a], [b]) => a - b)
+      const taken = rows.slice(0, 2)
+      for (let i = 0; i < dice() % 4; i++) await turn()
+      return {
+        rows: taken.length,
+        next: taken.length === rows.length ? null : taken.at(-1)![0],
+        fence: seen,
+        readAt: 5n,
+        table,
+        write(to, beginRow, endRow) {
+          for (const row of taken) {
+            beginRow()
+            for (const value of row) to.int(value)
+            endRow()
+          }
+          if (taken.length === rows.length) snapshotDone = true
+        },
+      }
+    },
+  }
+  const connector: SourceConnector = {
+    start: { done: 0 },
+    snapshot,
+    async tables() {
+      return [TABLE]
+    },
+    async *changes(from: SourceOffset, to: CaptureOutput, signal: AbortSignal) {
+      const table = await to.table(TABLE)
+      let at = from.done as number
+      while (!signal.aborted) {
+        if (dice() % 3 === 0 && db.committed < db.transactions.length) db.committed++
+        if (at === db.committed) {
+          await turn()
+          if (to.chunks.size > 0) await to.chunks.emit((fence) => at >= (fence as number))
+          yield { done: at }
+          if (at === db.transactions.length && snapshotDone) return
+          continue
+        }
+        const transaction = db.transactions[at]!
+        if (to.chunks.size > 0) await to.chunks.emit((fence) => at >= (fence as number))
+        to.transaction({ commit: BigInt(at + 1), committedAt: 1n, source: [] })
+        for (const [n, { op, id, value }] of transaction.entries()) {
+          if (table.begin(op, 2 * n + 1)) {
+            if (op === 'd') {
+              table.key()
+              table.int(id)
+            } else {
+              table.after()
+              table.int(id)
+              table.int(value)
+            }
+            table.end()
+          }
+          if (dice() % 2 === 0) {
+            yield { done: at }
+            if (signal.aborted) return
+          }
+        }
+        at++
+        yield { done: at }
+      }
+    },
+    acknowledge(offset) {
+      // I1: only what is durable is acknowledged
+      const durable = (store.progress.get('offset') as { done: number } | undefined)?.done ?? 0
+      expect(offset.done as number).toBeLessThanOrEqual(durable)
+      db.acknowledged = Math.max(db.acknowledged, offset.done as number)
+    },
+    async lag() {
+      return { retainedBytes: 0, behindBytes: 0 }
+    },
+    async deprovision() {},
+    async [Symbol.asyncDispose]() {},
+  }
+  const log = { kind: 'embedded', ensureTopics: async () => {} } as unknown as Log
+  try {
+    await capture({
+      node: 'n',
+      connector,
+      plugin: { name: 'fake', version: '0', sourceFields: [] },
+      database: 'db',
+      log,
+      writer: inOrder,
+      registry,
+      topics: { partitions: 1, retentionMs: null, compacted: false, replicationFactor: null },
+      snapshot: { mode: 'initial', chunkRows: 2, chunkBytes: 1000, parallel: 1 },
+      onStatus: () => {},
+      signal: stop.signal,
+    })
+    return 'done'
+  } catch (error) {
+    if (error instanceof MillraceError && error.message === 'crash') return 'crashed'
+    throw error
+  }
+}
+
+function replay(store: Store): Map<number, number> {
+  const rows = new Map<number, number>()
+  for (const { key, value } of store.records) {
+    if (value === null) rows.delete(key)
+    else rows.set(key, value)
+  }
+  return rows
+}
+
+const change = fc.record({ op: fc.constantFrom('c' as const, 'u' as const, 'd' as const), id: fc.nat(7), value: fc.nat(100) })
+
+describe('through crashes at any append', () => {
+  test('the log holds each change once, in order, and replays to the state of the source', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.array(change, { maxLength: 6 }), { minLength: 1, maxLength: 12 }),
+        fc.nat(4),
+        fc.array(fc.tuple(fc.nat(12), fc.boolean()), { maxLength: 4 }),
+        fc.infiniteStream(fc.nat(1000)),
+        async (transactions, committed, crashes, random) => {
+          const db = new Database(transactions, Math.min(committed, transactions.length))
+          const store = new Store()
+          const dice = () => random.next().value as number
+          for (const [crashAt, lands] of [...crashes, [Number.POSITIVE_INFINITY, false] as [number, boolean]]) {
+            if ((await live(db, store, dice, crashAt, lands)) === 'done') break
+          }
+          const streamed = store.records.filter(({ position }) => position.ordinal < 0x8000_0000)
+          const expected = db.transactions.flatMap((transaction, t) =>
+            transaction.map((c, n) => ({ commit: BigInt(t + 1), ordinal: 2 * n + 1, key: c.id, value: c.op === 'd' ? null : c.value })),
+          )
+          expect(streamed.map(({ position, key, value }) => ({ ...position, key, value }))).toEqual(expected)
+          for (let i = 1; i < store.records.length; i++) expect(comparePositions(store.records[i - 1]!.position, store.records[i]!.position)).toBeLessThan(0)
+          expect(replay(store)).toEqual(db.state(db.transactions.length))
+          const ledger = store.progress.get(`${LEDGER_ENTRY}n.public.t`) as { records: number; checksum: string } | undefined
+          const sum = new RowChecksum()
+          for (const { position } of store.records) sum.addPosition(Number(position.commit >> 32n), Number(position.commit & 0xffff_ffffn), position.ordinal)
+          expect(ledger ?? { records: 0, checksum: sum.toString() }).toEqual({ records: sum.rows, checksum: sum.toString() })
+        },
+      ),
+      { numRuns: 1500 },
+    )
+  }, 60_000)
+})
+
+test('values of one chunk reach the log as reads', async () => {
+  const db = new Database([[{ op: 'c', id: 1, value: 1 }]], 1)
+  const store = new Store()
+  store.progress.set('offset', { done: 1 })
+  await live(db, store, () => 1, Number.POSITIVE_INFINITY, false)
+  const rows: Value[][] = store.records.map(({ key, value }) => [key, value])
+  expect(rows).toEqual([[1, 1]])
+  expect(store.progress.get('snapshot/public.t')).toEqual({ done: true, rows: 1 })
+})
