@@ -1,0 +1,305 @@
+/** Keeps one Iceberg table equal to one stream: one snapshot per batch, positions in its summary. */
+import {
+  invariant,
+  type LogPosition,
+  MillraceError,
+  type PluginContext,
+  type Rejection,
+  type SinkBatch,
+  type SinkConnector,
+  type SinkLimits,
+  type StreamTarget,
+  type TableSchema,
+  type Tuple,
+  tableId,
+  UNCHANGED,
+} from '../../core/plugin.ts'
+import type { Catalog, TableIdentifier } from './catalog.ts'
+import { removeFiles } from './file-store.ts'
+import { IcebergTable } from './iceberg-table.ts'
+import { KeyRanges } from './key-ranges.ts'
+import { DATA, type DataFile } from './manifest.ts'
+import { orphans } from './orphan-files.ts'
+import { keyColumns, type TableColumn, tableColumns, writeParquetFile } from './parquet-file.ts'
+import { collapse, NO_BASE_ROW, type OpenTruncation, type PendingRow, type PendingRows } from './pending-rows.ts'
+import type { RowKey } from './row-key.ts'
+import type { IcebergSettings } from './settings.ts'
+import { formatState, parsePositions, parseTruncation, STREAM_PROPERTY } from './sink-state.ts'
+import { rewriteTable } from './table-rewrite.ts'
+import { COLUMNS_PROPERTY, evolvedLayout, formatFieldIds, newLayout, parseFieldIds, sameFields, type TableLayout } from './table-layout.ts'
+import { fillUnchanged, scanRows } from './table-scan.ts'
+import { currentSchema } from './table-metadata.ts'
+
+
+interface Prepared {
+  readonly layout: TableLayout
+  readonly columns: readonly TableColumn[]
+  readonly key: readonly TableColumn[]
+}
+
+export class IcebergSink implements SinkConnector {
+  readonly limits: SinkLimits
+  readonly #settings: IcebergSettings
+  readonly #catalog: Catalog
+  readonly #context: PluginContext
+  readonly #stream: StreamTarget
+  readonly #identifier: TableIdentifier
+  #table: IcebergTable | null = null
+  #prepared: Prepared | null = null
+  #positions = new Map<string, LogPosition>()
+  #truncation: OpenTruncation | null = null
+  /** The last commit may have landed without our knowing. */
+  #uncertain = false
+  /** What the last batch rejected, for when it is delivered again because its outcome was not known. */
+  #attempted: { readonly positions: string; readonly rejections: readonly Rejection[] } | null = null
+
+  constructor(settings: IcebergSettings, catalog: Catalog, context: PluginContext, stream: StreamTarget) {
+    this.#settings = settings
+    this.#catalog = catalog
+    this.#context = context
+    this.#stream = stream
+    this.#identifier = { namespace: (settings.namespace ?? stream.namespace).split('.'), name: stream.table }
+    this.limits = { rows: settings.commitRows, bytes: settings.commitBytes, ageMs: settings.commitMs }
+  }
+
+  async prepare(table: TableSchema): Promise<void> {
+    if (this.#prepared !== null && JSON.stringify(this.#prepared.layout.table) === JSON.stringify(table)) return
+    const open = await this.#open()
+    if (open === null) {
+      const layout = newLayout(table)
+      await this.#create(layout)
+      return
+    }
+    await open.refresh()
+    const current = this.#layoutOf(open, table)
+    const layout = evolvedLayout(table, current)
+    if (layout.schema !== current.schema || layout.fieldIds.size !== current.fieldIds.size) await this.#evolve(open, current, layout)
+    this.#use(layout)
+  }
+
+  async committed(): Promise<readonly LogPosition[]> {
+    const table = await this.#open()
+    if (table === null) return []
+    await this.#reload(table)
+    return [...this.#positions.values()]
+  }
+
+  async apply(batch: SinkBatch, signal: AbortSignal): Promise<readonly Rejection[]> {
+    const { prepared, table } = this.#ready()
+    invariant(batch.table === prepared.layout.table || JSON.stringify(batch.table) === JSON.stringify(prepared.layout.table), 'a batch came with another schema than was prepared')
+    if (this.#uncertain) await this.#reload(table)
+    const attempt = JSON.stringify(formatState(batch.positions, null))
+    if (batch.positions.length > 0 && batch.positions.every((position) => this.#covers(position))) {
+      return this.#attempted?.positions === attempt ? this.#attempted.rejections : []
+    }
+    this.#uncertain = true
+    const merged = this.#merge(batch.positions)
+    const pending = collapse(batch, prepared.columns, this.#truncation, merged.size)
+    const rejections = [...pending.rejections, ...(await this.#fill(pending, prepared, table))].sort((a, b) => a.index - b.index)
+    this.#attempted = { positions: attempt, rejections }
+    const files = await this.#write(pending, prepared, table)
+    try {
+      signal.throwIfAborted()
+    } catch (error) {
+      await removeFiles(files.map((file) => file.file_path))
+      throw error
+    }
+    await table.commit({
+      operation: pending.truncated || files.some((file) => file.content !== DATA) ? 'overwrite' : 'append',
+      added: files,
+      removed: pending.truncated ? 'all' : new Set(),
+      state: formatState([...merged.values()], pending.truncation),
+    })
+    this.#positions = merged
+    this.#truncation = pending.truncation
+    this.#uncertain = false
+    await this.#compactWhenDue(table, signal)
+    return rejections
+  }
+
+  async *rows(signal: AbortSignal): AsyncIterable<readonly Tuple[]> {
+    const { prepared, table } = this.#ready()
+    await table.refresh(true)
+    yield* scanRows(table.live, prepared.layout.schema.fields, prepared.columns, prepared.key, signal)
+  }
+
+  /** Rewrites the table into files without equality deletes, which every reader can read. Never during another call. */
+  async compact(signal: AbortSignal): Promise<void> {
+    const { prepared, table } = this.#ready()
+    if (this.#uncertain) await this.#reload(table)
+    this.#uncertain = true
+    await rewriteTable(table, prepared.layout.schema.fields, prepared.columns, prepared.key, {
+      compression: this.#settings.compression,
+      rowsPerFile: 500_000,
+      state: formatState([...this.#positions.values()], this.#truncation),
+      signal,
+    })
+    this.#uncertain = false
+  }
+
+  /** The batch has landed: whatever goes wrong here waits for the next call. */
+  async #compactWhenDue(table: IcebergTable, signal: AbortSignal): Promise<void> {
+    const limit = this.#settings.compactAfterDeleteFiles
+    if (limit === 0 || table.live.filter(({ file }) => file.content !== DATA).length < limit) return
+    try {
+      await this.compact(signal)
+    } catch (error) {
+      this.#context.logger.warn({ err: error, topic: this.#stream.topic }, 'could not compact the Iceberg table')
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#catalog[Symbol.asyncDispose]()
+  }
+
+  #ready(): { readonly prepared: Prepared; readonly table: IcebergTable } {
+    invariant(this.#prepared !== null && this.#table !== null, 'apply or rows came before prepare')
+    return { prepared: this.#prepared, table: this.#table }
+  }
+
+  /** The claimed table, or null when there is none yet. */
+  async #open(): Promise<IcebergTable | null> {
+    if (this.#table !== null) return this.#table
+    const loaded = await this.#catalog.load(this.#identifier)
+    if (loaded === null) return null
+    const name = [...this.#identifier.namespace, this.#identifier.name].join('.')
+    const owner = loaded.metadata.properties[STREAM_PROPERTY]
+    if (owner !== this.#stream.topic) {
+      throw new MillraceError(
+        'sink.schema_unsupported',
+        owner === undefined ? `the Iceberg table ${name} was not made by Millrace` : `the Iceberg table ${name} belongs to the stream ${owner}`,
+        { fix: 'set another namespace on the sink, or drop the table' },
+      )
+    }
+    const { keepSnapshots, keepSnapshotsMs } = this.#settings
+    const table = new IcebergTable(this.#catalog, this.#identifier, loaded, { snapshots: keepSnapshots, ageMs: keepSnapshotsMs })
+    await table.claim()
+    this.#table = table
+    await this.#reload(table)
+    await removeFiles(await orphans(table))
+    return table
+  }
+
+  async #create(layout: TableLayout): Promise<void> {
+    const created = await this.#catalog.create(this.#identifier, layout.schema, layout.lastColumnId, {
+      [STREAM_PROPERTY]: this.#stream.topic,
+      [COLUMNS_PROPERTY]: formatFieldIds(layout.fieldIds),
+      'write.format.default': 'parquet',
+      'write.metadata.delete-after-commit.enabled': 'true',
+      'write.metadata.previous-versions-max': '20',
+      'write.delete.mode': 'merge-on-read',
+      'write.update.mode': 'merge-on-read',
+      'write.merge.mode': 'merge-on-read',
+    })
+    if (created === null) {
+      throw new MillraceError('sink.conflict', `another process has just created the Iceberg table of ${this.#stream.topic}`, { fix: 'run one sink node per table' })
+    }
+    const table = await this.#open()
+    invariant(table !== null, 'a table vanished after it was created')
+    const ids = new Map(layout.table.columns.map((column, index) => [column.id, currentSchema(table.metadata).fields[index]!.id]))
+    if (formatFieldIds(ids) !== formatFieldIds(layout.fieldIds)) await table.update([], [{ action: 'set-properties', updates: { [COLUMNS_PROPERTY]: formatFieldIds(ids) } }])
+    await this.prepare(layout.table)
+  }
+
+  /** What the table's own metadata says of its columns; `table` lends its type descriptions where they have the same shape. */
+  #layoutOf(open: IcebergTable, table: TableSchema): TableLayout {
+    const { metadata } = open
+    if (metadata['partition-specs'].find((spec) => spec['spec-id'] === metadata['default-spec-id'])!.fields.length > 0) {
+      throw new MillraceError('sink.schema_unsupported', `the Iceberg table of ${tableId(table)} was partitioned by another engine`, { fix: 'remove its partition fields' })
+    }
+    return {
+      table,
+      schema: currentSchema(metadata),
+      fieldIds: parseFieldIds(metadata.properties[COLUMNS_PROPERTY] ?? '{}'),
+      lastColumnId: metadata['last-column-id'],
+    }
+  }
+
+  async #evolve(open: IcebergTable, current: TableLayout, layout: TableLayout): Promise<void> {
+    const properties = { action: 'set-properties', updates: { [COLUMNS_PROPERTY]: formatFieldIds(layout.fieldIds) } } as const
+    if (layout.schema === current.schema) {
+      await open.update([], [properties])
+      return
+    }
+    const { metadata } = open
+    const twin = metadata.schemas.find((schema) => sameFields(schema, layout.schema))
+    const highest = Math.max(...metadata.schemas.map((schema) => schema['schema-id']))
+    await open.update(
+      [
+        { type: 'assert-current-schema-id', 'current-schema-id': metadata['current-schema-id'] },
+        { type: 'assert-last-assigned-field-id', 'last-assigned-field-id': metadata['last-column-id'] },
+      ],
+      twin === undefined
+        ? [
+            { action: 'add-schema', schema: { ...layout.schema, 'schema-id': highest + 1 }, 'last-column-id': layout.lastColumnId },
+            { action: 'set-current-schema', 'schema-id': -1 },
+            properties,
+          ]
+        : [{ action: 'set-current-schema', 'schema-id': twin['schema-id'] }, properties],
+    )
+    this.#context.logger.info({ topic: this.#stream.topic, schemaId: currentSchema(open.metadata)['schema-id'] }, 'changed the schema of the Iceberg table')
+  }
+
+  #use(layout: TableLayout): void {
+    const columns = tableColumns(layout)
+    this.#prepared = { layout, columns, key: keyColumns(layout.table, columns) }
+  }
+
+  async #reload(table: IcebergTable): Promise<void> {
+    await table.refresh()
+    this.#positions = new Map(parsePositions(table.state).map((position) => [positionKey(position), position]))
+    this.#truncation = parseTruncation(table.state)
+    this.#uncertain = false
+  }
+
+  #covers(position: LogPosition): boolean {
+    const held = this.#positions.get(positionKey(position))
+    return held !== undefined && held.offset >= position.offset
+  }
+
+  #merge(positions: readonly LogPosition[]): Map<string, LogPosition> {
+    const merged = new Map(this.#positions)
+    for (const position of positions) if (!this.#covers(position)) merged.set(positionKey(position), position)
+    return merged
+  }
+
+  /** Fills UNCHANGED columns from the table; rows without one there leave `pending.rows` and are rejected. */
+  async #fill(pending: PendingRows, prepared: Prepared, table: IcebergTable): Promise<readonly Rejection[]> {
+    const waiting = new Map<RowKey, PendingRow>()
+    for (const [id, row] of pending.rows) if (row.waiting !== null) waiting.set(id, row)
+    if (waiting.size === 0) return []
+    if (!pending.truncated) await fillUnchanged(waiting, table.live, prepared.layout.schema.fields, prepared.columns, prepared.key)
+    const rejections: Rejection[] = []
+    for (const [id, row] of waiting) {
+      if (!row.row!.includes(UNCHANGED)) continue
+      for (const index of row.waiting!) rejections.push({ index, reason: NO_BASE_ROW })
+      ;(pending.rows as Map<RowKey, PendingRow>).delete(id)
+    }
+    return rejections
+  }
+
+  async #write(pending: PendingRows, prepared: Prepared, table: IcebergTable): Promise<readonly DataFile[]> {
+    const { columns, key } = prepared
+    const rows: Tuple[] = []
+    const deletes: Tuple[] = []
+    const first = key[0]!.field
+    const held = pending.truncated ? null : new KeyRanges(table.live.flatMap(({ file }) => (file.content === DATA ? [file] : [])), first.id, first.type as string)
+    for (const { key: tuple, row } of pending.rows.values()) {
+      if (row !== null) rows.push(row)
+      if (held?.mayHold(tuple[0])) deletes.push(tuple)
+    }
+    const { compression } = this.#settings
+    const files: Promise<DataFile>[] = []
+    if (rows.length > 0) files.push(writeParquetFile(columns, rows, { location: table.newFileLocation('data'), content: 0, equalityIds: null, compression }))
+    if (deletes.length > 0) {
+      const equalityIds = key.map(({ field }) => field.id)
+      files.push(writeParquetFile(key, deletes, { location: table.newFileLocation('deletes'), content: 2, equalityIds, compression }))
+    }
+    return await Promise.all(files)
+  }
+}
+
+function positionKey(position: LogPosition): string {
+  return `${position.topic}/${position.partition}`
+}
+

@@ -1,0 +1,42 @@
+import { mkdirSync } from 'node:fs'
+import path from 'node:path'
+import { asMillraceError, definePlugin, type Finding, MillraceError } from '../../core/plugin.ts'
+import type { Catalog } from './catalog.ts'
+import { localPath } from './file-store.ts'
+import { IcebergSink } from './iceberg-sink.ts'
+import { RestCatalog } from './rest-catalog.ts'
+import { type IcebergSettings, settings } from './settings.ts'
+import { SqlCatalog } from './sql-catalog.ts'
+
+function openCatalog(config: IcebergSettings): Catalog {
+  if (config.catalog.kind === 'rest') return new RestCatalog(config.catalog)
+  const folder = localPath(path.isAbsolute(config.warehouse!) || config.warehouse!.startsWith('file:') ? config.warehouse! : path.resolve(config.warehouse!))
+  mkdirSync(folder, { recursive: true })
+  return new SqlCatalog({ path: path.resolve(config.catalog.path ?? path.join(folder, 'catalog.db')), name: config.catalog.name, warehouse: `file://${folder}` })
+}
+
+export default definePlugin<IcebergSettings>({
+  kind: 'sink',
+  name: 'iceberg',
+  summary: 'Keeps an Iceberg table per stream equal to its source table, in one snapshot per batch.',
+  config: settings,
+  async check(config): Promise<readonly Finding[]> {
+    const subject = config.catalog.kind === 'rest' ? `REST catalog ${config.catalog.uri}` : `warehouse ${config.warehouse}`
+    try {
+      await using catalog = openCatalog(config)
+      await catalog.load({ namespace: ['millrace'], name: 'preflight' })
+      return [{ level: 'ok', subject, message: 'reachable' }]
+    } catch (error) {
+      const { message, fix } = asMillraceError(error)
+      return [{ level: 'error', subject, message, ...(fix === undefined ? {} : { fix }) }]
+    }
+  },
+  async open(config, context, stream) {
+    try {
+      return new IcebergSink(config, openCatalog(config), context, stream)
+    } catch (error) {
+      if (error instanceof MillraceError) throw error
+      throw new MillraceError('sink.forbidden', `cannot open the warehouse: ${(error as Error).message}`, { cause: error, fix: 'set warehouse to a folder that can be written' })
+    }
+  },
+})

@@ -1,0 +1,277 @@
+/** Parquet files of a table: columns in, column statistics and bounds out; and column by column back, whoever wrote them. */
+import zlib from 'node:zlib'
+import { type Compressors as Decompressors, type FileMetaData, parquetMetadataAsync, parquetRead, type SchemaElement } from 'hyparquet'
+import { ByteWriter, ParquetWriter } from 'hyparquet-writer'
+import { MillraceError, type TableSchema, type Tuple, type Value } from '../../core/plugin.ts'
+import { encodeBound } from './bounds.ts'
+import { openFile, type RandomAccessFile, writeFileDurably } from './file-store.ts'
+import type { DataFile } from './manifest.ts'
+import type { TableLayout } from './table-layout.ts'
+import type { IcebergField, IcebergType } from './table-metadata.ts'
+import { parquetElements, type ValueCodec, valueCodec } from './value-codec.ts'
+
+export const ROW_GROUP_ROWS = 65_536
+
+export type Compression = 'snappy' | 'zstd' | 'gzip' | 'none'
+
+const CODECS = { snappy: 'SNAPPY', zstd: 'ZSTD', gzip: 'GZIP', none: 'UNCOMPRESSED' } as const
+const COMPRESSORS = {
+  ZSTD: (input: Uint8Array) => zlib.zstdCompressSync(input, { params: { [zlib.constants.ZSTD_c_compressionLevel]: 1 } }),
+  GZIP: (input: Uint8Array) => zlib.gzipSync(input, { level: 1 }),
+}
+const DECOMPRESSORS: Decompressors = {
+  ZSTD: (input) => zlib.zstdDecompressSync(input),
+  GZIP: (input) => zlib.gunzipSync(input),
+  BROTLI: (input) => zlib.brotliDecompressSync(input),
+}
+
+/** One column of a table, ready to be written and read. */
+export interface TableColumn {
+  readonly field: IcebergField
+  readonly codec: ValueCodec
+  /** Index into `table.columns`. */
+  readonly index: number
+}
+
+export function tableColumns(layout: TableLayout): readonly TableColumn[] {
+  return layout.schema.fields.map((field, index) => {
+    const column = layout.table.columns[index]!
+    return { field, index, codec: valueCodec(column.type, column.maybeSpecial) }
+  })
+}
+
+export function keyColumns(table: TableSchema, columns: readonly TableColumn[]): readonly TableColumn[] {
+  return table.key.map((index) => columns[index]!)
+}
+
+export interface ParquetFacts {
+  readonly location: string
+  readonly content: 0 | 2
+  readonly equalityIds: readonly number[] | null
+  readonly compression: Compression
+}
+
+/** Encodes column `position` of `rows`, which is column `column.index` of the table unless `rows` are keys. */
+function columnData({ codec: { encode } }: TableColumn, rows: readonly Tuple[], position: number): unknown[] {
+  const data = new Array<unknown>(rows.length)
+  for (let i = 0; i < rows.length; i++) {
+    const value = rows[i]![position]!
+    data[i] = value === null || encode === undefined ? value : encode(value)
+  }
+  return data
+}
+
+/**
+ * Writes rows whose values lie in the order of `columns`, durably.
+ * @throws sink.unreachable, sink.forbidden
+ */
+export async function writeParquetFile(columns: readonly TableColumn[], rows: readonly Tuple[], facts: ParquetFacts): Promise<DataFile> {
+  const writer = new ByteWriter()
+  const schema = [{ name: 'table', num_children: columns.length }, ...columns.flatMap(({ field }) => parquetElements(field))]
+  const parquet = new ParquetWriter({ writer, schema, codec: CODECS[facts.compression], compressors: COMPRESSORS, createdBy: 'millrace' })
+  for (let from = 0; from < rows.length; from += ROW_GROUP_ROWS) {
+    const part = rows.length <= ROW_GROUP_ROWS ? rows : rows.slice(from, from + ROW_GROUP_ROWS)
+    await parquet.write({ columnData: columns.map((column, i) => ({ name: column.field.name, data: columnData(column, part, i) as never })), rowGroupSize: part.length })
+  }
+  const statistics = statisticsOf(columns, parquet, rows.length)
+  await parquet.finish()
+  const bytes = writer.getBytes()
+  await writeFileDurably(facts.location, bytes)
+  return {
+    content: facts.content,
+    file_path: facts.location,
+    file_format: 'PARQUET',
+    partition: {},
+    record_count: BigInt(rows.length),
+    file_size_in_bytes: BigInt(bytes.length),
+    ...statistics,
+    nan_value_counts: null,
+    key_metadata: null,
+    split_offsets: null,
+    equality_ids: facts.equalityIds,
+    sort_order_id: facts.content === 0 ? 0 : null,
+    referenced_data_file: null,
+  }
+}
+
+type Statistics = Pick<DataFile, 'column_sizes' | 'value_counts' | 'null_value_counts' | 'lower_bounds' | 'upper_bounds'>
+
+/** From the statistics that the writer kept per row group, for columns of simple types. */
+function statisticsOf(columns: readonly TableColumn[], { row_groups: groups }: ParquetWriter, rows: number): Statistics {
+  const sizes: { key: number; value: bigint }[] = []
+  const counts: { key: number; value: bigint }[] = []
+  const nulls: { key: number; value: bigint }[] = []
+  const lower: { key: number; value: Buffer }[] = []
+  const upper: { key: number; value: Buffer }[] = []
+  let leaf = 0
+  for (const { field } of columns) {
+    const first = leaf
+    leaf += leavesOf(field.type)
+    if (typeof field.type !== 'string') continue
+    let size = 0n
+    let nullCount = 0n
+    let low: Buffer | null = null
+    let high: Buffer | null = null
+    let bounded = true
+    for (const group of groups) {
+      const facts = group.columns[first]!.meta_data!
+      size += facts.total_compressed_size
+      nullCount += facts.statistics?.null_count ?? 0n
+      const { min_value: min, max_value: max } = facts.statistics ?? {}
+      if (min === undefined || max === undefined) continue
+      // bounds of several row groups are not merged for ordered text: one group is the rule
+      if (low !== null) bounded = false
+      low = encodeBound(field.type, min, false)
+      high = encodeBound(field.type, max, true)
+    }
+    if (!bounded) [low, high] = mergedBounds(groups, first, field.type)
+    sizes.push({ key: field.id, value: size })
+    counts.push({ key: field.id, value: BigInt(rows) })
+    nulls.push({ key: field.id, value: nullCount })
+    if (low !== null) lower.push({ key: field.id, value: low })
+    if (high !== null) upper.push({ key: field.id, value: high })
+  }
+  return { column_sizes: sizes, value_counts: counts, null_value_counts: nulls, lower_bounds: lower, upper_bounds: upper }
+}
+
+function mergedBounds(groups: ParquetWriter['row_groups'], leaf: number, type: string): [Buffer | null, Buffer | null] {
+  let low: unknown
+  let high: unknown
+  const less = (a: unknown, b: unknown) =>
+    typeof a === 'string' || a instanceof Uint8Array ? Buffer.compare(Buffer.from(a as string), Buffer.from(b as string)) < 0 : (a as number) < (b as number)
+  for (const group of groups) {
+    const { min_value: min, max_value: max } = group.columns[leaf]!.meta_data!.statistics ?? {}
+    if (min !== undefined && (low === undefined || less(min, low))) low = min
+    if (max !== undefined && (high === undefined || less(high, max))) high = max
+  }
+  return [encodeBound(type, low, false), encodeBound(type, high, true)]
+}
+
+function leavesOf(type: IcebergType): number {
+  if (typeof type === 'string') return 1
+  if (type.type === 'list') return leavesOf(type.element)
+  if (type.type === 'map') return leavesOf(type.key) + leavesOf(type.value)
+  return type.fields.reduce((n, field) => n + leavesOf(field.type), 0)
+}
+
+const decoder = new TextDecoder('utf-8', { ignoreBOM: true })
+const RAW_PARSERS = {
+  timestampFromMilliseconds: (value: bigint) => value * 1000n,
+  timestampFromMicroseconds: (value: bigint) => value,
+  timestampFromNanoseconds: (value: bigint) => value / 1000n,
+  dateFromDays: (value: number) => value,
+  stringFromBytes: (bytes: Uint8Array | undefined) => bytes && decoder.decode(bytes),
+  uuidFromBytes: (bytes: Uint8Array) => bytes,
+}
+
+/**
+ * Renames every element with a field id to what {@link parquetElements} calls it, top-level ones to `#<field id>`, so that columns are found by id in
+ * files of any writer; and takes the conversions off that lose something (decimals to doubles, maps to objects).
+ */
+function normalise(metadata: FileMetaData, fields: readonly IcebergField[]): void {
+  const names = new Map<number, string>()
+  const visit = (type: IcebergType): void => {
+    if (typeof type === 'string') return
+    if (type.type === 'list') {
+      names.set(type['element-id'], 'element')
+      visit(type.element)
+    } else if (type.type === 'map') {
+      names.set(type['key-id'], 'key').set(type['value-id'], 'value')
+      visit(type.value)
+    } else
+      type.fields.forEach((child, i) => {
+        names.set(child.id, `f${i}`)
+        visit(child.type)
+      })
+  }
+  for (const field of fields) {
+    names.set(field.id, `#${field.id}`)
+    visit(field.type)
+  }
+  const paths: string[][] = []
+  let at = 0
+  const walk = (path: readonly string[], insideMap: boolean): void => {
+    const element = metadata.schema[at++]! as { -readonly [K in keyof SchemaElement]: SchemaElement[K] }
+    if (at > 1) {
+      const known = element.field_id === undefined ? undefined : names.get(element.field_id)
+      if (known !== undefined) element.name = known
+      else if (insideMap) element.name = 'key_value'
+      else if (path.length === 0) element.name = `?${at}`
+    }
+    const own = at > 1 && path.length >= 0 ? [...path, element.name] : []
+    const isMap = element.converted_type === 'MAP' || element.logical_type?.type === 'MAP'
+    if (element.converted_type === 'DECIMAL' || isMap) {
+      delete element.converted_type
+      delete element.logical_type
+    }
+    const children = element.num_children ?? 0
+    if (children === 0) paths.push(own)
+    for (let i = 0; i < children; i++) walk(own, isMap)
+  }
+  walk([], false)
+  for (const group of metadata.row_groups) group.columns.forEach((chunk, i) => void (chunk.meta_data!.path_in_schema = paths[i]!))
+}
+
+/** An open Parquet file of a table. */
+export interface ParquetReader extends AsyncDisposable {
+  /** Rows of each row group. */
+  readonly groups: readonly number[]
+  /** One row group's values of some columns, in the order of `columns`; a column that the file lacks is all null. */
+  read(columns: readonly TableColumn[], group: number): Promise<readonly (readonly Value[])[]>
+}
+
+/** @throws sink.unreachable, record.malformed */
+export async function openParquetFile(location: string, fields: readonly IcebergField[]): Promise<ParquetReader> {
+  const file: RandomAccessFile = await openFile(location)
+  try {
+    const metadata = await parquetMetadataAsync(file, { geoparquet: false })
+    normalise(metadata, fields)
+    const present = new Set(metadata.schema.map((element) => element.name))
+    const groups = metadata.row_groups.map((group) => Number(group.num_rows))
+    const starts = groups.map((_, i) => groups.slice(0, i).reduce((n, rows) => n + rows, 0))
+    return {
+      groups,
+      async read(columns, group) {
+        const rows = groups[group]!
+        const stored = columns.filter(({ field }) => present.has(`#${field.id}`))
+        const raw = new Map<string, unknown[]>()
+        if (stored.length > 0) {
+          const rowStart = starts[group]!
+          await parquetRead({
+            file,
+            metadata,
+            columns: stored.map(({ field }) => `#${field.id}`),
+            rowStart,
+            rowEnd: rowStart + rows,
+            compressors: DECOMPRESSORS,
+            utf8: false,
+            geoparquet: false,
+            parsers: RAW_PARSERS,
+            onChunk({ columnName, columnData: data, rowStart: from }) {
+              let into = raw.get(columnName)
+              if (into === undefined) raw.set(columnName, (into = new Array<unknown>(rows)))
+              for (let i = 0; i < data.length; i++) {
+                const row = from + i - rowStart
+                if (row >= 0 && row < rows) into[row] = data[i]
+              }
+            },
+          })
+        }
+        return columns.map(({ field, codec }) => {
+          const data = raw.get(`#${field.id}`)
+          const values = new Array<Value>(rows)
+          for (let i = 0; i < rows; i++) {
+            const value = data?.[i]
+            values[i] = value === undefined || value === null ? null : codec.decode(value)
+          }
+          return values
+        })
+      },
+      [Symbol.asyncDispose]: () => file[Symbol.asyncDispose](),
+    }
+  } catch (error) {
+    await file[Symbol.asyncDispose]()
+    if (error instanceof MillraceError) throw error
+    throw new MillraceError('record.malformed', `${location} is not a Parquet file that can be read`, { cause: error })
+  }
+}

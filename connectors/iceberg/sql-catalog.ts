@@ -1,0 +1,141 @@
+/** The SQL catalog that PyIceberg (`SqlCatalog`) and Java (`JdbcCatalog`, schema V1) share, in a SQLite file. */
+import { randomUUID } from 'node:crypto'
+import { mkdirSync } from 'node:fs'
+import path from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { MillraceError } from '../../core/plugin.ts'
+import type { Catalog, CommitOutcome, LoadedTable, TableIdentifier } from './catalog.ts'
+import { readWholeFile, removeFiles, replaceFile, syncFolder, writeFileDurably } from './file-store.ts'
+import { parseLosslessJson, stringifyLosslessJson } from './lossless-json.ts'
+import { applyUpdates, type IcebergSchema, newTableMetadata, type TableMetadata, type TableRequirement, type TableUpdate } from './table-metadata.ts'
+
+/** Metadata files that stay for readers that have just opened one. */
+const METADATA_FILES_KEPT = 20
+
+const TABLES = `
+  create table if not exists iceberg_tables (
+    catalog_name varchar(255) not null, table_namespace varchar(255) not null, table_name varchar(255) not null,
+    metadata_location varchar(1000), previous_metadata_location varchar(1000), iceberg_type varchar(5),
+    primary key (catalog_name, table_namespace, table_name));
+  create table if not exists iceberg_namespace_properties (
+    catalog_name varchar(255) not null, namespace varchar(255) not null, property_key varchar(255) not null, property_value varchar(1000) not null,
+    primary key (catalog_name, namespace, property_key))`
+
+export interface SqlCatalogOptions {
+  /** The SQLite file. */
+  readonly path: string
+  /** The catalog's name in it. */
+  readonly name: string
+  /** Location under which new tables are made: `<warehouse>/<namespace>/<table>`. */
+  readonly warehouse: string
+}
+
+export class SqlCatalog implements Catalog {
+  readonly #options: SqlCatalogOptions
+  readonly #db: DatabaseSync
+
+  /** @throws sink.unreachable when the file cannot be opened */
+  constructor(options: SqlCatalogOptions) {
+    this.#options = options
+    try {
+      mkdirSync(path.dirname(options.path), { recursive: true })
+      this.#db = new DatabaseSync(options.path, { timeout: 10_000 })
+      this.#db.exec(TABLES)
+    } catch (error) {
+      throw new MillraceError('sink.unreachable', `cannot open the catalog ${options.path}: ${(error as Error).message}`, { cause: error })
+    }
+  }
+
+  async load(table: TableIdentifier): Promise<LoadedTable | null> {
+    for (let location = this.#location(table), tries = 0; ; tries++) {
+      if (location === null) return null
+      try {
+        return { metadata: parseLosslessJson((await readWholeFile(location)).toString()) as TableMetadata, metadataLocation: location }
+      } catch (error) {
+        // a busy writer may have removed the file between the two reads
+        const current = this.#location(table)
+        if (current === location || tries > 20) throw error
+        location = current
+      }
+    }
+  }
+
+  async create(table: TableIdentifier, schema: IcebergSchema, lastColumnId: number, properties: Readonly<Record<string, string>>): Promise<LoadedTable | null> {
+    const { name } = this.#options
+    const namespace = table.namespace.join('.')
+    if (this.#location(table) !== null) return null
+    const location = `${this.#options.warehouse}/${namespace}/${table.name}`
+    const metadata = newTableMetadata(location, schema, lastColumnId, properties)
+    const metadataLocation = await this.#write(metadata, 0)
+    try {
+      this.#db.prepare("insert or ignore into iceberg_namespace_properties values (?, ?, 'exists', 'true')").run(name, namespace)
+      this.#db.prepare("insert into iceberg_tables values (?, ?, ?, ?, null, 'TABLE')").run(name, namespace, table.name, metadataLocation)
+    } catch (error) {
+      await removeFiles([metadataLocation])
+      if (this.#location(table) !== null) return null
+      throw unreachable(error)
+    }
+    await hint(metadata, metadataLocation)
+    return { metadata, metadataLocation }
+  }
+
+  async commit(table: TableIdentifier, base: LoadedTable, _requirements: readonly TableRequirement[], updates: readonly TableUpdate[]): Promise<CommitOutcome> {
+    const previous = base.metadataLocation!
+    const log = [...(base.metadata['metadata-log'] ?? []), { 'timestamp-ms': base.metadata['last-updated-ms'], 'metadata-file': previous }]
+    const metadata = { ...applyUpdates(base.metadata, updates), 'metadata-log': log.slice(-METADATA_FILES_KEPT) }
+    const metadataLocation = await this.#write(metadata, versionOf(previous) + 1)
+    let changes: number | bigint
+    try {
+      ;({ changes } = this.#db
+        .prepare(
+          'update iceberg_tables set metadata_location = ?, previous_metadata_location = ? where catalog_name = ? and table_namespace = ? and table_name = ? and metadata_location = ?',
+        )
+        .run(metadataLocation, previous, this.#options.name, table.namespace.join('.'), table.name, previous))
+    } catch (cause) {
+      return { outcome: 'unknown', cause }
+    }
+    if (changes !== 1) {
+      await removeFiles([metadataLocation])
+      return { outcome: 'conflict' }
+    }
+    await hint(metadata, metadataLocation)
+    await removeFiles(log.slice(0, -METADATA_FILES_KEPT).map((entry) => entry['metadata-file']))
+    return { outcome: 'committed', table: { metadata, metadataLocation } }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#db.isOpen) this.#db.close()
+  }
+
+  #location(table: TableIdentifier): string | null {
+    try {
+      const row = this.#db
+        .prepare('select metadata_location from iceberg_tables where catalog_name = ? and table_namespace = ? and table_name = ?')
+        .get(this.#options.name, table.namespace.join('.'), table.name)
+      return (row?.['metadata_location'] as string | undefined) ?? null
+    } catch (error) {
+      throw unreachable(error)
+    }
+  }
+
+  async #write(metadata: TableMetadata, version: number): Promise<string> {
+    const location = `${metadata.location}/metadata/${String(version).padStart(5, '0')}-${randomUUID()}.metadata.json`
+    await writeFileDurably(location, Buffer.from(stringifyLosslessJson(metadata)))
+    await syncFolder(`${metadata.location}/metadata`)
+    return location
+  }
+}
+
+function unreachable(error: unknown): MillraceError {
+  return new MillraceError('sink.unreachable', `the SQL catalog does not answer: ${(error as Error).message}`, { cause: error })
+}
+
+function versionOf(location: string): number {
+  return Number(/\/v?(\d+)[^/]*$/.exec(location)?.[1] ?? 0)
+}
+
+/** Lets readers without the catalog (DuckDB on the table's folder) find the current metadata. Best effort. */
+async function hint(metadata: TableMetadata, metadataLocation: string): Promise<void> {
+  const version = path.posix.basename(metadataLocation).replace(/\.metadata\.json$/, '')
+  await replaceFile(`${metadata.location}/metadata/version-hint.text`, version).catch(() => {})
+}

@@ -1,0 +1,49 @@
+/** Compaction: the table's current rows in new files, without equality deletes. */
+import type { Tuple } from '../../core/plugin.ts'
+import { removeFiles } from './file-store.ts'
+import type { IcebergTable } from './iceberg-table.ts'
+import type { DataFile } from './manifest.ts'
+import { type Compression, type TableColumn, writeParquetFile } from './parquet-file.ts'
+import { scanRows } from './table-scan.ts'
+import type { IcebergField } from './table-metadata.ts'
+
+export interface RewriteOptions {
+  readonly compression: Compression
+  /** Rows per new file at most, and held in memory. */
+  readonly rowsPerFile: number
+  readonly state: Readonly<Record<string, string>>
+  readonly signal: AbortSignal
+}
+
+/** Reads the current rows and replaces all live files in one snapshot. The caller is the only writer. */
+export async function rewriteTable(
+  table: IcebergTable,
+  fields: readonly IcebergField[],
+  columns: readonly TableColumn[],
+  key: readonly TableColumn[],
+  options: RewriteOptions,
+): Promise<void> {
+  await table.refresh()
+  const old = table.live
+  if (old.length === 0) return
+  const added: DataFile[] = []
+  let held: Tuple[] = []
+  const flush = async () => {
+    if (held.length === 0) return
+    added.push(await writeParquetFile(columns, held, { location: table.newFileLocation('data'), content: 0, equalityIds: null, compression: options.compression }))
+    held = []
+  }
+  try {
+    for await (const rows of scanRows(old, fields, columns, key, options.signal)) {
+      for (const row of rows) {
+        held.push(row)
+        if (held.length >= options.rowsPerFile) await flush()
+      }
+    }
+    await flush()
+  } catch (error) {
+    await removeFiles(added.map((file) => file.file_path))
+    throw error
+  }
+  await table.commit({ operation: 'replace', added, removed: new Set(old.map(({ file }) => file.file_path)), state: options.state })
+}

@@ -1,0 +1,102 @@
+/** Reading the table's current rows: equality deletes applied by sequence number. Source: Iceberg table spec, "Scan Planning". */
+import { MillraceError, type Tuple, UNCHANGED, type Value } from '../../core/plugin.ts'
+import type { LiveFile } from './iceberg-table.ts'
+import { KeyRanges } from './key-ranges.ts'
+import { DATA, EQUALITY_DELETES } from './manifest.ts'
+import { openParquetFile, type TableColumn } from './parquet-file.ts'
+import type { PendingRow } from './pending-rows.ts'
+import { type RowKey, rowKey } from './row-key.ts'
+import type { IcebergField } from './table-metadata.ts'
+
+/** Newest first; in one snapshot data comes before deletes, which spare it. */
+function newestFirst(live: readonly LiveFile[]): readonly LiveFile[] {
+  for (const { file } of live) {
+    if (file.content !== DATA && file.content !== EQUALITY_DELETES) {
+      throw new MillraceError('config.unsupported', 'another engine wrote position deletes into this table, which Millrace does not read', {
+        fix: 'compact the table (Spark: CALL system.rewrite_data_files with delete-file-threshold 1), and let only Millrace change it',
+      })
+    }
+  }
+  return [...live].sort((a, b) => (a.sequenceNumber === b.sequenceNumber ? a.file.content - b.file.content : a.sequenceNumber < b.sequenceNumber ? 1 : -1))
+}
+
+function keyAt(columns: readonly (readonly Value[])[], row: number): RowKey {
+  return rowKey(columns.map((values) => values[row]!))
+}
+
+/**
+ * All current rows, one row group at a time. Holds the keys of the delete files, nothing else.
+ * @throws config.unsupported when the table has position deletes
+ */
+export async function* scanRows(
+  live: readonly LiveFile[],
+  fields: readonly IcebergField[],
+  columns: readonly TableColumn[],
+  key: readonly TableColumn[],
+  signal: AbortSignal,
+): AsyncGenerator<readonly Tuple[], void, void> {
+  const deleted = new Set<RowKey>()
+  const files = newestFirst(live)
+  const keyIndexes = key.map((column) => columns.indexOf(column))
+  for (const { file } of files) {
+    const isData = file.content === DATA
+    await using reader = await openParquetFile(file.file_path, fields)
+    for (let group = 0; group < reader.groups.length; group++) {
+      signal.throwIfAborted()
+      if (!isData) {
+        const keys = await reader.read(key, group)
+        for (let row = 0; row < reader.groups[group]!; row++) deleted.add(keyAt(keys, row))
+        continue
+      }
+      const values = await reader.read(columns, group)
+      const keys = keyIndexes.map((index) => values[index]!)
+      const rows: Tuple[] = []
+      for (let row = 0; row < reader.groups[group]!; row++) {
+        if (deleted.size === 0 || !deleted.has(keyAt(keys, row))) rows.push(values.map((column) => column[row]!))
+      }
+      yield rows
+    }
+  }
+}
+
+/**
+ * Fills the UNCHANGED columns of `waiting` rows from the table's rows. A row that the table does not have keeps them.
+ * @throws config.unsupported when the table has position deletes
+ */
+export async function fillUnchanged(
+  waiting: ReadonlyMap<RowKey, PendingRow>,
+  live: readonly LiveFile[],
+  fields: readonly IcebergField[],
+  columns: readonly TableColumn[],
+  key: readonly TableColumn[],
+): Promise<void> {
+  const open = new Map(waiting)
+  const needed = columns.filter((column) => [...waiting.values()].some(({ row }) => row![column.index] === UNCHANGED))
+  const first = key[0]!.field
+  for (const { file } of newestFirst(live)) {
+    if (open.size === 0) return
+    const ranges = new KeyRanges([file], first.id, first.type as string)
+    if (![...open.values()].some((pending) => ranges.mayHold(pending.key[0]))) continue
+    await using reader = await openParquetFile(file.file_path, fields)
+    for (let group = 0; group < reader.groups.length; group++) {
+      const keys = await reader.read(key, group)
+      const hits: (readonly [number, PendingRow])[] = []
+      for (let row = 0; row < reader.groups[group]!; row++) {
+        const id = keyAt(keys, row)
+        const pending = open.get(id)
+        if (pending === undefined) continue
+        open.delete(id)
+        if (file.content === DATA) hits.push([row, pending])
+      }
+      if (hits.length === 0) continue
+      const values = await reader.read(needed, group)
+      for (const [row, pending] of hits) {
+        const filled = [...pending.row!]
+        needed.forEach((column, i) => {
+          if (filled[column.index] === UNCHANGED) filled[column.index] = values[i]![row]!
+        })
+        pending.row = filled
+      }
+    }
+  }
+}

@@ -1,0 +1,62 @@
+import fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { allRows, never, warehouse } from './open-sink.ts'
+import { batches, canonical, changesOf, column, everyType, position, rowOf, type Step, table } from './sink-history.ts'
+
+const sorted = (rows: Iterable<readonly unknown[]>) => [...rows].map((row) => canonical(row as never)).sort()
+
+test('rows of every type come back as they went in', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.uniqueArray(rowOf(everyType), { minLength: 1, maxLength: 30, selector: (row) => row[0] }), async (rows) => {
+      using place = warehouse()
+      await using sink = await place.open()
+      await sink.prepare(everyType)
+      const { changes } = changesOf(
+        everyType,
+        rows.map((row) => ({ do: 'upsert', key: row[0] as bigint, row, sparse: false })),
+      )
+      expect(await sink.apply({ table: everyType, changes, positions: [position(rows.length)] }, never)).toEqual([])
+      expect(sorted(await allRows(sink))).toEqual(sorted(rows))
+    }),
+    { numRuns: 40 },
+  )
+})
+
+const small = table([
+  column(1, 'id', { kind: 'int64' }),
+  column(2, 'name', { kind: 'string' }),
+  column(3, 'note', { kind: 'string' }, { mayBeUnchanged: true }),
+  column(4, 'price', { kind: 'decimal', precision: 12, scale: 2 }),
+])
+const key = fc.bigInt({ min: 1n, max: 12n })
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 12, arbitrary: fc.record({ do: fc.constant('upsert' as const), key, row: rowOf(small), sparse: fc.boolean() }) },
+  { weight: 5, arbitrary: fc.record({ do: fc.constant('delete' as const), key }) },
+  { weight: 1, arbitrary: fc.constant({ do: 'truncate' as const }) },
+)
+
+test('any history in any batches, with redelivery and restarts, gives the rows of the source', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { maxLength: 60 }), fc.array(fc.nat(60), { maxLength: 8 }), fc.array(fc.boolean(), { minLength: 9, maxLength: 9 }), async (steps, cuts, again) => {
+      using place = warehouse()
+      const { changes, rows } = changesOf(small, steps)
+      let sink = await place.open({ compactAfterDeleteFiles: 3 })
+      await sink.prepare(small)
+      for (const [i, batch] of batches(small, changes, cuts).entries()) {
+        expect(await sink.apply(batch, never)).toEqual([])
+        if (again[i]) {
+          expect(await sink.apply(batch, never)).toEqual([])
+          await sink[Symbol.asyncDispose]()
+          sink = await place.open({ compactAfterDeleteFiles: 3 })
+          expect(await sink.committed()).toEqual(batch.positions)
+          await sink.prepare(small)
+          expect(await sink.apply(batch, never)).toEqual([])
+        }
+      }
+      expect(sorted(await allRows(sink))).toEqual(sorted(rows.values()))
+      expect(await sink.committed()).toEqual([position(changes.length)])
+      await sink[Symbol.asyncDispose]()
+    }),
+    { numRuns: 60 },
+  )
+})
