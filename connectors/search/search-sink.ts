@@ -260,7 +260,7 @@ export class SearchSink implements SinkConnector {
       if (shape.mayBeUnchanged && row.includes(UNCHANGED)) {
         const base = known ?? this.#base(shape, key, floor)
         if (known === undefined && base !== null && comparePositions(change.position, base.position) <= 0) continue
-        const source = change.before ?? base?.row ?? (moved !== null && followsAtOnce(moved.position, change.position) ? moved.row : null)
+        const source = base?.row ?? (moved !== null && followsAtOnce(moved.position, change.position) ? moved.row : null)
         const merged = source === null ? null : row.map((value, at) => (value === UNCHANGED ? source[at]! : value))
         if (merged === null || merged.includes(UNCHANGED)) {
           rejections.push({ index, reason: 'the source did not send all columns of this row, and the index does not have the row' })

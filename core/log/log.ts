@@ -16,7 +16,8 @@ export interface Log extends AsyncDisposable {
   openWriter(node: string): Promise<LogWriter>
   /**
    * Batches from the given positions on, committed data only, in offset order per partition, forever: waits at the end of the log. Ends when
-   * `signal` aborts. A slow reader is not buffered for beyond a few MB.
+   * `signal` aborts. A slow reader is not buffered for beyond a few MB. A reader gets to `bounds().end`: offsets there that hold no record (Kafka's
+   * control records, aborted or compacted ones) come as a batch of count 0 whose `nextOffset` is past them.
    * @throws log.position_lost when a position is before the first retained offset
    */
   consume(from: readonly LogPosition[], signal: AbortSignal): AsyncIterable<LogBatch>
