@@ -1,0 +1,233 @@
+/**
+ * `npm run demo`: the whole of Millrace on one machine without any service. Starts a real Postgres, loads a shop, runs the quickstart mesh as its own process while a
+ * live workload changes the shop, and proves at the end that source, log, lake and search index are equal.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { parseArgs } from 'node:util'
+import { startPostgres } from './postgres-server.ts'
+import { createShop, EXAMPLE_QUERY, runWorkload } from './shop.ts'
+
+const HELP = `npm run demo -- [options]
+
+Runs Postgres → Avro log → Iceberg and search on this machine and proves them equal.
+
+  --seconds N   length of the live workload (default 15)
+  --rows N      rows loaded before it (default 20000)
+  --dir D       where everything is kept (default .millrace/demo; emptied first)
+  --json        one JSON document on stdout, everything else on stderr
+  --keep        leave Postgres running at the end, to look around
+
+Exits 0 when all are equal, 1 when they differ.`
+
+interface AuditDocument {
+  readonly ok: boolean
+  readonly result: {
+    readonly equal: boolean
+    readonly audit: readonly {
+      readonly table: string
+      readonly equal: boolean
+      readonly source: Side
+      readonly log: Side
+      readonly sinks: Readonly<Record<string, Side>>
+      readonly differences: readonly string[]
+    }[]
+  }
+  readonly error?: { readonly message: string }
+}
+interface Side {
+  readonly rows: number
+  readonly checksum: string
+}
+
+const repository = path.join(import.meta.dirname, '..', '..')
+const millrace = path.join(repository, 'control', 'cli', 'millrace.js')
+
+function fail(message: string): never {
+  process.stderr.write(`${message}\n`)
+  process.exit(2)
+}
+
+function count(name: string, text: string | undefined, preset: number): number {
+  if (text === undefined) return preset
+  const value = Number(text)
+  if (!Number.isInteger(value) || value < 0 || value > 10_000_000) fail(`--${name} takes a whole number, not ${text}`)
+  return value
+}
+
+async function main(): Promise<number> {
+  let parsed: ReturnType<typeof options>
+  try {
+    parsed = options()
+  } catch (error) {
+    fail(`${(error as Error).message}\n\n${HELP}`)
+  }
+  const { values } = parsed
+  if (values.help) {
+    process.stdout.write(`${HELP}\n`)
+    return 0
+  }
+  const seconds = count('seconds', values.seconds, 15)
+  const rows = count('rows', values.rows, 20_000)
+  const dir = path.resolve(values.dir ?? path.join('.millrace', 'demo'))
+  const say = (text: string) => process.stderr.write(`${text}\n`)
+  const startedAt = Date.now()
+
+  if (existsSync(dir) && values.dir !== undefined && !existsSync(path.join(dir, 'quickstart.mesh.yaml')) && readdirNotEmpty(dir)) {
+    fail(`${dir} is not empty and not from an earlier demo: choose another --dir`)
+  }
+  rmSync(dir, { recursive: true, force: true })
+  mkdirSync(dir, { recursive: true })
+  // Postgres runs as another user when we are root, and must be able to reach its folder
+  const postgresDir = mkdtempSync(path.join(os.tmpdir(), 'millrace-demo-'))
+  chmodSync(postgresDir, 0o755)
+  const file = path.join(dir, 'quickstart.mesh.yaml')
+  copyFileSync(path.join(repository, 'mesh-config', 'quickstart.mesh.yaml'), file)
+
+  say(`starting Postgres 18 and loading ${rows} rows…`)
+  const postgres = await startPostgres({ dataDir: path.join(postgresDir, 'data') })
+  const env = { ...process.env, SHOP_URL: postgres.url }
+  let mesh: ChildProcess | null = null
+  let peakRssMb = 0
+  try {
+    await createShop(postgres.url, rows)
+    say(`running ${path.relative(process.cwd(), file)} while the shop is busy for ${seconds} s…\n`)
+    mesh = spawn(process.execPath, [millrace, 'run', file], { env, stdio: ['ignore', 'ignore', 'inherit'] })
+    const ended = new Promise<number>((resolve) => mesh!.once('exit', (code, signal) => resolve(code ?? (signal === 'SIGINT' ? 0 : 1))))
+    let over = false
+    void ended.then(() => {
+      over = true
+    })
+    const watch = setInterval(() => {
+      peakRssMb = Math.max(peakRssMb, peakRss(mesh!.pid!))
+    }, 250)
+    const workload = runWorkload(postgres.url, seconds)
+    await workload.done
+    if (over) throw new Error('the mesh ended early; see its messages above')
+    const document = await audit(file, env)
+    clearInterval(watch)
+    peakRssMb = Math.max(peakRssMb, peakRss(mesh.pid!))
+    const status = await json(['status', file, '--json'], env)
+    mesh.kill('SIGINT')
+    await ended
+    if (document.result === undefined) throw new Error(document.error?.message ?? 'the audit gave no result')
+    const { equal, audit: tables } = document.result
+    const elapsed = (Date.now() - startedAt) / 1000
+    const captured = sourceRows(status)
+    const rowsPerSecond = Math.round(captured / Math.max(1, elapsed))
+    const warehouse = path.join(dir, 'warehouse')
+    const catalog = path.join(warehouse, 'catalog.db')
+    if (values.json) {
+      const sides = tables.map(({ table, equal: same, source, log, sinks }) => ({ table, equal: same, source, log, ...sinks }))
+      process.stdout.write(`${JSON.stringify({ equal, audit: sides, warehouse, catalog, rowsPerSecond, peakRssMb, seconds: Number(elapsed.toFixed(1)) })}\n`)
+    } else {
+      process.stdout.write(`\n${table(tables)}\n\n`)
+      process.stdout.write(
+        equal
+          ? `All equal: ${workload.statements()} changed rows in ${seconds} s, ${captured} records in the log, ${Math.round(peakRssMb)} MB at most.\n`
+          : 'NOT EQUAL: see the lines marked above.\n',
+      )
+      process.stdout.write(`\n${linesToQuery(dir, warehouse, catalog)}\n`)
+    }
+    if (values.keep) {
+      say(`\nPostgres goes on at ${postgres.url}; ctrl-c ends it.`)
+      await new Promise((resolve) => process.once('SIGINT', resolve))
+    }
+    return equal ? 0 : 1
+  } finally {
+    mesh?.kill('SIGKILL')
+    await postgres.stop('SIGQUIT')
+    rmSync(postgresDir, { recursive: true, force: true })
+  }
+}
+
+function options() {
+  return parseArgs({
+    options: {
+      seconds: { type: 'string' },
+      rows: { type: 'string' },
+      dir: { type: 'string' },
+      json: { type: 'boolean', default: false },
+      keep: { type: 'boolean', default: false },
+      help: { type: 'boolean', short: 'h', default: false },
+    },
+  })
+}
+
+async function audit(file: string, env: NodeJS.ProcessEnv): Promise<AuditDocument> {
+  return (await json(['audit', file, '--json', '--wait', '60'], env)) as AuditDocument
+}
+
+/** Runs a millrace command and returns the document on its stdout; its messages go to stderr. */
+async function json(args: readonly string[], env: NodeJS.ProcessEnv): Promise<unknown> {
+  const child = spawn(process.execPath, [millrace, ...args], { env, stdio: ['ignore', 'pipe', 'inherit'] })
+  let out = ''
+  child.stdout!.on('data', (bytes: Buffer) => {
+    out += bytes.toString()
+  })
+  await new Promise((resolve) => child.once('close', resolve))
+  try {
+    return JSON.parse(out)
+  } catch {
+    throw new Error(`millrace ${args[0]} gave no JSON: ${out.slice(0, 300)}`)
+  }
+}
+
+function sourceRows(status: unknown): number {
+  const nodes = (status as { result?: { nodes?: { role: string; rows: number }[] } }).result?.nodes ?? []
+  return nodes.filter(({ role }) => role === 'source').reduce((sum, { rows }) => sum + rows, 0)
+}
+
+/** Most memory the process ever held, in MB; 0 where the system does not tell. */
+function peakRss(pid: number): number {
+  try {
+    return Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1024
+  } catch {
+    return 0
+  }
+}
+
+function readdirNotEmpty(dir: string): boolean {
+  try {
+    return readdirSync(dir).length > 0
+  } catch {
+    return false
+  }
+}
+
+/** One line per table: rows and checksum at every place. */
+function table(tables: AuditDocument['result']['audit']): string {
+  const places = ['source', 'log', ...new Set(tables.flatMap(({ sinks }) => Object.keys(sinks)))]
+  const cell = (side: Side | undefined) => (side === undefined ? '-' : `${side.rows} ${side.checksum}`)
+  const lines = [
+    ['table', ...places, ''],
+    ...tables.map(({ table: name, source, log, sinks, equal }) => [
+      name,
+      ...places.map((place) => cell(place === 'source' ? source : place === 'log' ? log : sinks[place])),
+      equal ? 'equal' : 'DIFFERENT',
+    ]),
+  ]
+  const widths = lines[0]!.map((_, i) => Math.max(...lines.map((line) => line[i]!.length)))
+  const text = lines.map((line) =>
+    line
+      .map((part, i) => part.padEnd(widths[i]!))
+      .join('  ')
+      .trimEnd(),
+  )
+  for (const { differences } of tables) for (const difference of differences) text.push(`  ! ${difference}`)
+  return text.join('\n')
+}
+
+function linesToQuery(dir: string, warehouse: string, catalog: string): string {
+  const index = path.join(dir, 'search.db')
+  return [
+    'Everything is left in place. To look at it:',
+    `  npx millrace search products '${EXAMPLE_QUERY}' --path ${index}`,
+    `  duckdb -c "INSTALL iceberg; LOAD iceberg; SELECT status, count(*) FROM iceberg_scan('${path.join(warehouse, 'public', 'orders')}') GROUP BY 1"`,
+    `  python3 -c "from pyiceberg.catalog.sql import SqlCatalog; print(SqlCatalog('millrace', uri='sqlite:///${catalog}').load_table('public.orders').schema())"`,
+  ].join('\n')
+}
+
+process.exitCode = await main()

@@ -1,0 +1,56 @@
+import type { Logger } from 'pino'
+import { auditTable, type TableAudit } from '../audit/audit.ts'
+import { topicOf } from '../capture/capture.ts'
+import { tableId } from '../event/table-schema.ts'
+import type { Mesh } from '../mesh/mesh.ts'
+import type { Secrets } from '../mesh/secrets.ts'
+import type { PluginContext } from '../plugin.ts'
+import { openLog, openRegistry } from './open-log.ts'
+
+export interface AuditOptions {
+  readonly secrets: Secrets
+  readonly logger: Logger
+  /** How long log and sinks may take to reach the source's view of a table, in milliseconds. */
+  readonly waitMs: number
+  /** Only tables whose `namespace.name` is among these; all when absent. */
+  readonly tables?: readonly string[]
+  /** Called when a table is done, before the next begins. */
+  readonly onTable?: (audit: SourceTableAudit) => void
+  readonly signal: AbortSignal
+}
+
+export interface SourceTableAudit extends TableAudit {
+  /** The source node. */
+  readonly node: string
+}
+
+/**
+ * Compares every captured table of a mesh end to end, beside the process that runs it: reads only, claims nothing.
+ * @throws MillraceError when a system cannot be reached, or one does not catch up in time (audit.unequal)
+ */
+export async function auditMesh(mesh: Mesh, options: AuditOptions): Promise<readonly SourceTableAudit[]> {
+  const { secrets, logger, signal } = options
+  await using log = await openLog({ mesh, secrets, logger, readOnly: true })
+  await using registry = await openRegistry({ mesh, secrets })
+  const audits: SourceTableAudit[] = []
+  const context = (node: string): PluginContext => ({ mesh: mesh.name, node, dataDir: mesh.dataDir, logger: logger.child({ node }), metric: () => {} })
+  for (const source of mesh.sources) {
+    await using reader = await source.plugin.openReader(source.settings.resolve(secrets, mesh.dir), context(source.name))
+    const tables = [...(await reader.tables())].sort((a, b) => (tableId(a) < tableId(b) ? -1 : 1))
+    for (const table of tables) {
+      if (options.tables !== undefined && !options.tables.includes(tableId(table))) continue
+      const topic = topicOf(source.name, table)
+      const stream = { topic, namespace: table.namespace, table: table.name }
+      const sinks = mesh.sinks
+        .filter((sink) => sink.from.matches(topic))
+        .map((sink) => ({ node: sink.name, open: () => sink.plugin.open(sink.settings.resolve(secrets, mesh.dir), context(sink.name), stream) }))
+      const audit = {
+        node: source.name,
+        ...(await auditTable({ node: source.name, table, topic, reader, log, registry, sinks, deadlineMs: options.waitMs, signal })),
+      }
+      audits.push(audit)
+      options.onTable?.(audit)
+    }
+  }
+  return audits
+}
