@@ -162,7 +162,7 @@ class Driver implements AsyncDisposable {
   }
 
   async #take(batch: LogBatch): Promise<void> {
-    const { sink, topic, signal } = this.#options
+    const { sink, signal } = this.#options
     const { partition } = batch
     const from = this.#read.get(partition)
     if (from === undefined || batch.nextOffset <= from) return
@@ -175,7 +175,8 @@ class Driver implements AsyncDisposable {
     for (const record of records(frame)) {
       if (record.offset < from) continue
       if (signal.aborted) throw STOPPED
-      let change = await this.#decode(frame, record, partition)
+      const decoded = this.#decode(frame, record, partition)
+      let change = decoded instanceof Promise ? await decoded : decoded
       if (change !== null) {
         if (change.table !== this.#table || change.kind === 'truncate') {
           const shaped = await this.#shaped(change, partition, record.offset)
@@ -245,10 +246,10 @@ class Driver implements AsyncDisposable {
 
   /** All partitions are where the earliest waiting record wants them. */
   async #align(): Promise<void> {
+    await this.#flush()
     const release = this.#alignment.release()
     if (release.kind === 'shape') return this.#prepare(release.table)
     if (release.table !== this.#table) await this.#prepare(release.table)
-    await this.#flush()
     this.#batch.openedAt = Date.now()
     const [lowest] = [...release.offsets.values()]
     this.#batch.add({ kind: 'truncate', table: release.table, position: release.position, committedAt: 0n }, lowest!)
@@ -278,8 +279,8 @@ class Driver implements AsyncDisposable {
     // For a sink that did not announce them: a crash between its commit and here would lose these letters.
     await onRejected(rejections)
     for (const { partition, offset } of positions) this.#applied.set(partition, offset)
-    this.#rows += batch.changes.length - rejections.length
-    this.#rejected += rejections.length + batch.malformed.length
+    this.#rows += batch.changes.length - announced.size
+    this.#rejected += announced.size + batch.malformed.length
     const last = batch.changes.findLast((change) => change.committedAt !== 0n)
     if (last !== undefined) {
       this.#lastCommittedMs = Number(last.committedAt / 1000n)

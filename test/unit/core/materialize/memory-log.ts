@@ -1,0 +1,124 @@
+import { MillraceError } from '../../../../core/errors.ts'
+import { frameOf, type PlainRecord, stampChecksum, stampOffset } from '../../../../core/event/record-batch.ts'
+import type { EncodedBatch, Log, LogBatch, LogPosition, LogWriter, TopicSpec } from '../../../../core/log/log.ts'
+
+interface Stored {
+  readonly frame: Buffer
+  readonly baseOffset: bigint
+  readonly nextOffset: bigint
+  readonly count: number
+}
+
+/** The log's contract in memory, as mean as the contract allows: a frame is overwritten as soon as the next one is asked for. */
+export class MemoryLog implements Log {
+  readonly kind = 'embedded'
+  readonly #topics = new Map<string, Stored[][]>()
+  readonly #waiting = new Set<() => void>()
+  /** Called at every await of the log; may throw. */
+  fault: (point: string) => void = () => {}
+
+  create(topic: string, partitions: number): void {
+    this.#topics.set(
+      topic,
+      Array.from({ length: partitions }, () => []),
+    )
+  }
+
+  /** One partition more. */
+  grow(topic: string): void {
+    this.#topics.get(topic)!.push([])
+  }
+
+  /** One atomic batch: records by partition, in one frame each. */
+  append(topic: string, byPartition: ReadonlyMap<number, readonly PlainRecord[]>): void {
+    for (const [partition, records] of byPartition) {
+      if (records.length === 0) continue
+      const { buffer, end, count } = frameOf(records, 1)
+      this.#store(topic, partition, buffer.subarray(0, end), count)
+    }
+    this.#wake()
+  }
+
+  #store(topic: string, partition: number, frame: Buffer, count: number): void {
+    const stored = this.#topics.get(topic)![partition]!
+    const baseOffset = stored.at(-1)?.nextOffset ?? 0n
+    stampOffset(frame, baseOffset)
+    stampChecksum(frame, frame.length)
+    stored.push({ frame, baseOffset, nextOffset: baseOffset + BigInt(count), count })
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiting) wake()
+    this.#waiting.clear()
+  }
+
+  async *consume(from: readonly LogPosition[], signal: AbortSignal): AsyncGenerator<LogBatch> {
+    const next = from.map((position) => ({ ...position }))
+    while (!signal.aborted) {
+      let idle = true
+      for (const position of next) {
+        const stored = this.#topics.get(position.topic)![position.partition]!.find((frame) => frame.nextOffset > position.offset)
+        if (stored === undefined) continue
+        idle = false
+        this.fault('consume')
+        position.offset = stored.nextOffset
+        const frame = Buffer.from(stored.frame)
+        yield { ...stored, frame, topic: position.topic, partition: position.partition, appendedAt: 1 }
+        frame.fill(0xee)
+        if (signal.aborted) return
+      }
+      if (!idle) continue
+      await new Promise<void>((resolve) => {
+        this.#waiting.add(resolve)
+        signal.addEventListener('abort', () => resolve(), { once: true })
+      })
+    }
+  }
+
+  async bounds(topic: string) {
+    this.fault('bounds')
+    return this.#topics.get(topic)!.map((stored, partition) => ({ partition, start: 0n, end: stored.at(-1)?.nextOffset ?? 0n }))
+  }
+
+  async ensureTopics(specs: readonly TopicSpec[]): Promise<void> {
+    this.fault('ensureTopics')
+    for (const { topic, partitions } of specs) if (!this.#topics.has(topic)) this.create(topic, partitions)
+  }
+
+  async topics() {
+    return [...this.#topics].map(([topic, partitions]) => ({ topic, partitions: partitions.length }))
+  }
+
+  async openWriter(_node: string): Promise<LogWriter> {
+    this.fault('openWriter')
+    let failed: unknown = null
+    return {
+      progress: new Map(),
+      append: async (batch: EncodedBatch) => {
+        if (failed !== null) throw failed
+        try {
+          this.fault('append')
+        } catch (error) {
+          failed = error
+          throw error
+        }
+        for (const frame of batch.frames) this.#store(frame.topic, frame.partition, Buffer.from(frame.buffer.subarray(0, frame.end)), frame.count)
+        this.#wake()
+      },
+      [Symbol.asyncDispose]: async () => {
+        failed = new MillraceError('invariant.broken', 'the writer is closed')
+      },
+    }
+  }
+
+  async progress() {
+    return new Map()
+  }
+
+  /** Every frame of a topic, partition by partition. */
+  frames(topic: string): readonly Buffer[] {
+    return (this.#topics.get(topic) ?? []).flat().map(({ frame }) => frame)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
