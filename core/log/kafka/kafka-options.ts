@@ -1,0 +1,52 @@
+import type { ConnectionOptions as TlsOptions } from 'node:tls'
+
+export type Compression = 'none' | 'gzip' | 'snappy' | 'lz4' | 'zstd'
+
+export interface KafkaSasl {
+  readonly mechanism: 'PLAIN' | 'SCRAM-SHA-256' | 'SCRAM-SHA-512' | 'OAUTHBEARER'
+  readonly username?: string
+  readonly password?: string
+  /** OAUTHBEARER: the token, or what fetches a fresh one. */
+  readonly token?: string | (() => string | Promise<string>)
+}
+
+export interface KafkaLogOptions {
+  /** `host:port` of some brokers; the others are found through them. */
+  readonly brokers: readonly string[]
+  readonly clientId?: string
+  /** true, or node:tls options (`ca`, `cert`, `key`, `servername`, `rejectUnauthorized`). */
+  readonly ssl?: boolean | TlsOptions
+  readonly sasl?: KafkaSasl
+  readonly compression?: Compression
+  /**
+   * exactly-once: every append and its progress are in one transaction. idempotent: no transactions, lower latency for readers that don't wait for
+   * commits; after a crash between records and progress the tail is written again, so readers may see it twice.
+   */
+  readonly delivery?: 'exactly-once' | 'idempotent'
+  /** How long a transaction may gather appends under load, milliseconds. */
+  readonly transactionMs?: number
+  /** Prefix of transactional ids and of nothing else; the node's name follows. */
+  readonly transactionalIdPrefix?: string
+  readonly progressTopic?: string
+  /** Of topics that we create and whose spec has none; -1 takes the cluster's default. */
+  readonly replicationFactor?: number
+  /** Further topic settings for topics that we create, such as `min.insync.replicas`. */
+  readonly topicConfig?: Readonly<Record<string, string>>
+  /** Give up with log.unreachable when nothing succeeded for so long, milliseconds. */
+  readonly unreachableMs?: number
+}
+
+export interface KafkaSettings {
+  readonly brokers: readonly { readonly host: string; readonly port: number }[]
+  readonly clientId: string
+  readonly tls: TlsOptions | null
+  readonly sasl: KafkaSasl | null
+  readonly compression: Compression
+  readonly exactlyOnce: boolean
+  readonly transactionMs: number
+  readonly transactionalIdPrefix: string
+  readonly progressTopic: string
+  readonly replicationFactor: number
+  readonly topicConfig: Readonly<Record<string, string>>
+  readonly unreachableMs: number
+}

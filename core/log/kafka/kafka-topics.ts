@@ -1,0 +1,103 @@
+import { ConfigResourceTypes, createTopicsV5, describeConfigsV4 } from '@platformatic/kafka'
+import { MillraceError } from '../../errors.ts'
+import type { TopicSpec } from '../log.ts'
+import { type Cluster, responseOf } from './cluster.ts'
+import { faultId, KafkaFault } from './kafka-fault.ts'
+import { PROGRESS_TOPIC_CONFIG } from './progress-topic.ts'
+
+const CREATE_TIMEOUT_MS = 20_000
+
+interface Wanted {
+  readonly topic: string
+  readonly partitions: number
+  readonly replicationFactor: number
+  readonly config: Readonly<Record<string, string>>
+}
+
+/** See `Log.ensureTopics`. @throws log.refused when a topic differs in partitions or in whether it is compacted */
+export async function ensureKafkaTopics(cluster: Cluster, specs: readonly TopicSpec[]): Promise<void> {
+  const { settings } = cluster
+  const wanted = specs.map((spec) => ({
+    topic: spec.topic,
+    partitions: spec.partitions,
+    replicationFactor: spec.replicationFactor ?? settings.replicationFactor,
+    config: {
+      'retention.ms': String(spec.retentionMs ?? -1),
+      // a compacted stream is a table: no record of a key goes by its age, and tombstones stay a day
+      ...(spec.compacted ? { 'cleanup.policy': spec.retentionMs === null ? 'compact' : 'compact,delete' } : { 'cleanup.policy': 'delete' }),
+      ...settings.topicConfig,
+    },
+  }))
+  await cluster.retry('making topics', () => ensure(cluster, wanted))
+}
+
+export async function ensureProgressTopic(cluster: Cluster): Promise<void> {
+  const { progressTopic: topic, replicationFactor } = cluster.settings
+  await cluster.retry('making the progress topic', () => ensure(cluster, [{ topic, partitions: 1, replicationFactor, config: PROGRESS_TOPIC_CONFIG }], true))
+}
+
+async function ensure(cluster: Cluster, wanted: readonly Wanted[], anyPartitions = false): Promise<void> {
+  if (wanted.length === 0) return
+  const names = wanted.map(({ topic }) => topic)
+  await cluster.refresh(names)
+  const missing = wanted.filter(({ topic }) => !cluster.has(topic))
+  if (missing.length > 0) {
+    await create(cluster, missing)
+    await cluster.refresh(names)
+    for (const { topic, partitions } of missing) {
+      const made = cluster.partitions(topic)
+      // other brokers learn of a new topic a moment later
+      if (made === 0) throw new KafkaFault('UNKNOWN_TOPIC_OR_PARTITION', topic)
+      for (let partition = 0; partition < Math.min(made, partitions); partition++) cluster.leader(topic, partition)
+    }
+  }
+  for (const { topic, partitions } of wanted) {
+    const found = cluster.partitions(topic)
+    if (found !== partitions && !anyPartitions) {
+      throw new MillraceError('log.refused', `topic ${topic} has ${found} partitions, not ${partitions}`, {
+        fix: `set the partitions of the stream to ${found}, or delete the topic: keys would change their partition`,
+      })
+    }
+  }
+  await checkCompaction(
+    cluster,
+    wanted.filter((one) => !missing.includes(one)),
+  )
+}
+
+async function create(cluster: Cluster, missing: readonly Wanted[]): Promise<void> {
+  const topics = missing.map(({ topic, partitions, replicationFactor, config }) => ({
+    name: topic,
+    numPartitions: partitions,
+    replicationFactor,
+    assignments: [],
+    configs: Object.entries(config).map(([name, value]) => ({ name, value })),
+  }))
+  const broker = await cluster.anyBroker()
+  const answer = await broker.call(createTopicsV5.api, topics, CREATE_TIMEOUT_MS, false).catch((error: unknown) => {
+    const response = responseOf<Awaited<ReturnType<typeof createTopicsV5.api.async>>>(error)
+    if (response === null) throw error
+    return response
+  })
+  for (const { name, errorCode, errorMessage } of answer.topics) {
+    const failed = faultId(errorCode)
+    if (failed !== null && failed !== 'TOPIC_ALREADY_EXISTS') throw new KafkaFault(failed, `topic ${name}${errorMessage === null ? '' : `: ${errorMessage}`}`)
+  }
+}
+
+/** A compacted stream on a topic that deletes by age would lose rows, and the other way round would lose changes. */
+async function checkCompaction(cluster: Cluster, existing: readonly Wanted[]): Promise<void> {
+  if (existing.length === 0) return
+  const broker = await cluster.anyBroker()
+  const resources = existing.map(({ topic }) => ({ resourceType: ConfigResourceTypes.TOPIC, resourceName: topic, configurationKeys: ['cleanup.policy'] }))
+  const { results } = await broker.call(describeConfigsV4.api, resources, false, false)
+  for (const { resourceName, configs } of results) {
+    const found = configs.find(({ name }) => name === 'cleanup.policy')?.value ?? ''
+    const wanted = existing.find(({ topic }) => topic === resourceName)?.config['cleanup.policy'] ?? ''
+    if (found.includes('compact') !== wanted.includes('compact')) {
+      throw new MillraceError('log.refused', `topic ${resourceName} has cleanup.policy=${found}, but its stream wants ${wanted}`, {
+        fix: `kafka-configs.sh --alter --entity-type topics --entity-name ${resourceName} --add-config cleanup.policy=[${wanted}]`,
+      })
+    }
+  }
+}

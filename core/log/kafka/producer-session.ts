@@ -1,0 +1,160 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { addPartitionsToTxnV3, endTxnV3, initProducerIdV4 } from '@platformatic/kafka'
+import { stampProducer } from '../../event/record-batch.ts'
+import type { Frame } from '../log.ts'
+import type { BrokerConnection } from './broker-connection.ts'
+import { backOff, type Cluster } from './cluster.ts'
+import { encodeFrame } from './frame-codec.ts'
+import { faultId, hasFault, isFenced, isFinal, KafkaFault } from './kafka-fault.ts'
+import { type ProducePart, produce } from './produce-request.ts'
+
+/** How long the coordinator lets a transaction stay open when its producer is silent. */
+const TRANSACTION_TIMEOUT_MS = 60_000
+
+/** A frame on its way. Its sequence stays the same however often it is sent within one epoch. */
+export interface Shipment {
+  readonly frame: Frame
+  sequence: number
+  acknowledged: boolean
+}
+
+export const shipmentOf = (frame: Frame): Shipment => ({ frame, sequence: -1, acknowledged: false })
+
+/**
+ * Producer id, epoch, sequences and the open transaction of one transactional id. Speaks for one writer: calls must not overlap, but those of `send`.
+ * Source: KIP-98, KIP-360 (bumping the epoch after an error).
+ */
+export class ProducerSession {
+  readonly #cluster: Cluster
+  readonly #transactionalId: string
+  readonly #purpose: string
+  readonly #transactional: boolean
+  readonly #sequences = new Map<string, number>()
+  readonly #added = new Set<string>()
+  #producerId = -1n
+  #epoch = -1
+  #coordinator = -1
+
+  constructor(cluster: Cluster, transactionalId: string, purpose: string, transactional: boolean) {
+    this.#cluster = cluster
+    this.#transactionalId = transactionalId
+    this.#purpose = purpose
+    this.#transactional = transactional
+  }
+
+  /**
+   * Gets an epoch of its own and aborts the open transaction of this transactional id. `take`: fences whoever has it. `keep`: only if it is still ours.
+   * @throws KafkaFault or the library's errors; PRODUCER_FENCED when somebody took it
+   */
+  async start(how: 'take' | 'keep'): Promise<void> {
+    const [id, epoch] = how === 'take' ? [-1n, -1] : [this.#producerId, this.#epoch]
+    const answer = await this.#ask((connection) => connection.call(initProducerIdV4.api, this.#transactionalId, TRANSACTION_TIMEOUT_MS, id, epoch))
+    this.#producerId = answer.producerId
+    this.#epoch = answer.producerEpoch
+    this.#sequences.clear()
+    this.#added.clear()
+  }
+
+  /** Opens the transaction for partitions that are not yet part of it. The one before may still be ending for a few milliseconds. */
+  async addPartitions(partitions: Iterable<{ readonly topic: string; readonly partition: number }>): Promise<void> {
+    const fresh = new Map<string, { topic: string; partition: number }>()
+    for (const { topic, partition } of partitions) {
+      const key = `${topic}/${partition}`
+      if (!this.#added.has(key)) fresh.set(key, { topic, partition })
+    }
+    if (fresh.size === 0) return
+    const topics = [...Map.groupBy(fresh.values(), ({ topic }) => topic)].map(([name, list]) => ({ name, partitions: list.map(({ partition }) => partition) }))
+    const transaction = { transactionalId: this.#transactionalId, producerId: this.#producerId, producerEpoch: this.#epoch, verifyOnly: false, topics }
+    const deadline = Date.now() + TRANSACTION_TIMEOUT_MS
+    for (;;) {
+      try {
+        await this.#ask((connection) => connection.call(addPartitionsToTxnV3.api, [transaction]))
+        break
+      } catch (error) {
+        if (!hasFault(error, 'CONCURRENT_TRANSACTIONS') || Date.now() > deadline) throw error
+        await delay(1)
+      }
+    }
+    for (const key of fresh.keys()) this.#added.add(key)
+  }
+
+  connection(leader: number): Promise<BrokerConnection> {
+    return this.#cluster.connection(`${this.#purpose}:data`, leader)
+  }
+
+  /** Sends frames of different partitions of one leader. Frames leave in the order of calls. @throws KafkaFault that names the topic; what landed is marked */
+  send(connection: BrokerConnection, shipments: readonly Shipment[], compression: Cluster['settings']['compression']): Promise<void> {
+    const parts: ProducePart[] = []
+    for (const shipment of shipments) {
+      const { topic, partition, buffer, end, count } = shipment.frame
+      const key = `${topic}/${partition}`
+      if (shipment.sequence < 0) {
+        shipment.sequence = this.#sequences.get(key) ?? 0
+        // sequences wrap to 0 after 2^31 - 1
+        this.#sequences.set(key, (shipment.sequence + count) & 0x7fffffff)
+      }
+      stampProducer(buffer, this.#producerId, this.#epoch, shipment.sequence, this.#transactional)
+      parts.push({ topic, partition, pieces: encodeFrame(buffer, end, compression) })
+    }
+    return this.#outcome(shipments, produce(connection, this.#transactional ? this.#transactionalId : null, parts))
+  }
+
+  async #outcome(shipments: readonly Shipment[], answer: ReturnType<typeof produce>): Promise<void> {
+    const results = new Map((await answer).map((result) => [`${result.topic}/${result.partition}`, result]))
+    let failure: KafkaFault | null = null
+    for (const shipment of shipments) {
+      const { topic, partition, end } = shipment.frame
+      const result = results.get(`${topic}/${partition}`)
+      const failed = result === undefined ? 'UNKNOWN_SERVER_ERROR' : faultId(result.errorCode)
+      if (failed === null || failed === 'DUPLICATE_SEQUENCE_NUMBER') shipment.acknowledged = true
+      else failure ??= new KafkaFault(failed, `topic ${topic} partition ${partition}, a batch of ${end} bytes${result?.message ? `: ${result.message}` : ''}`)
+    }
+    if (failure !== null) throw failure
+  }
+
+  /**
+   * Commits, and returns when readers see it: the first answer only says that the outcome is decided; the markers of all partitions are written when
+   * the same question is answered again.
+   * @throws when the outcome is unknown: INVALID_TXN_STATE, a fenced epoch, or no answer for the transaction's timeout
+   */
+  async commit(): Promise<void> {
+    const deadline = Date.now() + TRANSACTION_TIMEOUT_MS
+    for (let attempt = 0, answers = 0; answers < 2; attempt++) {
+      try {
+        await this.#end(true)
+        answers++
+      } catch (error) {
+        const ending = hasFault(error, 'CONCURRENT_TRANSACTIONS')
+        if (ending) answers = 1
+        if (isFinal(error) || isFenced(error) || hasFault(error, 'INVALID_TXN_STATE') || Date.now() > deadline) throw error
+        await (ending ? delay(1) : backOff(attempt))
+      }
+    }
+    this.#added.clear()
+  }
+
+  /** Aborts what is open, once, so that readers need not wait for the transaction's timeout. */
+  async abort(): Promise<void> {
+    if (this.#added.size > 0) await this.#end(false)
+    this.#added.clear()
+  }
+
+  #end(commit: boolean): Promise<unknown> {
+    return this.#ask((connection) => connection.call(endTxnV3.api, this.#transactionalId, this.#producerId, this.#epoch, commit))
+  }
+
+  async #ask<T>(request: (connection: BrokerConnection) => Promise<T>): Promise<T> {
+    try {
+      if (this.#coordinator < 0) this.#coordinator = await this.#cluster.coordinator(this.#transactionalId)
+      return await request(await this.#cluster.connection(`${this.#purpose}:coordinator`, this.#coordinator))
+    } catch (error) {
+      if (!hasFault(error, 'CONCURRENT_TRANSACTIONS')) this.#coordinator = -1
+      throw error
+    }
+  }
+
+  close(): void {
+    this.#cluster.disconnect(`${this.#purpose}:data`)
+    this.#cluster.disconnect(`${this.#purpose}:coordinator`)
+  }
+}
