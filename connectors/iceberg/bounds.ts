@@ -65,7 +65,12 @@ function upperBytes(bytes: Buffer): Buffer | null {
 function decimalBound(value: bigint): Buffer {
   let length = 1
   while (BigInt.asIntN(length * 8, value) !== value) length++
-  return Buffer.from(BigInt.asUintN(length * 8, value).toString(16).padStart(length * 2, '0'), 'hex')
+  return Buffer.from(
+    BigInt.asUintN(length * 8, value)
+      .toString(16)
+      .padStart(length * 2, '0'),
+    'hex',
+  )
 }
 
 /** What bounds and keys are compared as: bigint, or bytes in unsigned order. */

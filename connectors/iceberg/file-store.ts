@@ -22,7 +22,10 @@ export function localPath(location: string): string {
 function storeError(error: unknown, doing: string): MillraceError {
   const code = (error as NodeJS.ErrnoException).code ?? ''
   if (['EACCES', 'EPERM', 'EROFS'].includes(code)) {
-    return new MillraceError('sink.forbidden', `cannot ${doing}: ${code}`, { cause: error, fix: 'give the user that runs millrace the right to write the warehouse folder' })
+    return new MillraceError('sink.forbidden', `cannot ${doing}: ${code}`, {
+      cause: error,
+      fix: 'give the user that runs millrace the right to write the warehouse folder',
+    })
   }
   return new MillraceError('sink.unreachable', `cannot ${doing}: ${code || String(error)}`, { cause: error })
 }

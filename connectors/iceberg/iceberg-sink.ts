@@ -21,15 +21,14 @@ import { KeyRanges } from './key-ranges.ts'
 import { DATA, type DataFile } from './manifest.ts'
 import { orphans } from './orphan-files.ts'
 import { keyColumns, type TableColumn, tableColumns, writeParquetFile } from './parquet-file.ts'
-import { collapse, NO_BASE_ROW, type OpenTruncation, type PendingRow, type PendingRows } from './pending-rows.ts'
-import type { RowKey } from './row-key.ts'
+import { collapse, NO_BASE_ROW, type PendingRows } from './pending-rows.ts'
+import { rowKey } from './row-key.ts'
 import type { IcebergSettings } from './settings.ts'
-import { formatState, parsePositions, parseTruncation, STREAM_PROPERTY } from './sink-state.ts'
-import { rewriteTable } from './table-rewrite.ts'
+import { formatState, parsePositions, STREAM_PROPERTY } from './sink-state.ts'
 import { COLUMNS_PROPERTY, evolvedLayout, formatFieldIds, newLayout, parseFieldIds, sameFields, type TableLayout } from './table-layout.ts'
-import { fillUnchanged, scanRows } from './table-scan.ts'
 import { currentSchema } from './table-metadata.ts'
-
+import { rewriteTable } from './table-rewrite.ts'
+import { fillUnchanged, scanRows } from './table-scan.ts'
 
 interface Prepared {
   readonly layout: TableLayout
@@ -47,11 +46,8 @@ export class IcebergSink implements SinkConnector {
   #table: IcebergTable | null = null
   #prepared: Prepared | null = null
   #positions = new Map<string, LogPosition>()
-  #truncation: OpenTruncation | null = null
   /** The last commit may have landed without our knowing. */
   #uncertain = false
-  /** What the last batch rejected, for when it is delivered again because its outcome was not known. */
-  #attempted: { readonly positions: string; readonly rejections: readonly Rejection[] } | null = null
 
   constructor(settings: IcebergSettings, catalog: Catalog, context: PluginContext, stream: StreamTarget) {
     this.#settings = settings
@@ -86,17 +82,17 @@ export class IcebergSink implements SinkConnector {
 
   async apply(batch: SinkBatch, signal: AbortSignal): Promise<readonly Rejection[]> {
     const { prepared, table } = this.#ready()
-    invariant(batch.table === prepared.layout.table || JSON.stringify(batch.table) === JSON.stringify(prepared.layout.table), 'a batch came with another schema than was prepared')
+    invariant(
+      batch.table === prepared.layout.table || JSON.stringify(batch.table) === JSON.stringify(prepared.layout.table),
+      'a batch came with another schema than was prepared',
+    )
     if (this.#uncertain) await this.#reload(table)
-    const attempt = JSON.stringify(formatState(batch.positions, null))
-    if (batch.positions.length > 0 && batch.positions.every((position) => this.#covers(position))) {
-      return this.#attempted?.positions === attempt ? this.#attempted.rejections : []
-    }
+    if (batch.positions.length > 0 && batch.positions.every((position) => this.#covers(position))) return []
     this.#uncertain = true
     const merged = this.#merge(batch.positions)
-    const pending = collapse(batch, prepared.columns, this.#truncation, merged.size)
+    const pending = collapse(batch, prepared.columns)
     const rejections = [...pending.rejections, ...(await this.#fill(pending, prepared, table))].sort((a, b) => a.index - b.index)
-    this.#attempted = { positions: attempt, rejections }
+    if (rejections.length > 0) await batch.onRejected(rejections)
     const files = await this.#write(pending, prepared, table)
     try {
       signal.throwIfAborted()
@@ -108,10 +104,9 @@ export class IcebergSink implements SinkConnector {
       operation: pending.truncated || files.some((file) => file.content !== DATA) ? 'overwrite' : 'append',
       added: files,
       removed: pending.truncated ? 'all' : new Set(),
-      state: formatState([...merged.values()], pending.truncation),
+      state: formatState(merged.values()),
     })
     this.#positions = merged
-    this.#truncation = pending.truncation
     this.#uncertain = false
     await this.#compactWhenDue(table, signal)
     return rejections
@@ -131,7 +126,7 @@ export class IcebergSink implements SinkConnector {
     await rewriteTable(table, prepared.layout.schema.fields, prepared.columns, prepared.key, {
       compression: this.#settings.compression,
       rowsPerFile: 500_000,
-      state: formatState([...this.#positions.values()], this.#truncation),
+      state: formatState(this.#positions.values()),
       signal,
     })
     this.#uncertain = false
@@ -192,12 +187,15 @@ export class IcebergSink implements SinkConnector {
       'write.merge.mode': 'merge-on-read',
     })
     if (created === null) {
-      throw new MillraceError('sink.conflict', `another process has just created the Iceberg table of ${this.#stream.topic}`, { fix: 'run one sink node per table' })
+      throw new MillraceError('sink.conflict', `another process has just created the Iceberg table of ${this.#stream.topic}`, {
+        fix: 'run one sink node per table',
+      })
     }
     const table = await this.#open()
     invariant(table !== null, 'a table vanished after it was created')
     const ids = new Map(layout.table.columns.map((column, index) => [column.id, currentSchema(table.metadata).fields[index]!.id]))
-    if (formatFieldIds(ids) !== formatFieldIds(layout.fieldIds)) await table.update([], [{ action: 'set-properties', updates: { [COLUMNS_PROPERTY]: formatFieldIds(ids) } }])
+    if (formatFieldIds(ids) !== formatFieldIds(layout.fieldIds))
+      await table.update([], [{ action: 'set-properties', updates: { [COLUMNS_PROPERTY]: formatFieldIds(ids) } }])
     await this.prepare(layout.table)
   }
 
@@ -205,7 +203,9 @@ export class IcebergSink implements SinkConnector {
   #layoutOf(open: IcebergTable, table: TableSchema): TableLayout {
     const { metadata } = open
     if (metadata['partition-specs'].find((spec) => spec['spec-id'] === metadata['default-spec-id'])!.fields.length > 0) {
-      throw new MillraceError('sink.schema_unsupported', `the Iceberg table of ${tableId(table)} was partitioned by another engine`, { fix: 'remove its partition fields' })
+      throw new MillraceError('sink.schema_unsupported', `the Iceberg table of ${tableId(table)} was partitioned by another engine`, {
+        fix: 'remove its partition fields',
+      })
     }
     return {
       table,
@@ -248,7 +248,6 @@ export class IcebergSink implements SinkConnector {
   async #reload(table: IcebergTable): Promise<void> {
     await table.refresh()
     this.#positions = new Map(parsePositions(table.state).map((position) => [positionKey(position), position]))
-    this.#truncation = parseTruncation(table.state)
     this.#uncertain = false
   }
 
@@ -265,17 +264,19 @@ export class IcebergSink implements SinkConnector {
 
   /** Fills UNCHANGED columns from the table; rows without one there leave `pending.rows` and are rejected. */
   async #fill(pending: PendingRows, prepared: Prepared, table: IcebergTable): Promise<readonly Rejection[]> {
-    const waiting = new Map<RowKey, PendingRow>()
-    for (const [id, row] of pending.rows) if (row.waiting !== null) waiting.set(id, row)
-    if (waiting.size === 0) return []
-    if (!pending.truncated) await fillUnchanged(waiting, table.live, prepared.layout.schema.fields, prepared.columns, prepared.key)
-    const rejections: Rejection[] = []
-    for (const [id, row] of waiting) {
+    const waiting = [...pending.replaced]
+    for (const row of pending.rows.values()) if (row.waiting !== null) waiting.push(row)
+    if (waiting.length === 0) return []
+    const { layout, columns, key } = prepared
+    await fillUnchanged(waiting, table.live, layout.schema.fields, columns, key)
+    const rejected = new Set<number>()
+    for (const row of waiting) {
       if (!row.row!.includes(UNCHANGED)) continue
-      for (const index of row.waiting!) rejections.push({ index, reason: NO_BASE_ROW })
-      ;(pending.rows as Map<RowKey, PendingRow>).delete(id)
+      for (const index of row.waiting!.indexes) rejected.add(index)
+      const id = rowKey(row.key)
+      if (pending.rows.get(id) === row) pending.rows.delete(id)
     }
-    return rejections
+    return Array.from(rejected, (index) => ({ index, reason: NO_BASE_ROW }))
   }
 
   async #write(pending: PendingRows, prepared: Prepared, table: IcebergTable): Promise<readonly DataFile[]> {
@@ -283,7 +284,13 @@ export class IcebergSink implements SinkConnector {
     const rows: Tuple[] = []
     const deletes: Tuple[] = []
     const first = key[0]!.field
-    const held = pending.truncated ? null : new KeyRanges(table.live.flatMap(({ file }) => (file.content === DATA ? [file] : [])), first.id, first.type as string)
+    const held = pending.truncated
+      ? null
+      : new KeyRanges(
+          table.live.flatMap(({ file }) => (file.content === DATA ? [file] : [])),
+          first.id,
+          first.type as string,
+        )
     for (const { key: tuple, row } of pending.rows.values()) {
       if (row !== null) rows.push(row)
       if (held?.mayHold(tuple[0])) deletes.push(tuple)
@@ -302,4 +309,3 @@ export class IcebergSink implements SinkConnector {
 function positionKey(position: LogPosition): string {
   return `${position.topic}/${position.partition}`
 }
-

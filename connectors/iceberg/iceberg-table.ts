@@ -99,12 +99,18 @@ export class IcebergTable {
     if (!this.#stale && !force) return
     const table = await this.#catalog.load(this.identifier)
     if (table === null || table.metadata['table-uuid'] !== this.metadata['table-uuid']) {
-      throw new MillraceError('sink.conflict', `the Iceberg table ${this.#name} was dropped or replaced by another one`, { fix: 'restart the node: it makes the table anew' })
+      throw new MillraceError('sink.conflict', `the Iceberg table ${this.#name} was dropped or replaced by another one`, {
+        fix: 'restart the node: it makes the table anew',
+      })
     }
     if (table.metadata['format-version'] !== 2) {
-      throw new MillraceError('sink.schema_unsupported', `the Iceberg table ${this.#name} has format version ${table.metadata['format-version']}, Millrace writes version 2`, {
-        fix: 'drop the table and let the sink make it again',
-      })
+      throw new MillraceError(
+        'sink.schema_unsupported',
+        `the Iceberg table ${this.#name} has format version ${table.metadata['format-version']}, Millrace writes version 2`,
+        {
+          fix: 'drop the table and let the sink make it again',
+        },
+      )
     }
     await this.#adopt(table)
     const owner = this.state[WRITER_PROPERTY]
@@ -159,13 +165,19 @@ export class IcebergTable {
     for (let attempt = 0; attempt < COMMIT_TRIES; attempt++) {
       await this.refresh()
       this.#stale = true
-      const result = await this.#catalog.commit(this.identifier, this.#table, [{ type: 'assert-table-uuid', uuid: this.metadata['table-uuid'] }, ...requirements], updates)
+      const result = await this.#catalog.commit(
+        this.identifier,
+        this.#table,
+        [{ type: 'assert-table-uuid', uuid: this.metadata['table-uuid'] }, ...requirements],
+        updates,
+      )
       if (result.outcome === 'committed') {
         this.#table = result.table
         this.#stale = false
         return
       }
-      if (result.outcome === 'unknown') throw new MillraceError('sink.unreachable', `the catalog did not say whether the change of ${this.#name} landed`, { cause: result.cause })
+      if (result.outcome === 'unknown')
+        throw new MillraceError('sink.unreachable', `the catalog did not say whether the change of ${this.#name} landed`, { cause: result.cause })
       if (requirements.length > 0) await this.refresh()
     }
     throw new MillraceError('sink.conflict', `the schema of ${this.#name} is changed by another writer`)
@@ -222,7 +234,11 @@ export class IcebergTable {
       manifests.push(manifest)
       fresh.set(
         path,
-        entries.map((entry) => ({ ...entry, sequence_number: entry.sequence_number ?? sequenceNumber, file_sequence_number: entry.file_sequence_number ?? sequenceNumber })),
+        entries.map((entry) => ({
+          ...entry,
+          sequence_number: entry.sequence_number ?? sequenceNumber,
+          file_sequence_number: entry.file_sequence_number ?? sequenceNumber,
+        })),
       )
     }
     const goes = change.removed === 'all' ? () => true : (live: LiveFile) => (change.removed as ReadonlySet<string>).has(live.file.file_path)
@@ -236,7 +252,9 @@ export class IcebergTable {
       const old = this.#manifests.filter((manifest) => manifest.content === content)
       const dead = this.#live.filter((live) => ofKind(live.file) && !kept.includes(live))
       const rewrites = dead.length > 0 || old.length > MANIFESTS_MERGED_ABOVE
-      const mine = change.added.filter(ofKind).map((file): ManifestEntry => ({ status: ADDED, snapshot_id: snapshotId, sequence_number: null, file_sequence_number: null, data_file: file }))
+      const mine = change.added
+        .filter(ofKind)
+        .map((file): ManifestEntry => ({ status: ADDED, snapshot_id: snapshotId, sequence_number: null, file_sequence_number: null, data_file: file }))
       if (!rewrites) {
         if (mine.length > 0) await put(mine, content)
         manifests.push(...old.filter((manifest) => manifest.added_files_count + manifest.existing_files_count > 0))
@@ -257,7 +275,9 @@ export class IcebergTable {
     if (change.added.length > 0) await syncFolder(`${metadata.location}/data`)
     const state = { ...change.state, [WRITER_PROPERTY]: this.writer, [COMMIT_PROPERTY]: commitId }
     const live = manifests.flatMap((manifest) =>
-      (fresh.get(manifest.manifest_path) ?? this.#entries.get(manifest.manifest_path) ?? []).filter((entry) => entry.status !== DELETED).map((entry) => liveFile(entry, manifest.manifest_path)),
+      (fresh.get(manifest.manifest_path) ?? this.#entries.get(manifest.manifest_path) ?? [])
+        .filter((entry) => entry.status !== DELETED)
+        .map((entry) => liveFile(entry, manifest.manifest_path)),
     )
     const snapshot: Snapshot = {
       'snapshot-id': snapshotId,

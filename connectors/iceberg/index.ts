@@ -12,7 +12,11 @@ function openCatalog(config: IcebergSettings): Catalog {
   if (config.catalog.kind === 'rest') return new RestCatalog(config.catalog)
   const folder = localPath(path.isAbsolute(config.warehouse!) || config.warehouse!.startsWith('file:') ? config.warehouse! : path.resolve(config.warehouse!))
   mkdirSync(folder, { recursive: true })
-  return new SqlCatalog({ path: path.resolve(config.catalog.path ?? path.join(folder, 'catalog.db')), name: config.catalog.name, warehouse: `file://${folder}` })
+  return new SqlCatalog({
+    path: path.resolve(config.catalog.path ?? path.join(folder, 'catalog.db')),
+    name: config.catalog.name,
+    warehouse: `file://${folder}`,
+  })
 }
 
 export default definePlugin<IcebergSettings>({
@@ -36,7 +40,10 @@ export default definePlugin<IcebergSettings>({
       return new IcebergSink(config, openCatalog(config), context, stream)
     } catch (error) {
       if (error instanceof MillraceError) throw error
-      throw new MillraceError('sink.forbidden', `cannot open the warehouse: ${(error as Error).message}`, { cause: error, fix: 'set warehouse to a folder that can be written' })
+      throw new MillraceError('sink.forbidden', `cannot open the warehouse: ${(error as Error).message}`, {
+        cause: error,
+        fix: 'set warehouse to a folder that can be written',
+      })
     }
   },
 })

@@ -1,5 +1,5 @@
 /** Where keys of a table can lie: the union of its data files' bounds of the first key column. What lies outside is not in the table. */
-import { comparableBound, comparableKey, type Comparable, compareComparables } from './bounds.ts'
+import { type Comparable, comparableBound, comparableKey, compareComparables } from './bounds.ts'
 import type { DataFile } from './manifest.ts'
 
 interface Range {

@@ -129,7 +129,12 @@ const MANIFEST_FILE = {
       items: {
         type: 'record',
         name: 'r508',
-        fields: [required(509, 'contains_null', 'boolean'), optional(518, 'contains_nan', 'boolean'), optional(510, 'lower_bound', 'bytes'), optional(511, 'upper_bound', 'bytes')],
+        fields: [
+          required(509, 'contains_null', 'boolean'),
+          optional(518, 'contains_nan', 'boolean'),
+          optional(510, 'lower_bound', 'bytes'),
+          optional(511, 'upper_bound', 'bytes'),
+        ],
       },
       'element-id': 508,
     }),
@@ -152,7 +157,14 @@ export function writeManifest(entries: readonly ManifestEntry[], content: 0 | 1,
 /** What the manifest list says of a manifest, from its entries. */
 export function describeManifest(
   entries: readonly ManifestEntry[],
-  facts: { readonly path: string; readonly sizeBytes: number; readonly specId: number; readonly content: 0 | 1; readonly sequenceNumber: bigint; readonly snapshotId: bigint },
+  facts: {
+    readonly path: string
+    readonly sizeBytes: number
+    readonly specId: number
+    readonly content: 0 | 1
+    readonly sequenceNumber: bigint
+    readonly snapshotId: bigint
+  },
 ): ManifestFile {
   const counts = [0, 0, 0]
   const rows = [0n, 0n, 0n]
@@ -191,7 +203,11 @@ export function writeManifestList(manifests: readonly ManifestFile[], snapshotId
 }
 
 export function readManifestList(bytes: Buffer, name: string): readonly ManifestFile[] {
-  return (readAvroContainer(bytes, name).records as ManifestFile[]).map((file) => ({ ...file, partitions: file.partitions ?? null, key_metadata: file.key_metadata ?? null }))
+  return (readAvroContainer(bytes, name).records as ManifestFile[]).map((file) => ({
+    ...file,
+    partitions: file.partitions ?? null,
+    key_metadata: file.key_metadata ?? null,
+  }))
 }
 
 /** The entries with their inherited sequence numbers and snapshot ids filled in. Format v1 entries have sequence number 0. */

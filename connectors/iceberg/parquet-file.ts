@@ -71,7 +71,10 @@ export async function writeParquetFile(columns: readonly TableColumn[], rows: re
   const parquet = new ParquetWriter({ writer, schema, codec: CODECS[facts.compression], compressors: COMPRESSORS, createdBy: 'millrace' })
   for (let from = 0; from < rows.length; from += ROW_GROUP_ROWS) {
     const part = rows.length <= ROW_GROUP_ROWS ? rows : rows.slice(from, from + ROW_GROUP_ROWS)
-    await parquet.write({ columnData: columns.map((column, i) => ({ name: column.field.name, data: columnData(column, part, i) as never })), rowGroupSize: part.length })
+    await parquet.write({
+      columnData: columns.map((column, i) => ({ name: column.field.name, data: columnData(column, part, i) as never })),
+      rowGroupSize: part.length,
+    })
   }
   const statistics = statisticsOf(columns, parquet, rows.length)
   await parquet.finish()

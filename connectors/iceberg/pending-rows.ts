@@ -1,110 +1,159 @@
 /** One batch as the last state of each key. */
-import { comparePositions, type Position, type Rejection, type RowChange, type SinkBatch, type Tuple, UNCHANGED, type Value } from '../../core/plugin.ts'
+import { invariant, type Position, type Rejection, type RowChange, type SinkBatch, type Tuple, UNCHANGED, type Value } from '../../core/plugin.ts'
 import type { TableColumn } from './parquet-file.ts'
 import { type RowKey, rowKey } from './row-key.ts'
-
-/** A truncation that some partitions of the stream have not reached yet: it comes once on each, and older rows of the others are dead too. */
-export interface OpenTruncation {
-  readonly position: Position
-  /** Times it was seen. */
-  readonly seen: number
-}
 
 export interface PendingRow {
   readonly key: Tuple
   /** Null: deleted. May hold UNCHANGED where `waiting` is not null. */
   row: Tuple | null
-  /** Indexes of the changes whose UNCHANGED columns need the table's row; null when none do. */
-  waiting: number[] | null
+  waiting: Waiting | null
+}
+
+/** UNCHANGED columns that take the table's values. */
+export interface Waiting {
+  /** Key of the row in the table; another than the row's own after a key change. */
+  readonly base: Tuple
+  /** The changes that are rejected when there is no such row. */
+  readonly indexes: readonly number[]
 }
 
 export interface PendingRows {
-  readonly rows: ReadonlyMap<RowKey, PendingRow>
+  readonly rows: Map<RowKey, PendingRow>
   /** All rows that the table has now go. */
   readonly truncated: boolean
-  readonly truncation: OpenTruncation | null
-  readonly rejections: Rejection[]
+  readonly rejections: readonly Rejection[]
+  /** Rows that waited for the table before a later change of the batch replaced them: still rejected when it has no base row. */
+  readonly replaced: readonly PendingRow[]
 }
 
 export const NO_BASE_ROW = 'the source left out unchanged columns and the target has no row of this key to take them from'
 
-/**
- * Collapses a batch: the last change of each key wins.
- * @param partitions partitions of the stream that are known; a truncation is over when it was seen on each
- */
-export function collapse(batch: SinkBatch, columns: readonly TableColumn[], open: OpenTruncation | null, partitions: number): PendingRows {
-  const rows = new Map<RowKey, PendingRow>()
-  const rejections: Rejection[] = []
-  const checked = columns.filter((column) => column.codec.misfit !== undefined)
-  const sparse = batch.table.columns.flatMap((column, index) => (column.mayBeUnchanged ? [index] : []))
-  let truncated = false
-  let truncation = open
+/** A row as another one may need it: of this batch, or null for what the table has. */
+interface OldRow {
+  readonly key: Tuple
+  readonly pending: Pick<PendingRow, 'row' | 'waiting'> | null
+}
+
+/** Collapses a batch: the last change of each key wins, and records that do not fit leave it as it was. */
+export function collapse(batch: SinkBatch, columns: readonly TableColumn[]): PendingRows {
+  const collapsing = new Collapsing(batch, columns)
   batch.changes.forEach((change, index) => {
-    if (change.kind === 'truncate') {
-      const order = truncation === null ? 1 : comparePositions(change.position, truncation.position)
-      if (order < 0) return
-      if (order === 0) truncation = { position: change.position, seen: truncation!.seen + 1 }
-      else {
-        truncation = { position: change.position, seen: 1 }
-        truncated = true
-        rows.clear()
-      }
-      if (truncation.seen >= partitions) truncation = null
-      return
+    if (change.kind === 'truncate') collapsing.truncate()
+    else collapsing.take(change, index)
+  })
+  return collapsing
+}
+
+class Collapsing implements PendingRows {
+  readonly rows = new Map<RowKey, PendingRow>()
+  readonly rejections: Rejection[] = []
+  readonly replaced: PendingRow[] = []
+  truncated = false
+  readonly #key: readonly number[]
+  /** Columns whose values may not fit, and columns that may be UNCHANGED. */
+  readonly #checked: readonly TableColumn[]
+  readonly #sparse: readonly number[]
+  /** Delete halves of key changes by the position of their insert half, and the rows as they were before. */
+  readonly #halves = new Map<string, RowChange>()
+  readonly #moved = new Map<string, OldRow>()
+
+  constructor(batch: SinkBatch, columns: readonly TableColumn[]) {
+    this.#key = batch.table.key
+    this.#checked = columns.filter((column) => column.codec.misfit !== undefined)
+    this.#sparse = batch.table.columns.flatMap((column, index) => (column.mayBeUnchanged ? [index] : []))
+    if (this.#sparse.length === 0) return
+    for (const change of batch.changes) {
+      if (change.kind === 'row' && change.op === 'd' && change.key !== null && change.position.ordinal % 2 === 0)
+        this.#halves.set(insertHalf(change.position), change)
     }
-    if (truncation !== null && comparePositions(change.position, truncation.position) < 0) return
+  }
+
+  truncate(): void {
+    for (const pending of this.rows.values()) if (pending.waiting !== null) this.replaced.push(pending)
+    this.truncated = true
+    this.rows.clear()
+    this.#moved.clear()
+  }
+
+  take(change: RowChange, index: number): void {
     if (change.key === null || change.key.some((value) => value === null)) {
-      rejections.push({ index, reason: 'the record has no key' })
+      this.rejections.push({ index, reason: 'the record has no key' })
       return
     }
     const id = rowKey(change.key)
-    const pending = rows.get(id)
+    const pending = this.rows.get(id)
     if (change.after === null) {
-      if (pending === undefined) rows.set(id, { key: change.key, row: null, waiting: null })
-      else {
-        pending.row = null
-        pending.waiting = null
-      }
+      if (this.#halves.size > 0) this.#moved.set(insertHalf(change.position), { key: change.key, pending: pending === undefined ? null : { ...pending } })
+      this.#put(id, pending, change.key, null, null)
       return
     }
     let row: Tuple = change.after
-    let waits = false
-    if (sparse.some((column) => row[column] === UNCHANGED)) {
-      const filled = fill(change, batch.table.key, pending?.row ?? null)
-      row = filled
-      waits = filled.includes(UNCHANGED)
-      if (waits && (pending === undefined ? truncated : pending.row === null)) {
-        rejections.push({ index, reason: NO_BASE_ROW })
+    let waiting: Waiting | null = null
+    if (this.#sparse.some((column) => row[column] === UNCHANGED)) {
+      const filled = this.#fill(change, index, pending)
+      if (filled === null) {
+        this.rejections.push({ index, reason: NO_BASE_ROW })
         return
       }
+      ;({ row, waiting } = filled)
     }
-    for (const { index: at, codec, field } of checked) {
-      const value = row[at]!
-      if (value === null || value === UNCHANGED) continue
-      const reason = codec.misfit!(value)
-      if (reason !== null) {
-        rejections.push({ index, reason: `column ${field.name}: ${reason}` })
-        return
-      }
-    }
-    const waiting = waits ? [...(pending?.waiting ?? []), index] : null
-    if (pending === undefined) rows.set(id, { key: change.key, row, waiting })
+    const reason = this.#misfit(row)
+    if (reason !== null) this.rejections.push({ index, reason })
+    else this.#put(id, pending, change.key, row, waiting)
+  }
+
+  #put(id: RowKey, pending: PendingRow | undefined, key: Tuple, row: Tuple | null, waiting: Waiting | null): void {
+    if (pending === undefined) this.rows.set(id, { key, row, waiting })
     else {
+      if (pending.waiting !== null && waiting === null) this.replaced.push({ ...pending })
       pending.row = row
       pending.waiting = waiting
     }
-  })
-  return { rows, truncated, truncation, rejections }
+  }
+
+  #misfit(row: Tuple): string | null {
+    for (const { index, codec, field } of this.#checked) {
+      const value = row[index]!
+      if (value === null || value === UNCHANGED) continue
+      const reason = codec.misfit!(value)
+      if (reason !== null) return `column ${field.name}: ${reason}`
+    }
+    return null
+  }
+
+  /** UNCHANGED columns from the row's own key, from `before`, from the batch; what is left waits for the table. Null: there is no base row. */
+  #fill(change: RowChange, index: number, pending: PendingRow | undefined): { readonly row: Tuple; readonly waiting: Waiting | null } | null {
+    const old = this.#oldRow(change, pending)
+    const source = old.pending?.row ?? null
+    const row = change.after!.map((value, column): Value => {
+      if (value !== UNCHANGED) return value
+      const at = this.#key.indexOf(column)
+      if (at >= 0) return change.key![at]!
+      const before = change.before?.[column]
+      if (before !== undefined && before !== UNCHANGED) return before
+      return source === null ? UNCHANGED : source[column]!
+    })
+    if (!row.includes(UNCHANGED)) return { row, waiting: null }
+    if (old.pending === null) return this.truncated ? null : { row, waiting: { base: old.key, indexes: [index] } }
+    if (source === null) return null
+    const waits = old.pending.waiting
+    invariant(waits !== null, 'a row with unchanged columns waits for none')
+    return { row, waiting: { base: waits.base, indexes: [...waits.indexes, index] } }
+  }
+
+  /** The row that an update starts from; for the insert half of a key change, that of the old key. */
+  #oldRow(change: RowChange, pending: PendingRow | undefined): OldRow {
+    const own: OldRow = { key: change.key!, pending: pending ?? null }
+    if (change.op !== 'c') return own
+    const at = `${change.position.commit}/${change.position.ordinal}`
+    const half = this.#halves.get(at)
+    if (half === undefined) return own
+    return this.#moved.get(at) ?? { key: half.key!, pending: this.rows.get(rowKey(half.key!)) ?? null }
+  }
 }
 
-/** The row with UNCHANGED columns from its own key, from the row before, and from what the batch has. */
-function fill(change: RowChange, key: readonly number[], pending: Tuple | null): Value[] {
-  return change.after!.map((value, column) => {
-    if (value !== UNCHANGED) return value
-    const at = key.indexOf(column)
-    if (at >= 0) return change.key![at]!
-    const before = change.before?.[column]
-    if (before !== undefined && before !== UNCHANGED) return before
-    return pending === null ? UNCHANGED : pending[column]!
-  })
+/** Halves of a key change have the ordinals 2n and 2n + 1. */
+function insertHalf(position: Position): string {
+  return `${position.commit}/${position.ordinal + 1}`
 }

@@ -47,7 +47,12 @@ export class RestCatalog implements Catalog {
     return loaded(this.#expect(answer, 'load the table'))
   }
 
-  async create(table: TableIdentifier, schema: IcebergSchema, _lastColumnId: number, properties: Readonly<Record<string, string>>): Promise<LoadedTable | null> {
+  async create(
+    table: TableIdentifier,
+    schema: IcebergSchema,
+    _lastColumnId: number,
+    properties: Readonly<Record<string, string>>,
+  ): Promise<LoadedTable | null> {
     const namespace = await this.#call('POST', `${await this.#root()}/namespaces`, { namespace: table.namespace, properties: {} })
     if (namespace.status !== 409) this.#expect(namespace, 'create the namespace')
     const answer = await this.#call('POST', `${await this.#namespacePath(table)}/tables`, {
@@ -81,7 +86,7 @@ export class RestCatalog implements Catalog {
       const { warehouse } = this.#options
       const answer = await this.#call('GET', `/v1/config${warehouse === undefined ? '' : `?warehouse=${encodeURIComponent(warehouse)}`}`)
       const config = this.#expect(answer, 'read its configuration') as { defaults?: Record<string, string>; overrides?: Record<string, string> }
-      this.#prefix = this.#options.prefix ?? config.overrides?.['prefix'] ?? config.defaults?.['prefix'] ?? ''
+      this.#prefix = this.#options.prefix ?? config.overrides?.prefix ?? config.defaults?.prefix ?? ''
     }
     return this.#prefix === '' ? '/v1' : `/v1/${this.#prefix.split('/').map(encodeURIComponent).join('/')}`
   }
@@ -119,7 +124,7 @@ export class RestCatalog implements Catalog {
   async #send(method: 'GET' | 'POST', target: string, body: unknown): Promise<Answer> {
     const headers: Record<string, string> = { accept: 'application/json' }
     if (body !== undefined) headers['content-type'] = 'application/json'
-    if (this.#token !== null) headers['authorization'] = `Bearer ${this.#token}`
+    if (this.#token !== null) headers.authorization = `Bearer ${this.#token}`
     return await this.#fetch(target, { method, headers, ...(body === undefined ? {} : { body: stringifyLosslessJson(body) }) })
   }
 
@@ -130,9 +135,13 @@ export class RestCatalog implements Catalog {
     const answer = await this.#fetch('/v1/oauth/tokens', { method: 'POST', body: form })
     const token = (answer.body as { access_token?: string } | null)?.access_token
     if (answer.status !== 200 || token === undefined) {
-      throw new MillraceError(answer.status >= 500 ? 'sink.unreachable' : 'sink.forbidden', `the REST catalog gives no token: ${answer.status} ${messageOf(answer.body)}`, {
-        fix: 'check catalog.credential',
-      })
+      throw new MillraceError(
+        answer.status >= 500 ? 'sink.unreachable' : 'sink.forbidden',
+        `the REST catalog gives no token: ${answer.status} ${messageOf(answer.body)}`,
+        {
+          fix: 'check catalog.credential',
+        },
+      )
     }
     this.#token = token
   }

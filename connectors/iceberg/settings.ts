@@ -19,7 +19,11 @@ const catalog = z.discriminatedUnion('kind', [
 
 export const settings = z
   .strictObject({
-    warehouse: z.string().min(1).optional().describe('Folder for tables and catalog; required with the SQL catalog, unused with a REST catalog, which says itself where tables lie'),
+    warehouse: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('Folder for tables and catalog; required with the SQL catalog, unused with a REST catalog, which says itself where tables lie'),
     catalog: catalog.default({ kind: 'sql', name: 'millrace' }).describe('Who keeps which state of a table is current'),
     namespace: z.string().min(1).optional().describe("Namespace of the tables, dots separate levels; default the source's"),
     commitRows: z.int().min(1).max(1_000_000).default(50_000).describe('Changes per commit at most'),

@@ -23,7 +23,9 @@ export function expiredSnapshots(metadata: TableMetadata, retention: { readonly 
     }
   }
   const before = Date.now() - retention.ageMs
-  const due = [...ancestors(metadata)].slice(retention.snapshots).filter((snapshot) => snapshot['timestamp-ms'] < before && !held.has(BigInt(snapshot['snapshot-id'])))
+  const due = [...ancestors(metadata)]
+    .slice(retention.snapshots)
+    .filter((snapshot) => snapshot['timestamp-ms'] < before && !held.has(BigInt(snapshot['snapshot-id'])))
   return due.length < EXPIRE_AT_ONCE ? [] : due
 }
 
@@ -43,7 +45,8 @@ export async function filesOnlyIn(
   const files = [...expired.map((snapshot) => snapshot['manifest-list']), ...dead.keys()]
   if (dead.size === 0) return files
   const suspects = new Set<string>()
-  for (const manifest of dead.values()) for (const entry of readManifest(await readWholeFile(manifest.manifest_path), manifest)) suspects.add(entry.data_file.file_path)
+  for (const manifest of dead.values())
+    for (const entry of readManifest(await readWholeFile(manifest.manifest_path), manifest)) suspects.add(entry.data_file.file_path)
   for (const path of current.paths) suspects.delete(path)
   for (const manifest of keptManifests.values()) {
     if (suspects.size === 0) break

@@ -112,7 +112,7 @@ export class SqlCatalog implements Catalog {
       const row = this.#db
         .prepare('select metadata_location from iceberg_tables where catalog_name = ? and table_namespace = ? and table_name = ?')
         .get(this.#options.name, table.namespace.join('.'), table.name)
-      return (row?.['metadata_location'] as string | undefined) ?? null
+      return (row?.metadata_location as string | undefined) ?? null
     } catch (error) {
       throw unreachable(error)
     }

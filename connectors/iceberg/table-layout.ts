@@ -45,7 +45,10 @@ function icebergType(type: ColumnType, nextId: () => number): IcebergType {
     }
     case 'record': {
       const ids = type.fields.map(nextId)
-      return { type: 'struct', fields: type.fields.map((field, i) => ({ id: ids[i]!, name: field.name, required: false, type: icebergType(field.type, nextId) })) }
+      return {
+        type: 'struct',
+        fields: type.fields.map((field, i) => ({ id: ids[i]!, name: field.name, required: false, type: icebergType(field.type, nextId) })),
+      }
     }
     case 'map': {
       const keyId = nextId()
@@ -79,7 +82,11 @@ function unsupported(table: TableSchema, why: string, fix: string): MillraceErro
 
 function check(table: TableSchema): void {
   if (table.key.length === 0) {
-    throw unsupported(table, 'the source table has no key, so its rows cannot be updated', 'give it a primary key (or replica identity using a unique index), or exclude it from the sink')
+    throw unsupported(
+      table,
+      'the source table has no key, so its rows cannot be updated',
+      'give it a primary key (or replica identity using a unique index), or exclude it from the sink',
+    )
   }
   const seen = new Set<string>()
   for (const { name } of table.columns) {
@@ -91,7 +98,11 @@ function check(table: TableSchema): void {
 function keyField(table: TableSchema, index: number, type: IcebergType): void {
   if (typeof type === 'string' && KEY_TYPES.test(type)) return
   const column = table.columns[index]!
-  throw unsupported(table, `key column ${column.name} (${column.sourceType}) has a type that Iceberg does not allow in a key`, 'use a key without floating point, array or composite columns')
+  throw unsupported(
+    table,
+    `key column ${column.name} (${column.sourceType}) has a type that Iceberg does not allow in a key`,
+    'use a key without floating point, array or composite columns',
+  )
 }
 
 /** The layout of a new table. @throws sink.schema_unsupported */
@@ -142,7 +153,8 @@ function evolve(table: TableSchema, current: TableLayout | null): TableLayout {
     return { id, name: column.name, required, type, ...(old?.doc === undefined ? {} : { doc: old.doc }) }
   })
   const identifiers = table.key.map((index) => fields[index]!.id)
-  if (current !== null && String([...identifiers].sort((a, b) => a - b)) !== String([...(current.schema['identifier-field-ids'] ?? [])].sort((a, b) => a - b))) throw keyChanged(table)
+  if (current !== null && String([...identifiers].sort((a, b) => a - b)) !== String([...(current.schema['identifier-field-ids'] ?? [])].sort((a, b) => a - b)))
+    throw keyChanged(table)
   const schema: IcebergSchema = { type: 'struct', 'schema-id': (current?.schema['schema-id'] ?? -1) + 1, 'identifier-field-ids': identifiers, fields }
   return { table, schema: current !== null && sameFields(schema, current.schema) ? current.schema : schema, fieldIds, lastColumnId }
 }
@@ -150,7 +162,10 @@ function evolve(table: TableSchema, current: TableLayout | null): TableLayout {
 /** Equal but for their schema ids and nested field ids. */
 export function sameFields(a: IcebergSchema, b: IcebergSchema): boolean {
   const facts = (schema: IcebergSchema) =>
-    JSON.stringify([schema.fields.map(({ id, name, required, type }) => [id, name, required, shape(type)]), [...(schema['identifier-field-ids'] ?? [])].sort((x, y) => x - y)])
+    JSON.stringify([
+      schema.fields.map(({ id, name, required, type }) => [id, name, required, shape(type)]),
+      [...(schema['identifier-field-ids'] ?? [])].sort((x, y) => x - y),
+    ])
   return facts(a) === facts(b)
 }
 

@@ -4,8 +4,8 @@ import { removeFiles } from './file-store.ts'
 import type { IcebergTable } from './iceberg-table.ts'
 import type { DataFile } from './manifest.ts'
 import { type Compression, type TableColumn, writeParquetFile } from './parquet-file.ts'
-import { scanRows } from './table-scan.ts'
 import type { IcebergField } from './table-metadata.ts'
+import { scanRows } from './table-scan.ts'
 
 export interface RewriteOptions {
   readonly compression: Compression
@@ -30,7 +30,9 @@ export async function rewriteTable(
   let held: Tuple[] = []
   const flush = async () => {
     if (held.length === 0) return
-    added.push(await writeParquetFile(columns, held, { location: table.newFileLocation('data'), content: 0, equalityIds: null, compression: options.compression }))
+    added.push(
+      await writeParquetFile(columns, held, { location: table.newFileLocation('data'), content: 0, equalityIds: null, compression: options.compression }),
+    )
     held = []
   }
   try {

@@ -60,43 +60,51 @@ export async function* scanRows(
 }
 
 /**
- * Fills the UNCHANGED columns of `waiting` rows from the table's rows. A row that the table does not have keeps them.
+ * Fills the UNCHANGED columns of `waiting` rows from the table's rows of their base keys. A row without one there keeps them.
  * @throws config.unsupported when the table has position deletes
  */
 export async function fillUnchanged(
-  waiting: ReadonlyMap<RowKey, PendingRow>,
+  waiting: readonly PendingRow[],
   live: readonly LiveFile[],
   fields: readonly IcebergField[],
   columns: readonly TableColumn[],
   key: readonly TableColumn[],
 ): Promise<void> {
-  const open = new Map(waiting)
-  const needed = columns.filter((column) => [...waiting.values()].some(({ row }) => row![column.index] === UNCHANGED))
+  const open = new Map<RowKey, PendingRow[]>()
+  for (const pending of waiting) {
+    const id = rowKey(pending.waiting!.base)
+    const others = open.get(id)
+    if (others === undefined) open.set(id, [pending])
+    else others.push(pending)
+  }
+  const needed = columns.filter((column) => waiting.some(({ row }) => row![column.index] === UNCHANGED))
   const first = key[0]!.field
   for (const { file } of newestFirst(live)) {
     if (open.size === 0) return
     const ranges = new KeyRanges([file], first.id, first.type as string)
-    if (![...open.values()].some((pending) => ranges.mayHold(pending.key[0]))) continue
+    if (![...open.values()].some(([pending]) => ranges.mayHold(pending!.waiting!.base[0]))) continue
     await using reader = await openParquetFile(file.file_path, fields)
     for (let group = 0; group < reader.groups.length; group++) {
       const keys = await reader.read(key, group)
-      const hits: (readonly [number, PendingRow])[] = []
+      const hits: (readonly [number, readonly PendingRow[]])[] = []
       for (let row = 0; row < reader.groups[group]!; row++) {
         const id = keyAt(keys, row)
-        const pending = open.get(id)
-        if (pending === undefined) continue
+        const found = open.get(id)
+        if (found === undefined) continue
         open.delete(id)
-        if (file.content === DATA) hits.push([row, pending])
+        if (file.content === DATA) hits.push([row, found])
       }
       if (hits.length === 0) continue
       const values = await reader.read(needed, group)
-      for (const [row, pending] of hits) {
-        const filled = [...pending.row!]
-        needed.forEach((column, i) => {
-          if (filled[column.index] === UNCHANGED) filled[column.index] = values[i]![row]!
-        })
-        pending.row = filled
-      }
+      for (const [row, found] of hits) for (const pending of found) pending.row = filled(pending.row!, needed, values, row)
     }
   }
+}
+
+function filled(row: Tuple, needed: readonly TableColumn[], values: readonly (readonly Value[])[], at: number): Tuple {
+  const whole = [...row]
+  needed.forEach(({ index }, i) => {
+    if (whole[index] === UNCHANGED) whole[index] = values[i]![at]!
+  })
+  return whole
 }

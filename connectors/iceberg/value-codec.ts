@@ -126,7 +126,8 @@ function plainCodec(type: ColumnType): ValueCodec {
       return {
         misfit: notSpecial,
         encode: (value) => Array.from(value as ReadonlyMap<string, string | null>, ([key, item]) => ({ key, value: item })),
-        decode: (raw) => new Map((raw as { key_value: readonly { key: string; value?: string | null }[] }).key_value.map((entry) => [entry.key, entry.value ?? null])),
+        decode: (raw) =>
+          new Map((raw as { key_value: readonly { key: string; value?: string | null }[] }).key_value.map((entry) => [entry.key, entry.value ?? null])),
       }
     default:
       return { misfit: undefined, encode: undefined, decode: identity }
@@ -148,7 +149,8 @@ export function parquetElements(field: IcebergField, name = field.name): SchemaE
   const own = { name, repetition_type: field.required ? ('REQUIRED' as const) : ('OPTIONAL' as const), field_id: field.id }
   const { type } = field
   if (typeof type === 'string') return [{ ...own, ...physical(type) }]
-  const inner = (id: number, innerType: IcebergType, innerName: string, required: boolean) => parquetElements({ id, name: innerName, required, type: innerType })
+  const inner = (id: number, innerType: IcebergType, innerName: string, required: boolean) =>
+    parquetElements({ id, name: innerName, required, type: innerType })
   if (type.type === 'list') {
     return [
       { ...own, num_children: 1, converted_type: 'LIST', logical_type: { type: 'LIST' } },

@@ -1,6 +1,17 @@
 /** Tables, values and random change histories for the tests of the Iceberg sink, and what a table must hold after them. */
 import fc from 'fast-check'
-import { type Column, type ColumnType, type LogPosition, type RowChange, type SinkBatch, type TableSchema, type Truncation, type Tuple, UNCHANGED, type Value } from '../../../../core/plugin.ts'
+import {
+  type Column,
+  type ColumnType,
+  type LogPosition,
+  type RowChange,
+  type SinkBatch,
+  type TableSchema,
+  type Truncation,
+  type Tuple,
+  UNCHANGED,
+  type Value,
+} from '../../../../core/plugin.ts'
 
 export const TOPIC = 'shop.public.orders'
 
@@ -33,8 +44,29 @@ const EVERY_TYPE: readonly (readonly [string, ColumnType])[] = [
   ['instant', { kind: 'timestamptz' }],
   ['tags', { kind: 'array', element: { kind: 'string' } }],
   ['amounts', { kind: 'array', element: { kind: 'decimal', precision: 12, scale: 2 } }],
-  ['address', { kind: 'record', fields: [{ name: 'street', type: { kind: 'string' } }, { name: 'zip', type: { kind: 'int32' } }] }],
-  ['spots', { kind: 'array', element: { kind: 'record', fields: [{ name: 'x', type: { kind: 'float64' } }, { name: 'u', type: { kind: 'uuid' } }] } }],
+  [
+    'address',
+    {
+      kind: 'record',
+      fields: [
+        { name: 'street', type: { kind: 'string' } },
+        { name: 'zip', type: { kind: 'int32' } },
+      ],
+    },
+  ],
+  [
+    'spots',
+    {
+      kind: 'array',
+      element: {
+        kind: 'record',
+        fields: [
+          { name: 'x', type: { kind: 'float64' } },
+          { name: 'u', type: { kind: 'uuid' } },
+        ],
+      },
+    },
+  ],
   ['labels', { kind: 'map' }],
 ]
 
@@ -44,7 +76,7 @@ const decimal = (precision: number) => fc.bigInt({ min: -(10n ** BigInt(precisio
 const text = fc.oneof(fc.string({ unit: 'grapheme' }), fc.constantFrom('', '\ufeffbom', '\u0000', '𐍈\uffff'))
 
 /** Any value of a type that a sink must hold, never null at the top. */
-export function valueOf(type: ColumnType): fc.Arbitrary<Value> {
+export function anyValueOf(type: ColumnType): fc.Arbitrary<Value> {
   switch (type.kind) {
     case 'boolean':
       return fc.boolean()
@@ -70,9 +102,9 @@ export function valueOf(type: ColumnType): fc.Arbitrary<Value> {
     case 'timestamptz':
       return fc.bigInt({ min: -(2n ** 58n), max: 2n ** 58n })
     case 'array':
-      return fc.array(nullable(valueOf(type.element)), { maxLength: 4 })
+      return fc.array(nullable(anyValueOf(type.element)), { maxLength: 4 })
     case 'record':
-      return fc.tuple(...type.fields.map((field) => nullable(valueOf(field.type)))) as fc.Arbitrary<Value>
+      return fc.tuple(...type.fields.map((field) => nullable(anyValueOf(field.type)))) as fc.Arbitrary<Value>
     case 'map':
       return fc.array(fc.tuple(fc.string(), nullable(fc.string())), { maxLength: 3 }).map((entries) => new Map(entries as [string, string | null][]))
     default:
@@ -85,11 +117,16 @@ function nullable(value: fc.Arbitrary<Value>): fc.Arbitrary<Value> {
 }
 
 export function rowOf(schema: TableSchema): fc.Arbitrary<Tuple> {
-  return fc.tuple(...schema.columns.map((entry, i) => (schema.key.includes(i) ? valueOf(entry.type) : nullable(valueOf(entry.type))))) as fc.Arbitrary<Tuple>
+  return fc.tuple(
+    ...schema.columns.map((entry, i) => (schema.key.includes(i) ? anyValueOf(entry.type) : nullable(anyValueOf(entry.type)))),
+  ) as fc.Arbitrary<Tuple>
 }
 
 /** A step of a history: what the source did to one key, or to all. */
-export type Step = { readonly do: 'upsert'; readonly key: bigint; readonly row: Tuple; readonly sparse: boolean } | { readonly do: 'delete'; readonly key: bigint } | { readonly do: 'truncate' }
+export type Step =
+  | { readonly do: 'upsert'; readonly key: bigint; readonly row: Tuple; readonly sparse: boolean }
+  | { readonly do: 'delete'; readonly key: bigint }
+  | { readonly do: 'truncate' }
 
 /** The history as the stream has it, with the rows that are left at the end. An update of a row that exists may leave sparse columns out. */
 export function changesOf(schema: TableSchema, steps: readonly Step[]): { readonly changes: (RowChange | Truncation)[]; readonly rows: Map<bigint, Tuple> } {
@@ -128,7 +165,12 @@ export function position(offset: number, partition = 0): LogPosition {
 /** Cuts changes into batches at `cuts`. */
 export function batches(schema: TableSchema, changes: readonly (RowChange | Truncation)[], cuts: readonly number[]): SinkBatch[] {
   const ends = [...new Set([...cuts.map((cut) => cut % (changes.length + 1)), changes.length])].sort((a, b) => a - b)
-  return ends.map((end, i) => ({ table: schema, changes: changes.slice(i === 0 ? 0 : ends[i - 1]!, end), positions: [position(end)] }))
+  return ends.map((end, i) => ({
+    table: schema,
+    changes: changes.slice(i === 0 ? 0 : ends[i - 1]!, end),
+    positions: [position(end)],
+    onRejected: async () => {},
+  }))
 }
 
 /** Values as text that is equal when they are. */
