@@ -1,0 +1,110 @@
+import type { Logger } from 'pino'
+import { MillraceError, type TableSchema, tableId } from '../../core/plugin.ts'
+import type { CatalogConnection } from './catalog-connection.ts'
+import { addTable, findPublication, listTables, type SourceTable, tableName } from './publication.ts'
+import { historyLost } from './slot.ts'
+import type { TablePatterns } from './table-patterns.ts'
+import { describeTable, type TypeMappingOptions } from './type-mapping.ts'
+
+export interface CapturedTablesOptions {
+  readonly catalog: CatalogConnection
+  readonly publication: { readonly name: string; readonly oid: number }
+  readonly patterns: TablePatterns
+  readonly mapping: TypeMappingOptions
+  readonly logger: Logger
+  readonly node: string
+  /** The catalog is looked at this often at most, in milliseconds. */
+  readonly refreshMs: number
+}
+
+interface KnownTable {
+  readonly fingerprint: string
+  readonly table: TableSchema
+}
+
+/** The tables in the publication that the patterns take; those that appear while it runs join the publication first. */
+export class CapturedTables {
+  readonly #options: CapturedTablesOptions
+  #schemas: ReadonlyMap<number, KnownTable> = new Map()
+  #list: Promise<readonly TableSchema[]> | null = null
+  #listedAt = 0
+  #warned = new Set<number>()
+
+  constructor(options: CapturedTablesOptions) {
+    this.#options = options
+  }
+
+  /** @throws source.history_lost when the publication is gone, source.forbidden when a table may not join it */
+  list(): Promise<readonly TableSchema[]> {
+    const now = performance.now()
+    if (this.#list === null || now - this.#listedAt > this.#options.refreshMs) {
+      this.#listedAt = now
+      const list = this.#refresh()
+      this.#list = list
+      list.catch(() => {
+        if (this.#list === list) this.#list = null
+      })
+    }
+    return this.#list
+  }
+
+  #refresh(): Promise<readonly TableSchema[]> {
+    const { catalog, publication, patterns, mapping, logger } = this.#options
+    return catalog.run('to look at the tables', async (client) => {
+      const found = await findPublication(client, publication.name)
+      if (found === null || found.oid !== publication.oid) throw publicationLost(publication.name, this.#options.node)
+      let tables = await listTables(client, publication.name, patterns)
+      let added = 0
+      for (const table of tables) {
+        if (table.published || found.allTables) continue
+        if (!table.identified) {
+          // Publishing it would make the application's own updates fail, so it stays out, loudly.
+          if (!this.#warned.has(table.oid))
+            logger.error({ table: tableId(table), fix: identityFix(table) }, 'table is not captured: it has no key and no replica identity')
+          this.#warned.add(table.oid)
+          continue
+        }
+        if (await addTable(client, publication.name, table)) added++
+        else logger.warn({ table: tableId(table) }, 'table could not join the publication yet: it is locked')
+      }
+      if (added > 0) tables = await listTables(client, publication.name, patterns)
+      const schemas = new Map<number, KnownTable>()
+      for (const table of tables) {
+        if (!table.published) continue
+        const known = this.#schemas.get(table.oid)
+        if (known?.fingerprint === table.fingerprint) schemas.set(table.oid, known)
+        else {
+          try {
+            schemas.set(table.oid, { fingerprint: table.fingerprint, table: (await describeTable(client, table.oid, mapping)).table })
+          } catch (error) {
+            const { rowCount } = await client.query('select from pg_class where oid = $1', [table.oid])
+            if (rowCount !== 0) throw error
+          }
+        }
+      }
+      this.#schemas = schemas
+      return [...schemas.values()].map((entry) => entry.table)
+    })
+  }
+}
+
+/** @throws source.unprepared when updates of a table could not be captured */
+export function requireIdentity(tables: readonly SourceTable[]): void {
+  const bare = tables.filter((table) => !table.identified)
+  if (bare.length === 0) return
+  throw new MillraceError(
+    'source.unprepared',
+    `no key and no replica identity: ${bare.map(tableId).join(', ')}; Postgres would refuse their updates once they are published`,
+    {
+      fix: bare.map(identityFix).join('; '),
+    },
+  )
+}
+
+export function identityFix(table: SourceTable): string {
+  return `ALTER TABLE ${tableName(table)} REPLICA IDENTITY FULL`
+}
+
+export function publicationLost(name: string, node: string): MillraceError {
+  return historyLost(`the publication ${name} was dropped since the capture began; changes made meanwhile are in no stream`, { node })
+}

@@ -1,0 +1,178 @@
+import { invariant, MillraceError, type PluginContext, type SourceConnector, type SourceOffset } from '../../core/plugin.ts'
+import { CapturedTables, publicationLost, requireIdentity } from './captured-tables.ts'
+import { CatalogConnection, connectClient } from './catalog-connection.ts'
+import { formatLsn, parseLsn } from './lsn.ts'
+import { clientConfig, objectName, type PostgresConfig } from './postgres-config.ts'
+import { postgresError, type ServerError } from './postgres-error.ts'
+import { PostgresSource } from './postgres-source.ts'
+import { createPublication, findPublication, listTables, type Publication, quoteName } from './publication.ts'
+import { ReplicationConnection } from './replication-connection.ts'
+import {
+  checkHistory,
+  checkSlot,
+  createSlot,
+  dropSlot,
+  findSlot,
+  historyLost,
+  inUse,
+  type PostgresOffset,
+  readOffset,
+  type SlotClaim,
+  waitUntilFree,
+} from './slot.ts'
+import { PostgresSnapshotReader } from './snapshot-reader.ts'
+import { TablePatterns } from './table-patterns.ts'
+
+const REFRESH_MS = 3000
+const STATUS_INTERVAL_MS = 10_000
+export const OLDEST_VERSION = 140_000
+
+interface Server {
+  /** server_version_num */
+  readonly version: number
+  readonly database: string
+  readonly standby: boolean
+  /** It ends a stream from which it hears nothing for so long; 0: never. */
+  readonly senderTimeoutMs: number
+}
+
+/** Connects, provisions publication and slot, checks that nothing after `resume` is missing, and starts the stream, which claims the slot. */
+export async function openPostgres(config: PostgresConfig, context: PluginContext, resume: SourceOffset | null): Promise<SourceConnector> {
+  await using cleanup = new AsyncDisposableStack()
+  const connect = clientConfig(config)
+  const patterns = new TablePatterns(config.tables)
+  const mapping = { unrepresentable: config.unrepresentable }
+  const catalog = cleanup.use(new CatalogConnection(connect))
+  const streamCatalog = cleanup.use(new CatalogConnection(connect))
+  const server = await catalog.run('to look at the server', readServer)
+  if (server.version < OLDEST_VERSION) {
+    throw new MillraceError('source.unprepared', `Postgres ${Math.trunc(server.version / 10_000)} is too old`, {
+      fix: 'upgrade the server to Postgres 14 or later',
+    })
+  }
+  const name = objectName(context.mesh, context.node)
+  const claim: SlotClaim = { slot: config.slot ?? name, database: server.database, node: context.node }
+  const from = resume === null ? null : readOffset(resume)
+
+  const connection = cleanup.use(
+    await ReplicationConnection.connect({
+      config: connect,
+      onNotice: (code, message) => context.logger.warn({ code }, `Postgres: ${message}`),
+      statusIntervalMs: server.senderTimeoutMs > 0 ? Math.min(STATUS_INTERVAL_MS, server.senderTimeoutMs / 4) : STATUS_INTERVAL_MS,
+    }),
+  )
+  const [identity] = await connection.query('IDENTIFY_SYSTEM')
+  const system = String(identity?.systemid)
+  const timeline = Number(identity?.timeline)
+  const walLsn = parseLsn(String(identity?.xlogpos))
+  if (from !== null) {
+    checkHistory(await catalog.run('to look at the slot', (client) => findSlot(client, claim.slot, server.version)), from, claim, { system, timeline, walLsn })
+  }
+
+  const { publication, created } = await preparePublication(catalog, config.publication ?? name, patterns, server, from, context.node)
+  const tables = new CapturedTables({ catalog, publication, patterns, mapping, logger: context.logger, node: context.node, refreshMs: REFRESH_MS })
+  if (from === null) await tables.list()
+  const lsn = from?.lsn ?? (await prepareSlot(catalog, config, claim, server, created))
+  const start: PostgresOffset = { lsn, system, timeline, publication: publication.oid }
+
+  await catalog.run('to claim the slot', (client) => waitUntilFree(client, claim.slot, server.version))
+  await connection.start(startCommand(config, claim.slot, publication.name, lsn, server.version), (error) => explain(error, claim, publication.name))
+  connection.received = lsn
+  connection.confirmed = lsn
+  const source = new PostgresSource({
+    context,
+    connection,
+    streamCatalog,
+    catalog,
+    tables,
+    patterns,
+    mapping,
+    snapshot: new PostgresSnapshotReader({ connect: () => connectClient(connect), mapping }),
+    slot: claim.slot,
+    publication: publication.name,
+    version: server.version,
+    start,
+  })
+  cleanup.move()
+  return source
+}
+
+export async function readServer(client: { query(text: string): Promise<{ readonly rows: readonly unknown[] }> }): Promise<Server> {
+  const { rows } = await client.query(
+    `select current_setting('server_version_num')::int as version, current_database() as database, pg_is_in_recovery() as standby,
+            (select setting::int from pg_settings where name = 'wal_sender_timeout') as "senderTimeoutMs"`,
+  )
+  return rows[0] as Server
+}
+
+async function preparePublication(
+  catalog: CatalogConnection,
+  name: string,
+  patterns: TablePatterns,
+  server: Server,
+  from: PostgresOffset | null,
+  node: string,
+): Promise<{ readonly publication: Publication; readonly created: boolean }> {
+  return await catalog.run('to prepare the publication', async (client) => {
+    const found = await findPublication(client, name)
+    if (from !== null && (found === null || found.oid !== from.publication)) throw publicationLost(name, node)
+    const tables = await listTables(client, name, patterns)
+    requireIdentity(tables)
+    if (found !== null) return { publication: found, created: false }
+    if (server.standby) {
+      throw new MillraceError('source.unprepared', `the server is a standby and has no publication ${name}`, {
+        fix: `on the primary: CREATE PUBLICATION ${quoteName(name)} FOR TABLE … WITH (publish_via_partition_root = true)`,
+      })
+    }
+    await createPublication(client, name, tables)
+    const publication = await findPublication(client, name)
+    invariant(publication !== null, `the publication ${name} is there once it was created`)
+    return { publication, created: true }
+  })
+}
+
+/** The slot of a first run. @returns where its stream starts */
+async function prepareSlot(catalog: CatalogConnection, config: PostgresConfig, claim: SlotClaim, server: Server, publicationCreated: boolean): Promise<bigint> {
+  return await catalog.run('to prepare the slot', async (client) => {
+    const found = await findSlot(client, claim.slot, server.version)
+    if (found !== null) {
+      checkSlot(found, claim)
+      // Its stream starts before the publication was there, which pgoutput cannot decode; nothing was captured from it.
+      if (!publicationCreated && found.confirmedLsn !== null) return found.confirmedLsn
+      if (config.slot !== undefined) {
+        throw new MillraceError('source.unprepared', `the slot ${claim.slot} is older than its publication`, {
+          fix: `select pg_drop_replication_slot('${claim.slot}')`,
+        })
+      }
+      await dropSlot(client, claim.slot, server.version)
+    }
+    return await createSlot(client, claim.slot, server.version, config.twoPhase)
+  })
+}
+
+function startCommand(config: PostgresConfig, slot: string, publication: string, lsn: bigint, version: number): string {
+  const options = [
+    `proto_version '${version >= 160_000 ? 4 : version >= 150_000 ? 3 : 2}'`,
+    `publication_names '${quoteName(publication).replaceAll("'", "''")}'`,
+    `binary '${config.binary}'`,
+    `messages '${config.messages}'`,
+  ]
+  if (config.streaming) options.push(`streaming 'on'`)
+  if (config.twoPhase && version >= 150_000) options.push(`two_phase 'on'`)
+  if (version >= 160_000) options.push(`origin '${config.origin}'`)
+  return `START_REPLICATION SLOT ${quoteName(slot)} LOGICAL ${formatLsn(lsn)} (${options.join(', ')})`
+}
+
+function explain(error: Error & ServerError, claim: SlotClaim, publication: string): MillraceError {
+  switch (error.code) {
+    case '55006':
+      return inUse(claim.slot, null, error)
+    case '55000':
+    case '58P01':
+      return historyLost(`Postgres cannot stream from the slot ${claim.slot} any more: ${error.message}`, claim, error)
+    case '42704':
+      return historyLost(`the slot ${claim.slot} or its publication ${publication} is gone: ${error.message}`, claim, error)
+    default:
+      return postgresError(error, 'while streaming')
+  }
+}

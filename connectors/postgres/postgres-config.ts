@@ -1,0 +1,71 @@
+import { createHash } from 'node:crypto'
+import type pg from 'pg'
+import { z } from 'zod'
+import { isTablePattern } from './table-patterns.ts'
+
+const name = z.string().regex(/^[a-z0-9_]{1,63}$/, 'lower-case letters, digits and _, at most 63')
+
+const tls = z.strictObject({
+  ca: z.string().optional().describe('Certificate authority in PEM form.'),
+  cert: z.string().optional().describe('Client certificate in PEM form.'),
+  key: z.string().optional().describe('Key of the client certificate in PEM form.'),
+  servername: z.string().optional().describe('Name that the server certificate must bear; default: host.'),
+  rejectUnauthorized: z.boolean().optional().describe('false accepts any certificate: only for trials.'),
+})
+
+export const postgresConfig = z
+  .strictObject({
+    url: z.string().optional().describe('postgres://user:password@host:port/database, instead of the single settings.'),
+    host: z.string().optional().describe('Host of the server.'),
+    port: z.int().min(1).max(65535).default(5432).describe('Port of the server.'),
+    database: z.string().optional().describe('Database to capture.'),
+    user: z.string().optional().describe('A role with REPLICATION that may read the tables and owns them or the publication.'),
+    password: z.string().optional().describe('Password of the role; take it from a secret.'),
+    ssl: z.union([z.boolean(), tls]).optional().describe('TLS: true with the well-known authorities, or their settings.'),
+    tables: z
+      .array(z.string().refine(isTablePattern, 'schema.table, with * for any characters, ! in front to leave out'))
+      .min(1)
+      .describe('Tables to capture: `public.*`, `!public.tmp_*`. New tables that match are taken in while it runs.'),
+    slot: name.optional().describe('Name of the replication slot; default: from mesh and node.'),
+    publication: name.optional().describe('Name of the publication; default: from mesh and node.'),
+    streaming: z.boolean().default(true).describe('Receive large transactions while they run; they wait in a file until they commit.'),
+    twoPhase: z.boolean().default(false).describe('Receive prepared transactions when they are prepared (Postgres 15 or later).'),
+    origin: z.enum(['any', 'none']).default('any').describe('none leaves out changes that were themselves replicated to this server (Postgres 16 or later).'),
+    messages: z.boolean().default(false).describe('Capture pg_logical_emit_message as the table millrace.message.'),
+    unrepresentable: z
+      .enum(['error', 'text'])
+      .default('error')
+      .describe('Values that no Avro type holds (infinity, NaN): stop, or carry them as text in a branch of their own.'),
+    binary: z.boolean().default(true).describe('Receive values in binary form, which costs less.'),
+  })
+  .refine((config) => config.url !== undefined || (config.host !== undefined && config.database !== undefined && config.user !== undefined), {
+    message: 'give url, or host, database and user',
+    path: ['url'],
+  })
+
+export type PostgresConfig = z.infer<typeof postgresConfig>
+
+/** Text forms that the type mapping reads; no limit that would end a long wait. */
+const SESSION =
+  '-c DateStyle=ISO -c IntervalStyle=postgres -c extra_float_digits=3 -c bytea_output=hex -c TimeZone=UTC -c statement_timeout=0 -c lock_timeout=0'
+
+export function clientConfig(config: PostgresConfig): pg.ClientConfig {
+  return {
+    ...(config.url === undefined
+      ? { host: config.host, port: config.port, database: config.database, user: config.user, password: config.password }
+      : { connectionString: config.url }),
+    ...(config.ssl === undefined ? {} : { ssl: config.ssl }),
+    options: SESSION,
+    keepAlive: true,
+    connectionTimeoutMillis: 15_000,
+    application_name: 'millrace',
+  } as pg.ClientConfig
+}
+
+/** `millrace_<mesh>_<node>`, fit for a slot or publication and still unique when it had to be shortened. */
+export function objectName(mesh: string, node: string): string {
+  const plain = `millrace_${mesh}_${node}`
+  const name = plain.toLowerCase().replace(/[^a-z0-9_]/g, '_')
+  if (name.length <= 63) return name
+  return `${name.slice(0, 54)}_${createHash('sha256').update(plain).digest('hex').slice(0, 8)}`
+}

@@ -1,0 +1,134 @@
+import path from 'node:path'
+import type pg from 'pg'
+import {
+  type CaptureOutput,
+  invariant,
+  type PluginContext,
+  type SnapshotReader,
+  type SourceConnector,
+  type SourceOffset,
+  type TableSchema,
+} from '../../core/plugin.ts'
+import type { CapturedTables } from './captured-tables.ts'
+import type { CatalogConnection } from './catalog-connection.ts'
+import { ChangeStream } from './change-stream.ts'
+import { formatLsn, parseLsn } from './lsn.ts'
+import { dropPublication, quoteName, tableName } from './publication.ts'
+import type { ReplicationConnection } from './replication-connection.ts'
+import { dropSlot, type PostgresOffset, readOffset, writeOffset } from './slot.ts'
+import type { TablePatterns } from './table-patterns.ts'
+import { describeTable, type MappedTable, type TypeMappingOptions } from './type-mapping.ts'
+
+export interface PostgresSourceParts {
+  readonly context: PluginContext
+  /** Streaming since `start`. */
+  readonly connection: ReplicationConnection
+  /** For the stream's own questions, which must not wait behind others. */
+  readonly streamCatalog: CatalogConnection
+  readonly catalog: CatalogConnection
+  readonly tables: CapturedTables
+  readonly patterns: TablePatterns
+  readonly mapping: TypeMappingOptions
+  readonly snapshot: SnapshotReader
+  readonly slot: string
+  readonly publication: string
+  /** server_version_num */
+  readonly version: number
+  readonly start: PostgresOffset
+}
+
+/** See `SourceConnector`; made by `openPostgres`. */
+export class PostgresSource implements SourceConnector {
+  readonly start: SourceOffset
+  readonly snapshot: SnapshotReader
+  readonly #parts: PostgresSourceParts
+
+  constructor(parts: PostgresSourceParts) {
+    this.#parts = parts
+    this.start = writeOffset(parts.start)
+    this.snapshot = parts.snapshot
+  }
+
+  tables(): Promise<readonly TableSchema[]> {
+    return this.#parts.tables.list()
+  }
+
+  async *changes(from: SourceOffset, output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
+    const { connection, context, streamCatalog, patterns, mapping, start } = this.#parts
+    const { lsn } = readOffset(from)
+    invariant(lsn === start.lsn, `the slot streams from ${formatLsn(start.lsn)}, not from ${formatLsn(lsn)}`)
+    const stream = new ChangeStream({
+      connection,
+      output,
+      start: lsn,
+      spillDir: path.join(context.dataDir, 'spill'),
+      node: context.node,
+      isCaptured: (namespace, name) => patterns.matches(namespace, name),
+      describe: (oid, columns) => streamCatalog.run('to describe a table', (client) => describeTable(client, oid, mapping, columns)),
+      select: (table, columns, key) => streamCatalog.run('to read columns that were not sent', (client) => selectColumns(client, table, columns, key)),
+    })
+    let complete = lsn
+    let offset = from
+    for await (const reached of stream.run(signal)) {
+      if (reached !== complete) {
+        complete = reached
+        offset = writeOffset({ ...start, lsn: reached })
+      }
+      yield offset
+    }
+  }
+
+  acknowledge(offset: SourceOffset): void {
+    const { connection } = this.#parts
+    const { lsn } = readOffset(offset)
+    if (lsn > connection.confirmed) connection.confirmed = lsn
+  }
+
+  async lag(): Promise<{ readonly retainedBytes: number; readonly behindBytes: number }> {
+    const { catalog, slot } = this.#parts
+    const { rows } = await catalog.run('to look at its WAL', (client) =>
+      client.query<{ head: string; restart: string | null; confirmed: string | null }>(
+        `select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end)::text as head,
+                restart_lsn::text as restart, confirmed_flush_lsn::text as confirmed
+           from pg_replication_slots where slot_name = $1`,
+        [slot],
+      ),
+    )
+    const row = rows[0]
+    if (row === undefined) return { retainedBytes: 0, behindBytes: 0 }
+    const head = parseLsn(row.head)
+    const since = (lsn: string | null) => (lsn === null ? 0 : Math.max(0, Number(head - parseLsn(lsn))))
+    return { retainedBytes: since(row.restart), behindBytes: since(row.confirmed) }
+  }
+
+  async deprovision(): Promise<void> {
+    const { connection, catalog, slot, publication, version } = this.#parts
+    await connection[Symbol.asyncDispose]()
+    await catalog.run('to drop the slot', (client) => dropSlot(client, slot, version))
+    await catalog.run('to drop the publication', (client) => dropPublication(client, publication))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const { connection, catalog, streamCatalog } = this.#parts
+    await connection[Symbol.asyncDispose]()
+    await streamCatalog[Symbol.asyncDispose]()
+    await catalog[Symbol.asyncDispose]()
+  }
+}
+
+/** Text forms of some columns of the row with this key; null: there is no such row. */
+async function selectColumns(
+  client: pg.ClientBase,
+  { table }: MappedTable,
+  columns: readonly number[],
+  key: readonly (string | Buffer)[],
+): Promise<readonly (string | null)[] | null> {
+  const nameOf = (i: number) => quoteName(table.columns[i]!.name)
+  const { rows } = await client.query<(string | null)[]>({
+    text: `select ${columns.map((i) => nameOf(i)).join(', ')} from ${tableName(table)} where ${table.key.map((i, n) => `${nameOf(i)} = $${n + 1}`).join(' and ')}`,
+    values: [...key],
+    rowMode: 'array',
+    types: { getTypeParser: () => (text: string) => text } as unknown as pg.CustomTypesConfig,
+  })
+  return rows[0] ?? null
+}

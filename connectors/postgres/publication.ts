@@ -1,0 +1,125 @@
+import type pg from 'pg'
+import { MillraceError } from '../../core/plugin.ts'
+import type { TablePatterns } from './table-patterns.ts'
+
+/** Writers wait behind our lock at most this long when a table joins the publication; then it is tried again later. */
+const LOCK_TIMEOUT_MS = 1000
+
+export interface SourceTable {
+  readonly oid: number
+  readonly namespace: string
+  readonly name: string
+  readonly published: boolean
+  /** Updates and deletes can name their row: by a key, an index or the whole row; of a partitioned table, in every partition. */
+  readonly identified: boolean
+  /** Replica identity full. */
+  readonly fullRows: boolean
+  /** Changes when columns, keys or the replica identity do. */
+  readonly fingerprint: string
+}
+
+export interface Publication {
+  readonly name: string
+  readonly oid: number
+  readonly allTables: boolean
+  /** Made by Millrace, so it may be dropped. */
+  readonly own: boolean
+}
+
+const COMMENT = 'made by millrace'
+
+export function quoteName(name: string): string {
+  return `"${name.replaceAll('"', '""')}"`
+}
+
+export async function findPublication(client: pg.ClientBase, name: string): Promise<Publication | null> {
+  const { rows } = await client.query<{ oid: string; puballtables: boolean; own: boolean }>(
+    `select oid::text, puballtables, coalesce(obj_description(oid, 'pg_publication') = $2, false) as own from pg_publication where pubname = $1`,
+    [name, COMMENT],
+  )
+  const row = rows[0]
+  return row === undefined ? null : { name, oid: Number(row.oid), allTables: row.puballtables, own: row.own }
+}
+
+/** Tables that the patterns take, as the catalog has them now: ordinary and partitioned ones, a partition only through its root. */
+export async function listTables(client: pg.ClientBase, publication: string, patterns: TablePatterns): Promise<readonly SourceTable[]> {
+  const { rows } = await client.query<{
+    oid: string
+    namespace: string
+    name: string
+    published: boolean
+    identified: boolean
+    fullRows: boolean
+    fingerprint: string
+  }>(
+    `select c.oid::text, n.nspname as namespace, c.relname as name,
+            exists (select from pg_publication_tables p where p.pubname = $1 and p.schemaname = n.nspname and p.tablename = c.relname) as published,
+            not exists (select from pg_class l
+                         where (l.oid = c.oid and c.relkind = 'r' or l.oid in (select relid from pg_partition_tree(c.oid) where isleaf) and c.relkind = 'p')
+                           and not (l.relreplident = 'f' or exists (select from pg_index i where i.indrelid = l.oid and i.indisvalid and i.indimmediate
+                                      and (l.relreplident = 'd' and i.indisprimary or l.relreplident = 'i' and i.indisreplident)))) as identified,
+            c.relreplident = 'f' as "fullRows",
+            md5(c.relreplident::text || c.relname || n.nspname
+              || coalesce((select string_agg(a.attnum || ':' || a.attname || ':' || a.atttypid || ':' || a.atttypmod || ':' || a.attnotnull || ':' || a.attstorage, ',' order by a.attnum)
+                   from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped), '')
+              || coalesce((select string_agg(i.indexrelid || ':' || i.indkey::text || ':' || i.indisprimary || ':' || i.indisreplident, ',' order by i.indexrelid)
+                   from pg_index i where i.indrelid = c.oid and i.indisunique), '')) as fingerprint
+       from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence = 'p'
+        and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)'
+      order by n.nspname, c.relname`,
+    [publication],
+  )
+  return rows.filter((row) => patterns.matches(row.namespace, row.name)).map((row) => ({ ...row, oid: Number(row.oid) }))
+}
+
+/** Creates the publication for exactly the tables that the patterns take now. */
+export async function createPublication(client: pg.ClientBase, name: string, tables: readonly SourceTable[]): Promise<void> {
+  const list = tables.map(tableName).join(', ')
+  await client.query('begin')
+  try {
+    await client.query(`create publication ${quoteName(name)} ${list === '' ? '' : `for table ${list} `}with (publish_via_partition_root = true)`)
+    await client.query(`comment on publication ${quoteName(name)} is '${COMMENT}'`)
+    await client.query('commit')
+  } catch (error) {
+    await client.query('rollback')
+    throw error
+  }
+}
+
+/**
+ * Adds a table. The lock waits for transactions that wrote to it before it was published: their rows are in no stream, so a snapshot may only be
+ * taken when they have ended.
+ * @returns false when writers kept it busy: try again later
+ */
+export async function addTable(client: pg.ClientBase, publication: string, table: SourceTable): Promise<boolean> {
+  await client.query('begin')
+  try {
+    await client.query(`set local lock_timeout = ${LOCK_TIMEOUT_MS}`)
+    await client.query(`lock table ${tableName(table)} in share row exclusive mode`)
+    await client.query(`alter publication ${quoteName(publication)} add table ${tableName(table)}`)
+    await client.query('commit')
+    return true
+  } catch (error) {
+    await client.query('rollback')
+    const code = (error as { readonly code?: unknown }).code
+    // Lock timeout, deadlock, or the table is gone or was added in the meantime: the next look at the catalog decides.
+    if (code === '55P03' || code === '40P01' || code === '42P01' || code === '42710') return false
+    if (code === '42501') {
+      throw new MillraceError('source.forbidden', `${table.namespace}.${table.name} cannot join the publication ${publication}: its owner must do it`, {
+        fix: `ALTER PUBLICATION ${quoteName(publication)} ADD TABLE ${tableName(table)}`,
+        cause: error,
+      })
+    }
+    throw error
+  }
+}
+
+export async function dropPublication(client: pg.ClientBase, name: string): Promise<void> {
+  const publication = await findPublication(client, name)
+  if (publication?.own) await client.query(`drop publication if exists ${quoteName(name)}`)
+}
+
+export function tableName(table: Pick<SourceTable, 'namespace' | 'name'>): string {
+  return `${quoteName(table.namespace)}.${quoteName(table.name)}`
+}
