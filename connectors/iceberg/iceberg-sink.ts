@@ -58,6 +58,11 @@ export class IcebergSink implements SinkConnector {
     this.limits = { rows: settings.commitRows, bytes: settings.commitBytes, ageMs: settings.commitMs }
   }
 
+  /** Where the current metadata file lies, for readers without a catalog; null before `prepare`. */
+  get metadataLocation(): string | null {
+    return this.#table?.metadataLocation ?? null
+  }
+
   async prepare(table: TableSchema): Promise<void> {
     if (this.#prepared !== null && JSON.stringify(this.#prepared.layout.table) === JSON.stringify(table)) return
     const open = await this.#open()

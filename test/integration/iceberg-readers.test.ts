@@ -1,0 +1,212 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import path from 'node:path'
+import fc from 'fast-check'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { decimalText } from '../../connectors/iceberg/value-codec.ts'
+import type { TableSchema, Tuple, Value } from '../../core/plugin.ts'
+import { ICEBERG_READERS, type PythonSession, pythonSession, pythonSkipReason, pythonWith } from '../services/python.ts'
+import { allRows, never, warehouse } from '../unit/connectors/iceberg/open-sink.ts'
+import { batches, changesOf, column, everyType, position, rowOf, type Step, table } from '../unit/connectors/iceberg/sink-history.ts'
+
+/** Both readers give each row as a list of texts that are equal when the values are. */
+const SCRIPT = String.raw`
+import os, datetime, decimal, uuid, duckdb, struct
+import duckdb_extension_iceberg, duckdb_extension_avro, duckdb_extension_httpfs
+connection = duckdb.connect()
+def extension(module, name):
+    for root, _, files in os.walk(os.path.dirname(module.__file__)):
+        if name + '.duckdb_extension' in files:
+            connection.execute("LOAD '" + os.path.join(root, name + '.duckdb_extension') + "'")
+extension(duckdb_extension_httpfs, 'httpfs'); extension(duckdb_extension_avro, 'avro'); extension(duckdb_extension_iceberg, 'iceberg')
+connection.execute("SET TimeZone='UTC'")
+EPOCH = datetime.datetime(1970, 1, 1)
+def micros(delta):
+    return str((delta.days * 86400 + delta.seconds) * 1000000 + delta.microseconds)
+def text(value):
+    if value is None: return None
+    if isinstance(value, bool): return 'true' if value else 'false'
+    if isinstance(value, (bytes, bytearray)): return '0x' + bytes(value).hex()
+    if isinstance(value, float): return '0f' + struct.pack('>d', value).hex() if value == value else 'NaN'
+    if isinstance(value, decimal.Decimal): return format(value, 'f')
+    if isinstance(value, datetime.datetime): return micros(value.replace(tzinfo=None) - EPOCH)
+    if isinstance(value, datetime.date): return str((value - EPOCH.date()).days)
+    if isinstance(value, datetime.time): return micros(datetime.datetime.combine(EPOCH.date(), value) - EPOCH)
+    if isinstance(value, dict): return [text(item) for item in value.values()]
+    if isinstance(value, (list, tuple)): return [text(item) for item in value]
+    return str(value)
+def duck(location):
+    return [text(row) for row in connection.execute("select * from iceberg_scan('" + location + "')").fetchall()]
+def duck_folder(location):
+    return [text(row) for row in connection.execute("select * from iceberg_scan('" + location + "', allow_moved_paths = false)").fetchall()]
+from pyiceberg.catalog import load_catalog
+def catalog(path):
+    return load_catalog('millrace', type='sql', uri='sqlite:///' + path)
+def ice(path, name):
+    return [text(list(row.values())) for row in catalog(path).load_table(name).scan().to_arrow().to_pylist()]
+def ice_facts(path, name):
+    loaded = catalog(path).load_table(name)
+    return {'schema': str(loaded.schema()), 'identifiers': sorted(loaded.schema().identifier_field_names()), 'properties': dict(loaded.properties), 'namespaces': [list(n) for n in catalog(path).list_namespaces()],
+        'snapshots': [dict(s.summary.additional_properties) for s in loaded.metadata.snapshots], 'plan': len(list(loaded.scan().plan_files())) if not any(m.content for m in loaded.current_snapshot().manifests(loaded.io)) else -1}
+def ice_prune(path, name, filter):
+    return len(list(catalog(path).load_table(name).scan(row_filter=filter).plan_files()))
+def ice_append(path, name, rows):
+    import pyarrow
+    loaded = catalog(path).load_table(name)
+    loaded.append(pyarrow.Table.from_pylist(rows, schema=loaded.schema().as_arrow()))
+`
+
+function expected(schema: TableSchema, row: Tuple): unknown[] {
+  const text = (type: TableSchema['columns'][number]['type'], value: Value): unknown => {
+    if (value === null) return null
+    switch (type.kind) {
+      case 'decimal':
+        return decimalText(value as bigint, type.scale)
+      case 'float32':
+      case 'float64': {
+        const bytes = Buffer.alloc(8)
+        bytes.writeDoubleBE(value as number)
+        return Number.isNaN(value as number) ? 'NaN' : `0f${bytes.toString('hex')}`
+      }
+      case 'bytes':
+        return `0x${Buffer.from(value as Uint8Array).toString('hex')}`
+      case 'array':
+        return (value as Value[]).map((item) => text(type.element, item))
+      case 'record':
+        return (value as Value[]).map((item, i) => text(type.fields[i]!.type, item))
+      case 'map':
+        return [...(value as Map<string, string | null>)].sort()
+      default:
+        return String(value)
+    }
+  }
+  return schema.columns.map(({ type }, i) => text(type, row[i]!))
+}
+
+const sorted = (rows: readonly unknown[]) => rows.map((row) => JSON.stringify(row)).sort()
+/** Dates and times that Python can hold. */
+const pythonCan = (schema: TableSchema, row: Tuple) =>
+  schema.columns.every(({ type }, i) => {
+    const value = row[i]!
+    if (value === null) return true
+    if (type.kind === 'date') return Math.abs(value as number) < 600_000
+    if (type.kind === 'timestamp' || type.kind === 'timestamptz') return (value as bigint) > -60_000_000_000_000_000n && (value as bigint) < 200_000_000_000_000_000n
+    return true
+  })
+
+const skip = pythonSkipReason()
+describe.skipIf(skip !== null)(`other engines read what the sink writes${skip === null ? '' : ` (skipped: ${skip})`}`, () => {
+  let python: PythonSession
+  beforeAll(async () => {
+    python = pythonSession(await pythonWith(ICEBERG_READERS), SCRIPT)
+  }, 900_000)
+  afterAll(() => python?.[Symbol.asyncDispose]())
+
+  const mapped = (rows: unknown[]) =>
+    rows.map((row) => (row as unknown[]).map((value, i) => (everyType.columns[i]!.type.kind === 'map' && value !== null ? [...(value as string[][])].sort() : value)))
+
+  test('DuckDB and PyIceberg see every type as it was', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.uniqueArray(rowOf(everyType).filter((row) => pythonCan(everyType, row)), { minLength: 1, maxLength: 20, selector: (row) => row[0] }), async (rows) => {
+        using place = warehouse()
+        await using sink = await place.open()
+        await sink.prepare(everyType)
+        const { changes } = changesOf(
+          everyType,
+          rows.map((row): Step => ({ do: 'upsert', key: row[0] as bigint, row, sparse: false })),
+        )
+        await sink.apply({ table: everyType, changes, positions: [position(rows.length)], onRejected: async () => {} }, never)
+        const want = sorted(rows.map((row) => expected(everyType, row)))
+        const withMaps = (got: unknown) => sorted(mapped(got as unknown[]))
+        expect(withMaps(await python.call('ice', path.join(place.folder, 'catalog.db'), 'public.orders'))).toEqual(want)
+        expect(withMaps(await python.call('duck', sink.metadataLocation!))).toEqual(want)
+      }),
+      { numRuns: 15 },
+    )
+  })
+
+  const small = table([column(1, 'id', { kind: 'int64' }), column(2, 'name', { kind: 'string' }), column(3, 'note', { kind: 'string' }, { mayBeUnchanged: true })])
+  const key = fc.bigInt({ min: 1n, max: 12n })
+  const row = fc.tuple(key, fc.string(), fc.string()) as fc.Arbitrary<Tuple>
+  const step: fc.Arbitrary<Step> = fc.oneof(
+    { weight: 12, arbitrary: fc.record({ do: fc.constant('upsert' as const), key, row, sparse: fc.boolean() }) },
+    { weight: 5, arbitrary: fc.record({ do: fc.constant('delete' as const), key }) },
+    { weight: 1, arbitrary: fc.constant({ do: 'truncate' as const }) },
+  )
+
+  test('any history in any batches reads the same in DuckDB, and in PyIceberg once compacted', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 40 }), fc.array(fc.nat(40), { maxLength: 6 }), async (steps, cuts) => {
+        using place = warehouse()
+        await using sink = await place.open()
+        await sink.prepare(small)
+        const { changes, rows } = changesOf(small, steps)
+        for (const batch of batches(small, changes, cuts)) expect(await sink.apply(batch, never)).toEqual([])
+        const want = sorted([...rows.values()].map((values) => expected(small, values)))
+        expect(sorted((await python.call('duck', sink.metadataLocation!)) as unknown[])).toEqual(want)
+        expect(sorted((await python.call('duck', path.join(place.folder, 'public/orders'))) as unknown[])).toEqual(want)
+        await sink.compact(never)
+        expect(sorted((await python.call('ice', path.join(place.folder, 'catalog.db'), 'public.orders')) as unknown[])).toEqual(want)
+        expect(sorted((await allRows(sink)).map((values) => expected(small, values)))).toEqual(want)
+      }),
+      { numRuns: 20 },
+    )
+  })
+
+  test("PyIceberg reads catalog, schema, statistics and summary, and its own commit on top loses none of Millrace's facts", async () => {
+    using place = warehouse()
+    await using sink = await place.open()
+    await sink.prepare(small)
+    const history = (from: bigint) => changesOf(small, [0n, 1n, 2n].map((n): Step => ({ do: 'upsert', key: from + n, row: [0n, `row ${n}`, null], sparse: false }))).changes
+    await sink.apply({ table: small, changes: history(1n), positions: [position(3)], onRejected: async () => {} }, never)
+    await sink.apply({ table: small, changes: history(100n), positions: [position(6)], onRejected: async () => {} }, never)
+    const catalog = path.join(place.folder, 'catalog.db')
+    const facts = (await python.call('ice_facts', catalog, 'public.orders')) as { identifiers: string[]; plan: number; snapshots: Record<string, string>[]; namespaces: string[][] }
+    expect(facts.identifiers).toEqual(['id'])
+    expect(facts.namespaces).toEqual([['public']])
+    expect(facts.plan).toBe(2)
+    expect(await python.call('ice_prune', catalog, 'public.orders', 'id > 50')).toBe(1)
+    expect(facts.snapshots.at(-1)).toMatchObject({ 'total-records': '6', 'millrace.positions': JSON.stringify([{ topic: position(0).topic, partition: 0, offset: '6' }]) })
+
+    await python.call('ice_append', catalog, 'public.orders', [{ id: 1000, name: 'from PyIceberg', note: null }])
+    await sink.apply({ table: small, changes: history(200n), positions: [position(9)], onRejected: async () => {} }, never)
+    expect(await allRows(sink)).toHaveLength(10)
+    await using again = await place.open()
+    expect(await again.committed()).toEqual([position(9)])
+    expect((await python.call('ice', catalog, 'public.orders')) as unknown[]).toHaveLength(10)
+  })
+
+  test('columns that were renamed, added, dropped and widened read right in old and new files', async () => {
+    using place = warehouse()
+    await using sink = await place.open()
+    const before = table([column(1, 'id', { kind: 'int32' }), column(2, 'name', { kind: 'string' }), column(3, 'gone', { kind: 'string' }), column(4, 'price', { kind: 'decimal', precision: 6, scale: 2 })])
+    const after = table([column(1, 'id', { kind: 'int64' }), column(5, 'name', { kind: 'string' }), column(2, 'title', { kind: 'string' }), column(4, 'price', { kind: 'decimal', precision: 20, scale: 2 })])
+    const put = (schema: TableSchema, values: Tuple, offset: number) =>
+      sink.apply(
+        {
+          table: schema,
+          changes: [{ kind: 'row', op: 'c', table: schema, key: [values[0]!], before: null, after: values, position: { commit: BigInt(offset), ordinal: 0 }, committedAt: 0n }],
+          positions: [position(offset)],
+          onRejected: async () => {},
+        },
+        never,
+      )
+    await sink.prepare(before)
+    await put(before, [1, 'old one', 'x', 150n], 1)
+    await put(before, [2, 'old two', 'y', 250n], 2)
+    await sink.prepare(after)
+    await put(after, [2n, 'new', 'title', 10n ** 15n], 3)
+    await put(after, [2n ** 40n, 'new', null, null], 4)
+    const rows: Tuple[] = [
+      [1n, null, 'old one', 150n],
+      [2n, 'new', 'title', 10n ** 15n],
+      [2n ** 40n, 'new', null, null],
+    ]
+    const want = sorted(rows.map((values) => expected(after, values)))
+    expect(sorted((await allRows(sink)).map((values) => expected(after, values)))).toEqual(want)
+    expect(sorted((await python.call('duck', sink.metadataLocation!)) as unknown[])).toEqual(want)
+    await sink.compact(never)
+    expect(sorted((await python.call('ice', path.join(place.folder, 'catalog.db'), 'public.orders')) as unknown[])).toEqual(want)
+    expect(readdirSync(path.join(place.folder, 'public/orders/data')).length).toBeGreaterThan(0)
+    expect(readFileSync(path.join(place.folder, 'public/orders/metadata/version-hint.text'), 'utf8')).toMatch(/^\d{5}-/)
+  })
+})
