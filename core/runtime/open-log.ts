@@ -22,7 +22,7 @@ export async function openLog({ mesh, secrets, logger, readOnly }: OpenLogOption
   }
   const { openKafkaLog } = await import('../log/kafka/kafka-log.ts')
   const { kind, ...options } = config
-  return openKafkaLog({ ...defined(options), clientId: config.clientId ?? `millrace-${mesh.name}`, logger })
+  return openKafkaLog({ ...defined(options), clientId: config.clientId ?? `millrace-${mesh.name}` })
 }
 
 /** Opens the mesh's schema registry. @throws registry.unreachable, registry.refused, config.* */

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { asMillraceError } from '../errors.ts'
+import { asMillraceError, type ErrorCategory } from '../errors.ts'
 import type { Mesh } from '../mesh/mesh.ts'
 import type { Secrets } from '../mesh/secrets.ts'
 import type { Finding } from '../plugin.ts'
@@ -8,6 +8,8 @@ import { openLog, openRegistry } from './open-log.ts'
 export interface NodeFinding extends Finding {
   /** The node, or `log` or `registry`. */
   readonly node: string
+  /** Of the error that kept the node from being checked at all. */
+  readonly category?: ErrorCategory
 }
 
 /** Asks every real system of a mesh whether it is fit to run, all at once, without changing any. Never throws for what it finds. */
@@ -20,8 +22,8 @@ export async function preflight(
     try {
       return (await check()).map((finding) => ({ node, ...finding, message: secrets.redact(finding.message) }))
     } catch (thrown) {
-      const { message, fix } = asMillraceError(thrown)
-      return [{ node, level: 'error', subject, message: secrets.redact(message), ...(fix === undefined ? {} : { fix: secrets.redact(fix) }) }]
+      const { message, fix, category } = asMillraceError(thrown)
+      return [{ node, level: 'error', category, subject, message: secrets.redact(message), ...(fix === undefined ? {} : { fix: secrets.redact(fix) }) }]
     }
   }
   const findings = await Promise.all([

@@ -56,7 +56,7 @@ export class SinkRunner implements RunningNode {
     const lags = streams.map(({ lagMs }) => lagMs).filter((lag) => lag !== null)
     const behind = streams.map((stream) => stream.behind)
     const known = behind.filter((records) => records !== null)
-    const failed = [...this.#streams.values()].find(({ unit }) => unit.error !== null)
+    const failed = [...this.#streams.values()].map(errorOf).find((error) => error !== null)
     const waiting = [...this.#streams.values()].map(({ unit }) => unit.retryAt).filter((at) => at !== null)
     const idle = known.length === behind.length && known.every((records) => records === 0) && this.#discoveryError === null
     return {
@@ -71,7 +71,7 @@ export class SinkRunner implements RunningNode {
       behind: known.length === behind.length ? sum(known) : null,
       retainedBytes: null,
       progressedAt: idle ? Date.now() : this.#progressedAt,
-      error: statusError(failed?.unit.error ?? this.#discoveryError, (text) => this.#context.secrets.redact(text)),
+      error: statusError(failed ?? this.#discoveryError, (text) => this.#context.secrets.redact(text)),
       retryAt: waiting.length === 0 ? null : Math.min(...waiting),
       snapshot: [],
       streams,
@@ -85,7 +85,8 @@ export class SinkRunner implements RunningNode {
     return worstState([...this.#streams.values()].map(({ unit }) => unit.state))
   }
 
-  #streamStatus({ target, unit, status, earlier }: RunningStream): StreamStatus {
+  #streamStatus(stream: RunningStream): StreamStatus {
+    const { target, unit, status, earlier } = stream
     return {
       stream: target.topic,
       state: unit.state,
@@ -93,7 +94,7 @@ export class SinkRunner implements RunningNode {
       rejected: earlier.rejected + (status?.rejected ?? 0),
       behind: status?.behindRecords ?? null,
       lagMs: status?.lagMs ?? null,
-      error: statusError(unit.error, (text) => this.#context.secrets.redact(text)),
+      error: statusError(errorOf(stream), (text) => this.#context.secrets.redact(text)),
     }
   }
 
@@ -182,6 +183,11 @@ export class SinkRunner implements RunningNode {
     stream.status = status
     this.#context.onChange()
   }
+}
+
+/** Why the stream stands still: its unit failed, or its driver waits for something. */
+function errorOf({ unit, status }: RunningStream): MillraceError | null {
+  return unit.error ?? (unit.state === 'degraded' ? (status?.error ?? null) : null)
 }
 
 function sum(values: readonly number[]): number {

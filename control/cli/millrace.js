@@ -1,0 +1,14 @@
+#!/usr/bin/env node
+// Plain, old JavaScript: it must load on any Node to say which one is needed. In a clone it runs the TypeScript source, in the package the build.
+import { existsSync } from 'node:fs'
+
+const major = Number(process.versions.node.split('.')[0])
+if (major < 24) {
+  console.error(
+    `millrace needs Node 24 or later, and this is Node ${process.versions.node}: install Node 24, or run it as npx --package node@24 --package millrace millrace`,
+  )
+  process.exitCode = 2
+} else {
+  const source = new URL('./millrace.ts', import.meta.url)
+  import((existsSync(source) ? source : new URL('../../dist/control/cli/millrace.js', import.meta.url)).href)
+}
