@@ -1,0 +1,94 @@
+/** `npm run bench -- NAME [options]`: measures Millrace, beside a peer in the same run when asked to. */
+import { parseArgs } from 'node:util'
+import type { BenchCase } from './cases.ts'
+import * as cases from './cases.ts'
+import type { Measurement } from './drain.ts'
+import { Lab } from './lab.ts'
+import type { LogKind } from './millrace-run.ts'
+import { PEER } from './peer/debezium.ts'
+import { machine } from './process-usage.ts'
+
+const CASES: Readonly<Record<string, BenchCase>> = {
+  stream: cases.stream,
+  snapshot: cases.snapshot,
+  latency: cases.latency,
+  'big-transaction': cases.bigTransaction,
+  start: cases.start,
+  iceberg: cases.iceberg,
+}
+const HELP = `npm run bench -- NAME [options]
+
+  NAME               ${Object.keys(CASES).join(', ')}, or all
+  --peer debezium    measures Kafka Connect + Debezium in the same run (needs a JDK and mvn)
+  --log KINDS        embedded, kafka (exactly-once), kafka-idempotent; commas between (default embedded,kafka)
+  --rows N           rows of a backlog (default 1000000)
+  --runs N           repetitions (default 3)
+  --json             one JSON document on stdout
+
+Nothing else should run beside it: everything shares this machine's cores.`
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    peer: { type: 'string' },
+    log: { type: 'string', default: 'embedded,kafka' },
+    rows: { type: 'string', default: '1000000' },
+    runs: { type: 'string', default: '3' },
+    json: { type: 'boolean', default: false },
+    help: { type: 'boolean', short: 'h', default: false },
+  },
+})
+const names = positionals[0] === 'all' ? Object.keys(CASES) : positionals
+const unknown = names.filter((name) => CASES[name] === undefined)
+if (values.help || names.length === 0 || unknown.length > 0 || (values.peer !== undefined && values.peer !== 'debezium')) {
+  if (unknown.length > 0) process.stderr.write(`there is no benchmark ${unknown.join(', ')}\n\n`)
+  process.stderr.write(`${HELP}\n`)
+  process.exit(values.help ? 0 : 2)
+}
+
+const measurements: Measurement[] = []
+const lab = new Lab()
+const end = () => lab[Symbol.asyncDispose]().finally(() => process.exit(130))
+process.once('SIGINT', end)
+process.once('SIGTERM', end)
+try {
+  for (const name of names) {
+    for (let repetition = 0; repetition < Number(values.runs); repetition++) {
+      const options = {
+        lab,
+        rows: Number(values.rows),
+        logs: values.log.split(',') as LogKind[],
+        repetition,
+        report: (measurement: Measurement) => {
+          measurements.push(measurement)
+          process.stderr.write(`${JSON.stringify(measurement)}\n`)
+        },
+      }
+      await CASES[name]!(options)
+      if (values.peer === 'debezium' && PEER[name] !== undefined) await PEER[name](options)
+    }
+  }
+} finally {
+  await lab[Symbol.asyncDispose]()
+}
+if (values.json) process.stdout.write(`${JSON.stringify({ machine: machine(), rows: Number(values.rows), measurements })}\n`)
+else process.stdout.write(`${summary()}\n`)
+
+/** A Markdown table: median (minimum–maximum) of each figure by label, and the ratio to the peer's best rate of the same benchmark. */
+function summary(): string {
+  const labels = [...new Set(measurements.map(({ label }) => label))]
+  const extra = [...new Set(measurements.flatMap((measurement) => Object.keys(measurement)))].filter((key) => !['label', 'rows'].includes(key))
+  const columns = extra.filter((key) => measurements.some((measurement) => typeof measurement[key] === 'number' && !Number.isNaN(measurement[key])))
+  const lines = labels.map((label) => {
+    const of = measurements.filter((measurement) => measurement.label === label)
+    return [label, ...columns.map((column) => spread(of.map((measurement) => measurement[column])))]
+  })
+  return [['', ...columns], ['', ...columns].map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n')
+}
+
+function spread(values: readonly (string | number | null | undefined)[]): string {
+  const numbers = values.filter((value): value is number => typeof value === 'number' && !Number.isNaN(value)).sort((a, b) => a - b)
+  if (numbers.length === 0) return '–'
+  const median = numbers[Math.floor(numbers.length / 2)]!
+  return numbers.length === 1 ? String(median) : `${median} (${numbers[0]}–${numbers.at(-1)})`
+}

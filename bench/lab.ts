@@ -1,0 +1,72 @@
+/** What a benchmark runs on: one Postgres, one Kafka broker, a scratch folder; ended together. */
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import pg from 'pg'
+import { type PostgresServer, startPostgres } from '../control/demo/postgres-server.ts'
+import { type KafkaServer, startKafka } from '../test/services/kafka.ts'
+
+export class Lab implements AsyncDisposable {
+  readonly dir: string
+  #postgres: PostgresServer | null = null
+  #kafka: KafkaServer | null = null
+  #pool: pg.Pool | null = null
+
+  constructor() {
+    this.dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-bench-'))
+    chmodSync(this.dir, 0o755)
+  }
+
+  /** A folder of its own below the lab's. */
+  folder(name: string): string {
+    const dir = path.join(this.dir, name)
+    mkdirSync(dir, { recursive: true })
+    return dir
+  }
+
+  async postgres(): Promise<PostgresServer> {
+    this.#postgres ??= await startPostgres({ dataDir: path.join(this.dir, 'postgres'), settings: { shared_buffers: '512MB', track_commit_timestamp: 'on' } })
+    return this.#postgres
+  }
+
+  async kafka(): Promise<KafkaServer> {
+    this.#kafka ??= await startKafka({
+      dir: path.join(this.dir, 'kafka'),
+      properties: { 'message.max.bytes': '16000000', 'log.message.timestamp.type': 'LogAppendTime' },
+    })
+    return this.#kafka
+  }
+
+  async sql<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]> {
+    if (this.#pool === null) {
+      this.#pool = new pg.Pool({ connectionString: (await this.postgres()).url, max: 3 })
+      this.#pool.on('error', () => {})
+    }
+    return (await this.#pool.query<Row>(text, values)).rows
+  }
+
+  /** An empty bench table and its load procedures, no slots and publications. */
+  async freshTable(): Promise<void> {
+    for (let tries = 0; tries < 200; tries++) {
+      const slots = await this.sql<{ name: string; active: boolean }>('select slot_name as name, active from pg_replication_slots')
+      if (slots.length === 0) break
+      for (const { name } of slots.filter(({ active }) => !active)) await this.sql('select pg_drop_replication_slot($1)', [name])
+      await delay(50)
+    }
+    for (const { name } of await this.sql<{ name: string }>('select pubname as name from pg_publication')) await this.sql(`drop publication "${name}"`)
+    await this.sql(readFileSync(path.join(import.meta.dirname, 'load.sql'), 'utf8'))
+  }
+
+  /** Pid of the walsender that serves a slot other than `except`; 0 when there is none. */
+  async walsender(): Promise<number> {
+    return (await this.sql<{ pid: number }>('select active_pid as pid from pg_replication_slots where active_pid is not null'))[0]?.pid ?? 0
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#pool?.end().catch(() => {})
+    await this.#kafka?.kill()
+    await this.#postgres?.stop('SIGQUIT')
+    rmSync(this.dir, { recursive: true, force: true })
+  }
+}
