@@ -117,7 +117,7 @@ ${options.source ?? ''}${options.sinks === undefined ? '' : `sinks:\n${options.s
         this.#reader = await openEmbeddedLog({ dir: path.join(this.dir, 'state', 'log'), readOnly: true, logger })
       } else {
         const { openKafkaLog } = await import('../core/log/kafka/kafka-log.ts')
-        this.#reader = await openKafkaLog({ brokers: this.#brokers, clientId: 'bench', progressTopic: `progress-${path.basename(this.dir)}`, logger })
+        this.#reader = await openKafkaLog({ brokers: this.#brokers, clientId: 'bench', progressTopic: `progress-${path.basename(this.dir)}` })
       }
     } catch {
       return null

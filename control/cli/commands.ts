@@ -1,3 +1,4 @@
+import { auditCommand } from './audit-command.ts'
 import { checkCommand } from './check-command.ts'
 import type { Command } from './command.ts'
 import { pluginsCommand } from './plugins-command.ts'
@@ -7,4 +8,4 @@ import { statusCommand } from './status-command.ts'
 import { tapCommand } from './tap-command.ts'
 
 /** In the order of the overview. */
-export const COMMANDS: readonly Command[] = [runCommand, checkCommand, statusCommand, tapCommand, searchCommand, pluginsCommand]
+export const COMMANDS: readonly Command[] = [runCommand, checkCommand, statusCommand, auditCommand, tapCommand, searchCommand, pluginsCommand]

@@ -7,6 +7,7 @@ import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSyn
 import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
+import { renderAudit } from '../cli/audit-command.ts'
 import { startPostgres } from './postgres-server.ts'
 import { createShop, EXAMPLE_QUERY, runWorkload } from './shop.ts'
 
@@ -117,13 +118,13 @@ async function main(): Promise<number> {
     const elapsed = (Date.now() - startedAt) / 1000
     const captured = sourceRows(status)
     const rowsPerSecond = Math.round(captured / Math.max(1, elapsed))
-    const warehouse = path.join(dir, 'warehouse')
+    const warehouse = path.join(dir, '.millrace', 'lake')
     const catalog = path.join(warehouse, 'catalog.db')
     if (values.json) {
       const sides = tables.map(({ table, equal: same, source, log, sinks }) => ({ table, equal: same, source, log, ...sinks }))
       process.stdout.write(`${JSON.stringify({ equal, audit: sides, warehouse, catalog, rowsPerSecond, peakRssMb, seconds: Number(elapsed.toFixed(1)) })}\n`)
     } else {
-      process.stdout.write(`\n${table(tables)}\n\n`)
+      process.stdout.write(`\n${renderAudit(tables)}\n\n`)
       process.stdout.write(
         equal
           ? `All equal: ${workload.statements()} changed rows in ${seconds} s, ${captured} records in the log, ${Math.round(peakRssMb)} MB at most.\n`
@@ -195,29 +196,6 @@ function readdirNotEmpty(dir: string): boolean {
   } catch {
     return false
   }
-}
-
-/** One line per table: rows and checksum at every place. */
-function table(tables: AuditDocument['result']['audit']): string {
-  const places = ['source', 'log', ...new Set(tables.flatMap(({ sinks }) => Object.keys(sinks)))]
-  const cell = (side: Side | undefined) => (side === undefined ? '-' : `${side.rows} ${side.checksum}`)
-  const lines = [
-    ['table', ...places, ''],
-    ...tables.map(({ table: name, source, log, sinks, equal }) => [
-      name,
-      ...places.map((place) => cell(place === 'source' ? source : place === 'log' ? log : sinks[place])),
-      equal ? 'equal' : 'DIFFERENT',
-    ]),
-  ]
-  const widths = lines[0]!.map((_, i) => Math.max(...lines.map((line) => line[i]!.length)))
-  const text = lines.map((line) =>
-    line
-      .map((part, i) => part.padEnd(widths[i]!))
-      .join('  ')
-      .trimEnd(),
-  )
-  for (const { differences } of tables) for (const difference of differences) text.push(`  ! ${difference}`)
-  return text.join('\n')
 }
 
 function linesToQuery(dir: string, warehouse: string, catalog: string): string {
