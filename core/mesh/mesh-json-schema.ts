@@ -91,7 +91,12 @@ function allowReferences<T>(value: T, except: ReadonlySet<string>): T {
 
 function orReference(schema: JsonSchema): JsonSchema {
   const inner = allowReferences(schema, new Set())
-  const isRuled = schema.type === 'number' || schema.type === 'integer' || schema.type === 'boolean' || (schema.type === 'string' && ('pattern' in schema || 'format' in schema)) || (Array.isArray(schema.enum) && schema.type === 'string')
+  const isRuled =
+    schema.type === 'number' ||
+    schema.type === 'integer' ||
+    schema.type === 'boolean' ||
+    (schema.type === 'string' && ('pattern' in schema || 'format' in schema)) ||
+    (Array.isArray(schema.enum) && schema.type === 'string')
   if (!isRuled || 'const' in schema) return inner
   const { description, default: preset, ...rule } = inner
   return { anyOf: [rule, REFERENCE], ...(description === undefined ? {} : { description }), ...(preset === undefined ? {} : { default: preset }) }

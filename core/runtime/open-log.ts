@@ -40,11 +40,15 @@ export async function openRegistry({ mesh, secrets }: Pick<OpenLogOptions, 'mesh
   return openConfluentRegistry(defined(options))
 }
 
-type Defined<T> = { [K in keyof T as undefined extends T[K] ? never : K]: T[K] } & {
-  [K in keyof T as undefined extends T[K] ? K : never]?: Exclude<T[K], undefined>
-}
+type Defined<T> = T extends readonly unknown[]
+  ? T
+  : T extends object
+    ? { [K in keyof T as undefined extends T[K] ? never : K]: Defined<T[K]> } & {
+        [K in keyof T as undefined extends T[K] ? K : never]?: Defined<Exclude<T[K], undefined>>
+      }
+    : T
 
-/** Without the keys that are undefined, for options with exact optional types. */
+/** For options with exact optional types: zod leaves absent keys out, but its types say `undefined`. */
 function defined<T extends object>(options: T): Defined<T> {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Defined<T>
+  return options as Defined<T>
 }
