@@ -1,0 +1,217 @@
+import type pg from 'pg'
+import { type Column, MillraceError, type TableSchema, tableId } from '../../core/plugin.ts'
+import { TypeCatalog } from './type-catalog.ts'
+import type { TypeReader, WireReader } from './type-reader.ts'
+
+export type { WireReader } from './type-reader.ts'
+
+export interface TypeMappingOptions {
+  /** `text`: values that their Avro type cannot hold (infinity, NaN, arrays of several dimensions) travel as text in a branch of their own. */
+  readonly unrepresentable: 'error' | 'text'
+}
+
+export interface MappedColumn {
+  readonly column: Column
+  /** Throws `source.schema_unsupported` for a type whose binary form is not known. */
+  readonly binary: WireReader
+  readonly text: WireReader
+  /** `false`: when binary is asked for, the server sends a form that is not known, or fails; the column must be asked for as text. */
+  readonly binaryReadable: boolean
+  /** How the column's values are written as text and what their type is; for cursors and casts. */
+  readonly reader: TypeReader
+  readonly typeOid: number
+}
+
+export interface MappedTable {
+  readonly oid: number
+  readonly table: TableSchema
+  /** Aligned with `table.columns`. */
+  readonly columns: readonly MappedColumn[]
+  readonly replicaIdentity: 'd' | 'n' | 'f' | 'i'
+}
+
+/** A column of pgoutput's Relation message. */
+export interface RelationColumn {
+  readonly name: string
+  readonly typeOid: number
+  readonly typeModifier: number
+  /** Part of the replica identity. */
+  readonly key: boolean
+}
+
+/**
+ * Settings of a session (startup parameters) under which the text form of every type is the one that the readers know. `IntervalStyle`, `bytea_output` and
+ * `lc_monetary` may be anything.
+ */
+export const SESSION_SETTINGS = {
+  client_encoding: 'UTF8',
+  DateStyle: 'ISO',
+  TimeZone: 'UTC',
+  extra_float_digits: '1',
+} as const
+
+interface AttributeRow {
+  readonly namespace: string
+  readonly name: string
+  readonly identity: 'd' | 'n' | 'f' | 'i'
+  readonly attnum: number
+  readonly attname: string
+  readonly type: number
+  readonly modifier: number
+  /** null: the type in the stream is another than the catalog's. */
+  readonly formatted: string | null
+  readonly not_null: boolean
+  readonly storage: string
+  readonly generated: boolean
+  readonly dimensions: number
+  readonly dropped: boolean
+  readonly in_primary: boolean
+  readonly in_identity: boolean
+}
+
+// Types outside pg_catalog are named with their schema whatever the session's search path is.
+const FORMATTED = `case when t.oid is null then '' when tn.nspname <> 'pg_catalog' and pg_catalog.pg_type_is_visible(t.oid) then pg_catalog.quote_ident(tn.nspname) || '.' else '' end
+      || coalesce(pg_catalog.format_type(a.atttypid, a.atttypmod), '')`
+
+const ATTRIBUTES = `
+  select n.nspname::text as namespace, c.relname::text as name, c.relreplident::text as identity, a.attnum::int4 as attnum, a.attname::text as attname,
+    a.atttypid::int8::float8 as type, a.atttypmod as modifier, a.attnotnull as not_null, a.attstorage::text as storage, a.attgenerated <> '' as generated,
+    a.attndims::int4 as dimensions, a.attisdropped as dropped,
+    ${FORMATTED} as formatted,
+    exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary and i.indisvalid and a.attnum = any((i.indkey::int2[])[0:i.indnkeyatts - 1])) as in_primary,
+    exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisvalid and i.indimmediate and a.attnum = any((i.indkey::int2[])[0:i.indnkeyatts - 1])
+      and case c.relreplident when 'd' then i.indisprimary when 'i' then i.indisreplident else false end) as in_identity
+  from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0
+  left join pg_catalog.pg_type t on t.oid = a.atttypid
+  left join pg_catalog.pg_namespace tn on tn.oid = t.typnamespace
+  where c.oid = $1 and c.relkind in ('r', 'p')
+  order by a.attnum`
+
+const NONE: ReadonlySet<number> = new Set()
+
+/**
+ * Describes a table from the catalog. For a stream, `names` are the columns of the Relation message: the result has those, in that order, with the types that
+ * they had when the message was written; their identity (attnum) is found by name, or, when the column was renamed or dropped since, by its place.
+ * Without `names`: the columns of the table, generated ones only when their attnum is in `generated`.
+ * @throws source.schema_unsupported when the table is gone, or a column of the stream cannot be told apart from others that came and went since
+ */
+export async function describeTable(
+  client: pg.ClientBase,
+  oid: number,
+  options: TypeMappingOptions,
+  names?: readonly RelationColumn[],
+  generated: ReadonlySet<number> = NONE,
+): Promise<MappedTable> {
+  const { rows } = await client.query<AttributeRow>(ATTRIBUTES, [oid])
+  const first = rows[0]
+  if (first === undefined) {
+    throw new MillraceError('source.schema_unsupported', `the table with oid ${oid} is no longer in the catalog, so its changes cannot be described`, {
+      fix: 'take the table out of `tables` of the source; what changed in it between the last captured change and DROP TABLE is gone with it',
+    })
+  }
+  const attributes =
+    names === undefined
+      ? rows.filter((row) => !row.dropped && (!row.generated || generated.has(row.attnum)))
+      : await nameTypes(client, matchRelation(tableId(first), rows, names))
+  const catalog = await TypeCatalog.load(
+    client,
+    attributes.map(({ type }) => type),
+  )
+  const { identity } = first
+  const isKey = (row: AttributeRow) => (identity === 'f' ? row.in_primary : row.in_identity)
+  const columns = attributes.map((row): MappedColumn => mapColumn(row, isKey(row), identity, catalog, options))
+  return {
+    oid,
+    replicaIdentity: identity,
+    columns,
+    table: {
+      namespace: first.namespace,
+      name: first.name,
+      columns: columns.map(({ column }) => column),
+      key: attributes.flatMap((row, i) => (isKey(row) ? [i] : [])),
+    },
+  }
+}
+
+function mapColumn(row: AttributeRow, key: boolean, identity: string, catalog: TypeCatalog, options: TypeMappingOptions): MappedColumn {
+  const reader = catalog.reader(row.type, row.modifier, row.dimensions)
+  const column: Column = {
+    name: row.attname,
+    id: row.attnum,
+    type: reader.type,
+    sourceType: row.formatted ?? '',
+    nullable: !row.not_null,
+    mayBeUnchanged: row.storage !== 'p' && identity !== 'f' && !key,
+    maybeSpecial: options.unrepresentable === 'text' && reader.canBeSpecial && !key,
+  }
+  return {
+    column,
+    binary: reader.binary ?? undecodable(column),
+    text: reader.text,
+    // a type without a binary form comes as text by itself
+    binaryReadable: !catalog.breaksBinary(row.type) && (reader.binary !== null || !catalog.hasBinary(row.type)),
+    reader,
+    typeOid: row.type,
+  }
+}
+
+function undecodable({ name, sourceType }: Column): WireReader {
+  return () => {
+    throw new MillraceError('source.schema_unsupported', `column ${name}: the binary form of ${sourceType} is not known to Millrace`, {
+      fix: 'set `binary: false` on the source: the server then sends every value as text',
+    })
+  }
+}
+
+/**
+ * Finds the attribute of each column of a Relation message. Both are in attnum order, and attributes that were dropped stay in the catalog, so a column whose
+ * name is gone lies among the attributes between its neighbours.
+ */
+function matchRelation(table: string, rows: readonly AttributeRow[], names: readonly RelationColumn[]): readonly AttributeRow[] {
+  const byName = new Map(rows.flatMap((row) => (row.dropped ? [] : [[row.attname, row] as const])))
+  const named = new Set(names.map(({ name }) => name))
+  return names.map((column, i) => {
+    const known = byName.get(column.name) ?? lostAttribute(column, i)
+    const same = known.type === column.typeOid && known.modifier === column.typeModifier
+    return {
+      ...known,
+      attname: column.name,
+      type: column.typeOid,
+      modifier: column.typeModifier,
+      formatted: same ? known.formatted : null,
+      in_identity: column.key,
+    }
+  })
+
+  function lostAttribute(column: RelationColumn, i: number): AttributeRow {
+    let from = i
+    while (from > 0 && !byName.has(names[from - 1]!.name)) from--
+    let to = i + 1
+    while (to < names.length && !byName.has(names[to]!.name)) to++
+    const low = from === 0 ? 0 : byName.get(names[from - 1]!.name)!.attnum
+    const high = to === names.length ? Number.POSITIVE_INFINITY : byName.get(names[to]!.name)!.attnum
+    const candidates = rows.filter((row) => row.attnum > low && row.attnum < high && (row.dropped || (!named.has(row.attname) && !row.generated)))
+    if (candidates.length !== to - from) {
+      throw new MillraceError(
+        'source.schema_unsupported',
+        `${table}: column ${column.name} of the stream is no longer in the catalog, and more than one column that came or went since may be it`,
+        { fix: 'read the table again: `millrace run FILE --resnapshot NODE`' },
+      )
+    }
+    return candidates[i - from]!
+  }
+}
+
+/** Names the types that columns had in the stream and have no longer. */
+async function nameTypes(client: pg.ClientBase, attributes: readonly AttributeRow[]): Promise<readonly AttributeRow[]> {
+  const open = attributes.filter(({ formatted }) => formatted === null)
+  if (open.length === 0) return attributes
+  const { rows } = await client.query<{ formatted: string }>(
+    `select ${FORMATTED} as formatted from unnest($1::oid[], $2::int4[]) with ordinality as a (atttypid, atttypmod, place)
+     left join pg_catalog.pg_type t on t.oid = a.atttypid left join pg_catalog.pg_namespace tn on tn.oid = t.typnamespace order by a.place`,
+    [open.map(({ type }) => type), open.map(({ modifier }) => modifier)],
+  )
+  return attributes.map((row) => (row.formatted === null ? { ...row, formatted: rows[open.indexOf(row)]!.formatted } : row))
+}

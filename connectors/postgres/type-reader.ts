@@ -1,0 +1,141 @@
+import { type ChangeWriter, type ColumnType, MillraceError, type ScalarKind, Special, type TableSchema, type Value } from '../../core/plugin.ts'
+
+/**
+ * Writes one column from its wire form at [at, at+length) of `bytes` (`view` is a DataView over the same memory with the same origin as `bytes`).
+ * Makes exactly one call on `writer`.
+ */
+export type WireReader = (bytes: Buffer, view: DataView, at: number, length: number, writer: ChangeWriter) => void
+
+/** How a Postgres type is read: both wire forms give the same calls. */
+export interface TypeReader {
+  readonly type: ColumnType
+  /** null: the binary form is not known; the column has to be asked for as text. */
+  readonly binary: WireReader | null
+  /** The type's output function, as the session settings of `SESSION_SETTINGS` shape it. */
+  readonly text: WireReader
+  /** Postgres' own text of a value that the readers gave; accepted by the type's input function. */
+  readonly format: (value: Value) => string
+  /** Some values are written with `special`. */
+  readonly canBeSpecial: boolean
+}
+
+/** Remembers the one value that a reader wrote: how containers read their elements. Not reentrant beyond that one call. */
+class ValueSink implements ChangeWriter {
+  taken: Value = null
+
+  get table(): TableSchema {
+    throw new MillraceError('invariant.broken', 'a value alone has no table')
+  }
+  begin(): boolean {
+    return true
+  }
+  before(): void {}
+  after(): void {}
+  key(): void {}
+  end(): void {}
+  truncate(): void {}
+  unchanged(): void {}
+  null(): void {
+    this.taken = null
+  }
+  special(text: string): void {
+    this.taken = new Special(text)
+  }
+  boolean(value: boolean): void {
+    this.taken = value
+  }
+  int(value: number): void {
+    this.taken = value
+  }
+  long(value: number): void {
+    this.taken = BigInt(value)
+  }
+  long64(high: number, low: number): void {
+    this.taken = (BigInt(high) << 32n) | BigInt(low)
+  }
+  bigint(value: bigint): void {
+    this.taken = value
+  }
+  float(value: number): void {
+    this.taken = value
+  }
+  double(value: number): void {
+    this.taken = value
+  }
+  decimal(unscaled: number): void {
+    this.taken = BigInt(unscaled)
+  }
+  decimalBig(unscaled: bigint): void {
+    this.taken = unscaled
+  }
+  text(bytes: Buffer, from: number, to: number): void {
+    this.taken = bytes.toString('utf8', from, to)
+  }
+  string(value: string): void {
+    this.taken = value
+  }
+  bytes(bytes: Buffer, from: number, to: number): void {
+    this.taken = Uint8Array.prototype.slice.call(bytes, from, to)
+  }
+  value(value: Value): void {
+    this.taken = value
+  }
+}
+
+const sink = new ValueSink()
+
+/** The value of a wire form at [at, at+length). Length -1 is NULL. */
+export function readValue(reader: WireReader, bytes: Buffer, view: DataView, at: number, length: number): Value {
+  if (length < 0) return null
+  reader(bytes, view, at, length, sink)
+  return sink.taken
+}
+
+/** The value of a text. */
+export function readText(reader: TypeReader, text: string): Value {
+  const bytes = Buffer.from(text)
+  reader.text(bytes, viewOf(bytes), 0, bytes.length, sink)
+  return sink.taken
+}
+
+/** Postgres' text of a value, special ones included. */
+export function formatValue(reader: TypeReader, value: Value): string {
+  return value instanceof Special ? value.text : reader.format(value)
+}
+
+export function viewOf(bytes: Buffer): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+}
+
+/** The text as it came. */
+export const passText: WireReader = (bytes, _view, at, length, writer) => writer.text(bytes, at, at + length)
+
+/**
+ * A type that is read as Postgres' text (or, for `kind`, as another textual kind).
+ * @param binary the text of a binary form; null when that is not known
+ * @param canonical the one text of several that the output function may give; the text as it is when left out
+ */
+export function textual(
+  binary: ((bytes: Buffer, view: DataView, at: number, length: number) => string) | 'same' | null,
+  canonical?: (text: string) => string,
+  type: ColumnType = { kind: 'string' },
+): TypeReader {
+  return {
+    type,
+    binary: binary === 'same' ? passText : binary === null ? null : (bytes, view, at, length, writer) => writer.string(binary(bytes, view, at, length)),
+    text: canonical === undefined ? passText : (bytes, _view, at, length, writer) => writer.string(canonical(bytes.toString('utf8', at, at + length))),
+    format: String,
+    canBeSpecial: false,
+  }
+}
+
+export function scalar(kind: ScalarKind, binary: WireReader, text: WireReader, format: (value: Value) => string, canBeSpecial = false): TypeReader {
+  return { type: { kind }, binary, text, format, canBeSpecial }
+}
+
+/** A value that is not in the form its type's output function gives. The value itself stays out of the message. */
+export function malformed(type: string, form: 'binary' | 'text'): never {
+  throw new MillraceError('source.protocol', `a ${type} came in a ${form} form that Postgres does not write with the session settings that Millrace asks for`, {
+    fix: 'remove settings of DateStyle, IntervalStyle, bytea_output or client_encoding that are forced on the replication role; report this when there are none',
+  })
+}
