@@ -1,5 +1,5 @@
 import { MillraceError } from '../../errors.ts'
-import { frameLength, readFrameHeader } from '../../event/record-batch.ts'
+import { readFrameHeader } from '../../event/record-batch.ts'
 import type { LogBatch, LogPosition } from '../log.ts'
 import { asLogError, corrupt } from './file-io.ts'
 import { ENTRY_BYTES, type FrameEntry, nextOffsetOf, readEntry } from './frame-entry.ts'
@@ -183,13 +183,11 @@ function missing(list: SegmentList, cursor: Cursor, to: bigint): MillraceError {
 
 /** @throws log.corrupt unless `frame` is the one that `entry` means, with a valid checksum */
 export function checkFrame(frame: Buffer, entry: FrameEntry, segment: Segment): void {
-  if (frameLength(frame, 0) === frame.length && frame.readBigInt64BE(0) === entry.baseOffset) {
-    try {
-      readFrameHeader(frame)
-      return
-    } catch (error) {
-      throw corrupt(segment.path, entry.at, error instanceof Error ? error.message : String(error))
-    }
+  try {
+    const { baseOffset, count, lastOffsetDelta } = readFrameHeader(frame)
+    if (baseOffset === entry.baseOffset && count === entry.count && lastOffsetDelta + 1 === entry.offsets) return
+  } catch (error) {
+    throw corrupt(segment.path, entry.at, error instanceof Error ? error.message : String(error))
   }
   throw corrupt(segment.path, entry.at, `the frame of offset ${entry.baseOffset} is not there`)
 }
