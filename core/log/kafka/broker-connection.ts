@@ -1,72 +1,247 @@
-import { type API, Connection, type Reader, Writer } from '@platformatic/kafka'
+import net from 'node:net'
+import tls from 'node:tls'
+import { type API, type Connection, Reader, type Writer } from '@platformatic/kafka'
+import { authenticate } from './broker-authentication.ts'
 import { KafkaFault } from './kafka-fault.ts'
 import type { KafkaSettings } from './kafka-options.ts'
+import { alternatingBuffers, ResponseAssembler } from './response-assembler.ts'
+
+const CONNECT_TIMEOUT_MS = 5_000
+const REQUEST_TIMEOUT_MS = 30_000
+const READ_BUFFER_BYTES = 256 * 1024
+const CORRELATION_BYTES = 4
+/** Broker sessions that expire are renewed when this part of them has passed. */
+const RENEW_AFTER = 0.8
+
+type Done = (error: Error | null, body?: Buffer) => void
+
+interface Pending {
+  readonly correlation: number
+  readonly done: Done
+  readonly timer: NodeJS.Timeout
+}
+
+interface Address {
+  readonly host: string
+  readonly port: number
+}
+
+/** What the library's request functions need of a connection: its `send`, through which they encode and decode. */
+export type LibraryConnection = Connection
 
 /**
- * One TCP or TLS connection to a broker, authenticated. Requests are pipelined and answered in order; at most five are in flight, which is what a
- * broker can tell duplicates among. A connection that failed stays failed: open another one.
+ * One TCP or TLS connection to a broker, authenticated. Requests are pipelined; the broker answers in order. Byte ranges are written as they are,
+ * without copying. A connection that failed stays failed: open another one.
+ *
+ * Ours rather than the library's, which copies every request and response several times (docs/decisions/0003-kafka-client.md); its request encoders
+ * and SASL run on this one.
  */
 export class BrokerConnection {
-  readonly #connection: Connection
-  #closed = false
+  readonly #socket: net.Socket
+  readonly #clientId: string
+  readonly #pending: Pending[] = []
+  #correlation = 0
+  #failure: Error | null = null
+  /** Requests that wait while the session is renewed; null when none have to. */
+  #held: (() => void)[] | null = null
+  #renewing = false
+  #renewal: NodeJS.Timeout | undefined
 
-  private constructor(connection: Connection) {
-    this.#connection = connection
-    connection.on('close', () => {
-      this.#closed = true
-    })
+  private constructor(socket: net.Socket, clientId: string) {
+    this.#socket = socket
+    this.#clientId = clientId
   }
 
-  static async open(address: { readonly host: string; readonly port: number }, settings: KafkaSettings): Promise<BrokerConnection> {
-    const { sasl, tls } = settings
-    const connection = new Connection(settings.clientId, {
-      connectTimeout: 5_000,
-      requestTimeout: 30_000,
-      maxInflights: 5,
-      ...(tls === null ? {} : { tls: { ...tls }, tlsServerName: tls.servername ?? address.host }),
-      ...(sasl === null ? {} : { sasl: { ...sasl } }),
-    })
-    // without a listener an error event would end the process; callers see the error in their request
-    connection.on('error', () => {})
+  /**
+   * `reuse`: a response is valid only until the one after the next begins to come.
+   * @throws the socket's error, a KafkaFault, or the library's when SASL fails
+   */
+  static async open(address: Address, settings: KafkaSettings, reuse: boolean): Promise<BrokerConnection> {
+    let connection: BrokerConnection | null = null
+    const assembler = new ResponseAssembler((body) => connection?.answered(body), reuse ? alternatingBuffers() : undefined)
+    const take = (chunk: Buffer, end?: number) => {
+      try {
+        assembler.push(chunk, end)
+      } catch (error) {
+        socket.destroy(error as Error)
+      }
+    }
+    const socket = connectSocket(address, settings, take)
+    connection = new BrokerConnection(socket, settings.clientId)
+    const opened = connection
+    socket.setNoDelay(true)
+    socket.on('error', (error) => opened.#fail(error))
+    socket.on('close', () => opened.#fail(new KafkaFault('NETWORK_EXCEPTION', `${address.host}:${address.port} closed the connection`)))
     try {
-      await connection.connect(address.host, address.port)
+      await connected(socket, settings.tls !== null, address)
+      await opened.#authenticate(settings)
     } catch (error) {
-      connection.socket?.destroy()
+      opened.close()
       throw error
     }
-    return new BrokerConnection(connection)
+    return opened
   }
 
   get closed(): boolean {
-    return this.#closed || !this.#connection.isConnected()
+    return this.#failure !== null
+  }
+
+  async #authenticate(settings: KafkaSettings): Promise<void> {
+    if (settings.sasl === null) return
+    const lifetimeMs = await authenticate(this.#library(), settings.sasl)
+    if (lifetimeMs > 0 && this.#failure === null) {
+      this.#renewal = setTimeout(() => void this.#renew(settings), lifetimeMs * RENEW_AFTER)
+      this.#renewal.unref()
+    }
+  }
+
+  /** Source: KIP-368. Only SASL requests may be sent meanwhile. */
+  async #renew(settings: KafkaSettings): Promise<void> {
+    this.#held = []
+    this.#renewing = true
+    try {
+      await this.#authenticate(settings)
+    } catch (error) {
+      this.#fail(error as Error)
+    }
+    const held: (() => void)[] = this.#held
+    this.#held = null
+    this.#renewing = false
+    for (const write of held) write()
   }
 
   /** A request that the library encodes and decodes. */
   call<Args extends unknown[], Result>(api: API<Args, Result>, ...args: Args): Promise<Result> {
-    return api.async(this.#connection, ...args)
+    return api.async(this.#library(), ...args)
   }
 
-  /** A request of our own bytes (header v1, not flexible). The parts are copied before this returns, so they may be reused then. */
+  /** A request of our own bytes (header v1, not flexible). The parts must stay as they are until it resolves or fails. */
   request(apiKey: number, apiVersion: number, parts: readonly Buffer[]): Promise<Buffer> {
     return new Promise((resolve, reject) => {
-      const payload = () => {
-        const writer = Writer.create()
-        for (const part of parts) writer.append(part)
-        return writer
-      }
-      const parse = (_correlation: number, _key: number, _version: number, reader: Reader) => reader.buffer.slice()
-      this.#connection.send(apiKey, apiVersion, payload, parse, false, false, (error: Error | null, body?: Buffer) => {
+      this.#send(apiKey, apiVersion, false, parts, (error, body) => {
         if (error !== null) reject(error)
-        else if (body === undefined) reject(new KafkaFault('NETWORK_EXCEPTION', 'an answer without a body'))
-        else resolve(body)
+        else resolve(body!)
       })
     })
   }
 
+  #library(): LibraryConnection {
+    type Send = (
+      apiKey: number,
+      apiVersion: number,
+      payload: () => Writer,
+      parse: (correlation: number, apiKey: number, apiVersion: number, reader: Reader) => unknown,
+      flexibleRequest: boolean,
+      flexibleResponse: boolean,
+      done: (error: Error | null, result?: unknown) => void,
+    ) => void
+    const send: Send = (apiKey, apiVersion, payload, parse, flexibleRequest, flexibleResponse, done) => {
+      this.#send(apiKey, apiVersion, flexibleRequest, payload().buffers, (error, body) => {
+        if (error !== null) return done(error)
+        let result: unknown
+        try {
+          // a flexible header ends with its tagged fields, of which brokers send none
+          result = parse(0, apiKey, apiVersion, Reader.from(flexibleResponse ? body!.subarray(1) : body!))
+        } catch (failed) {
+          return done(failed as Error)
+        }
+        done(null, result)
+      })
+    }
+    return { send } as unknown as LibraryConnection
+  }
+
+  #send(apiKey: number, apiVersion: number, flexible: boolean, parts: readonly Buffer[], done: Done): void {
+    const isSasl = apiKey === 17 || apiKey === 36
+    const write = () => {
+      if (this.#failure !== null) return done(this.#failure)
+      const correlation = (this.#correlation = (this.#correlation + 1) & 0x7fffffff)
+      const header = requestHeader(apiKey, apiVersion, correlation, this.#clientId, flexible, parts)
+      const timer = setTimeout(() => this.#fail(new KafkaFault('REQUEST_TIMED_OUT', `no answer within ${REQUEST_TIMEOUT_MS} ms`)), REQUEST_TIMEOUT_MS)
+      this.#pending.push({ correlation, done, timer })
+      this.#socket.cork()
+      this.#socket.write(header)
+      for (const part of parts) this.#socket.write(part)
+      this.#socket.uncork()
+    }
+    if (this.#renewing && !isSasl) this.#held!.push(write)
+    else write()
+  }
+
+  /** Called by the socket for each whole response. */
+  private answered(body: Buffer): void {
+    const pending = this.#pending.shift()
+    if (pending === undefined || body.readInt32BE(0) !== pending.correlation) {
+      if (pending !== undefined) this.#pending.unshift(pending)
+      this.#fail(new KafkaFault('NETWORK_EXCEPTION', 'the broker answered something that was not asked'))
+      return
+    }
+    clearTimeout(pending.timer)
+    pending.done(null, body.subarray(CORRELATION_BYTES))
+  }
+
+  #fail(error: Error): void {
+    if (this.#failure !== null) return
+    this.#failure = error
+    clearTimeout(this.#renewal)
+    this.#socket.destroy()
+    for (const { timer, done } of this.#pending.splice(0)) {
+      clearTimeout(timer)
+      done(error)
+    }
+  }
+
   /** Ends at once; requests in flight fail. */
   close(): void {
-    this.#closed = true
-    void this.#connection.close().catch(() => {})
-    this.#connection.socket?.destroy()
+    this.#fail(new KafkaFault('NETWORK_EXCEPTION', 'the connection was closed'))
   }
+}
+
+function connectSocket({ host, port }: Address, settings: KafkaSettings, take: (chunk: Buffer, end?: number) => void): net.Socket {
+  if (settings.tls !== null) {
+    const named = net.isIP(host) === 0 ? { servername: host } : {}
+    const socket = tls.connect({ ...named, ...settings.tls, host, port })
+    socket.on('data', (chunk: Buffer) => take(chunk))
+    return socket
+  }
+  const onread = {
+    buffer: Buffer.allocUnsafeSlow(READ_BUFFER_BYTES),
+    callback: (bytes: number, buffer: Uint8Array) => {
+      take(buffer as Buffer, bytes)
+      return true
+    },
+  }
+  return net.connect({ host, port, onread })
+}
+
+async function connected(socket: net.Socket, secure: boolean, { host, port }: Address): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  const timer = setTimeout(
+    () => reject(new KafkaFault('NETWORK_EXCEPTION', `no connection to ${host}:${port} within ${CONNECT_TIMEOUT_MS} ms`)),
+    CONNECT_TIMEOUT_MS,
+  )
+  socket.once(secure ? 'secureConnect' : 'connect', resolve)
+  socket.once('error', reject)
+  socket.once('close', () => reject(new KafkaFault('NETWORK_EXCEPTION', `${host}:${port} closed the connection at once`)))
+  try {
+    await promise
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** Size, then request header v1 (or v2, which adds empty tagged fields). */
+function requestHeader(apiKey: number, apiVersion: number, correlation: number, clientId: string, flexible: boolean, parts: readonly Buffer[]): Buffer {
+  const idBytes = Buffer.byteLength(clientId)
+  const header = Buffer.allocUnsafe(14 + idBytes + (flexible ? 1 : 0))
+  let size = header.length - 4
+  for (const part of parts) size += part.length
+  header.writeInt32BE(size, 0)
+  header.writeInt16BE(apiKey, 4)
+  header.writeInt16BE(apiVersion, 6)
+  header.writeInt32BE(correlation, 8)
+  header.writeInt16BE(idBytes, 12)
+  header.write(clientId, 14)
+  if (flexible) header[header.length - 1] = 0
+  return header
 }

@@ -50,23 +50,23 @@ export class Cluster {
     }
   }
 
-  /** A connection for one use: requests of one purpose to one broker keep their order. */
-  async connection(purpose: string, brokerId: number): Promise<BrokerConnection> {
+  /** A connection for one use: requests of one purpose to one broker keep their order. `reuse`: see BrokerConnection.open. */
+  async connection(purpose: string, brokerId: number, reuse = false): Promise<BrokerConnection> {
     const address = this.#brokers.get(brokerId)
     if (address === undefined) throw new KafkaFault('LEADER_NOT_AVAILABLE', `broker ${brokerId} is not known`)
-    return this.#connect(`${purpose}/${brokerId}`, address)
+    return this.#connect(`${purpose}/${brokerId}`, address, reuse)
   }
 
-  async #connect(key: string, address: { readonly host: string; readonly port: number }): Promise<BrokerConnection> {
+  async #connect(key: string, address: { readonly host: string; readonly port: number }, reuse = false): Promise<BrokerConnection> {
     if (this.#closed) throw new MillraceError('log.unreachable', 'the log is closed')
     const known = this.#connections.get(key)
     if (known !== undefined) {
       const connection = await known
       if (!connection.closed) return connection
       if (this.#connections.get(key) === known) this.#connections.delete(key)
-      return this.#connect(key, address)
+      return this.#connect(key, address, reuse)
     }
-    const opening = BrokerConnection.open(address, this.settings)
+    const opening = BrokerConnection.open(address, this.settings, reuse)
     this.#connections.set(key, opening)
     try {
       const connection = await opening

@@ -9,7 +9,7 @@ import { asLogError, isFinal, KafkaFault } from './kafka-fault.ts'
 import { isCommitMarker } from './progress-topic.ts'
 
 /** Bytes asked for at once; one answer is worked on while the next is under way, so twice this is held at most. */
-const FETCH_BYTES = 4 * 1024 * 1024
+const FETCH_BYTES = 2 * 1024 * 1024
 const PARTITION_BYTES = 1024 * 1024
 const POLL_MS = 500
 /** A topic that was just made, or a leader that moves, may be unknown for so long. */
@@ -111,7 +111,7 @@ function startFetches(cluster: Cluster, purpose: string, cursors: readonly Curso
 
 async function fetchFrom(cluster: Cluster, purpose: string, leader: number, cursors: readonly Cursor[]): Promise<Answer> {
   try {
-    const connection = await cluster.connection(purpose, leader)
+    const connection = await cluster.connection(purpose, leader, true)
     const limits = { committedOnly: true, waitMs: POLL_MS, maxBytes: FETCH_BYTES, partitionMaxBytes: PARTITION_BYTES }
     return { leader, cursors, outcome: { partitions: await fetchFrames(connection, cursors, limits) } }
   } catch (error) {
