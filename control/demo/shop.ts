@@ -65,8 +65,11 @@ export interface Workload {
   readonly done: Promise<void>
 }
 
-/** Runs for `seconds`: inserts, updates (TOASTed text left alone), deletes, key changes, rollbacks, multi-row transactions, and half-way an added column and an added table. */
-export function runWorkload(url: string, seconds: number, seed = 42): Workload {
+/**
+ * Runs for `seconds`: inserts, updates (TOASTed text left alone), deletes, key changes, rollbacks, multi-row transactions, and half-way, with `evolve`, an
+ * added column and an added table. `steady` takes a shop that evolved before.
+ */
+export function runWorkload(url: string, seconds: number, seed = 42, shape: 'evolve' | 'steady' = 'evolve'): Workload {
   let statements = 0
   let state = seed
   const random = () => {
@@ -85,7 +88,7 @@ export function runWorkload(url: string, seconds: number, seed = 42): Workload {
       let { orders } = counts.rows[0]!
       const end = Date.now() + seconds * 1000
       const half = Date.now() + seconds * 500
-      let evolved = false
+      let evolved = shape === 'steady'
       let serial = 0
       while (Date.now() < end) {
         if (!evolved && Date.now() >= half) {

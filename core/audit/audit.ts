@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { LEDGER_ENTRY } from '../capture/capture.ts'
+import { SNAPSHOT_ENTRY } from '../capture/chunked-snapshot.ts'
 import type { ChangeWriter, SourceReader } from '../capture/source-connector.ts'
 import { MillraceError } from '../errors.ts'
 import type { SourceOffset } from '../event/offset.ts'
@@ -60,6 +61,11 @@ export async function auditTable(options: TableAuditOptions): Promise<TableAudit
 async function compareOnce(options: TableAuditOptions): Promise<TableAudit> {
   const { node, reader, log, registry, topic, signal } = options
   const deadline = Date.now() + options.deadlineMs
+  // while a table is read for the first time, or again after a change of shape, its state is not in the log yet
+  await until(deadline, signal, `the snapshot of ${tableId(options.table)} is not done`, async () => {
+    const snapshot = (await log.progress(node)).get(SNAPSHOT_ENTRY + tableId(options.table)) as { done: boolean } | undefined
+    return snapshot?.done === true
+  })
   const view = await readSource(reader, options.table, signal)
   const { table } = view
   await until(deadline, signal, `the log has not reached the source's view of ${tableId(table)}`, async () => {

@@ -346,14 +346,9 @@ class Capture implements CaptureOutput {
   #flush(): void {
     const now = performance.now()
     if (this.#frames.count === 0) {
-      if (
-        this.#inflight === 0 &&
-        this.#offset !== this.#durable &&
-        now - this.#lastProgress >= IDLE_PROGRESS_MS &&
-        JSON.stringify(this.#offset) !== JSON.stringify(this.#durable)
-      ) {
-        void this.#append(true)
-      }
+      const idle =
+        this.#offset !== this.#durable && now - this.#lastProgress >= IDLE_PROGRESS_MS && JSON.stringify(this.#offset) !== JSON.stringify(this.#durable)
+      if (this.#inflight === 0 && (idle || this.#snapshot.hasProgress)) void this.#append(true)
       return
     }
     if (this.#inflight === 0 || now - this.#lastSeal >= LINGER_MS || this.#frames.bytes >= BATCH_BYTES) void this.#append(false)

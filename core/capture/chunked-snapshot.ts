@@ -48,7 +48,7 @@ interface Pending {
 }
 
 /** Prefix of the progress entries; followed by the table's id. */
-const ENTRY = 'snapshot/'
+export const SNAPSHOT_ENTRY = 'snapshot/'
 /** Chunks of one table read ahead of the one that waits for its place. */
 const READ_AHEAD = 2
 
@@ -107,7 +107,7 @@ export class ChunkedSnapshot implements PendingChunks {
   add(table: TableSchema, progress: ReadonlyMap<string, Json>): void {
     const id = tableId(table)
     if (this.#tables.has(id)) return
-    const entry = progress.get(ENTRY + id) as TableProgress | undefined
+    const entry = progress.get(SNAPSHOT_ENTRY + id) as TableProgress | undefined
     const done = entry?.done === true || (entry === undefined && this.#settings.mode === 'never')
     const state: TableState = {
       table,
@@ -189,11 +189,15 @@ export class ChunkedSnapshot implements PendingChunks {
     for (const resolve of moved) resolve()
   }
 
+  get hasProgress(): boolean {
+    return this.#changed.size > 0
+  }
+
   /** Progress entries that changed since the last call, to land with the batch that holds the chunks' rows. */
   takeProgress(into: Map<string, Json | null>): void {
     for (const state of this.#changed) {
       const entry: TableProgress = state.done ? { done: true, rows: state.rows } : { done: false, next: state.cursor, rows: state.rows }
-      into.set(ENTRY + state.id, entry as unknown as Json)
+      into.set(SNAPSHOT_ENTRY + state.id, entry as unknown as Json)
     }
     this.#changed.clear()
   }

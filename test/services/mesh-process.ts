@@ -1,0 +1,103 @@
+/** A mesh as users run it: `millrace run FILE` as a process of its own, killed, stopped and started again on the same state. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import pino from 'pino'
+import { loadMesh } from '../../core/mesh/read-mesh.ts'
+import { Secrets } from '../../core/mesh/secrets.ts'
+import type { SourceTableAudit } from '../../core/runtime/audit-mesh.ts'
+import { auditMesh } from '../../core/runtime/audit-mesh.ts'
+import { readRunning } from '../../core/runtime/data-folder.ts'
+import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
+import { PluginCatalog } from '../../core/runtime/plugin-catalog.ts'
+
+const MILLRACE = path.join(import.meta.dirname, '..', '..', 'control', 'cli', 'millrace.js')
+
+export class MeshProcess {
+  readonly file: string
+  readonly dataDir: string
+  readonly #env: NodeJS.ProcessEnv
+  #child: ChildProcess | null = null
+  #output = ''
+
+  /** @param yaml the mesh file; its `dataDir` must be `state` */
+  constructor(dir: string, yaml: string, env: Readonly<Record<string, string>> = {}) {
+    mkdirSync(dir, { recursive: true })
+    this.file = path.join(dir, 'mesh.yaml')
+    this.dataDir = path.join(dir, 'state')
+    this.#env = { ...process.env, ...env }
+    writeFileSync(this.file, yaml)
+  }
+
+  /** What the process wrote to stderr, all its lives together. */
+  get output(): string {
+    return this.#output
+  }
+
+  get pid(): number {
+    return this.#child?.pid ?? 0
+  }
+
+  get running(): boolean {
+    return this.#child !== null && this.#child.exitCode === null && this.#child.signalCode === null
+  }
+
+  start(args: readonly string[] = []): void {
+    const child = spawn(process.execPath, [MILLRACE, 'run', this.file, ...args], { env: this.#env, stdio: ['ignore', 'ignore', 'pipe'] })
+    child.stderr!.on('data', (bytes: Buffer) => {
+      this.#output += bytes.toString()
+    })
+    this.#child = child
+  }
+
+  kill(): Promise<number | null> {
+    return this.#end('SIGKILL')
+  }
+
+  /** A graceful stop; the exit code. */
+  stop(): Promise<number | null> {
+    return this.#end('SIGINT')
+  }
+
+  /** Waits for the process to end by itself. */
+  async ended(): Promise<number | null> {
+    const child = this.#child!
+    if (child.exitCode === null && child.signalCode === null) await new Promise((resolve) => child.once('exit', resolve))
+    return child.exitCode
+  }
+
+  async #end(signal: NodeJS.Signals): Promise<number | null> {
+    if (!this.running) return this.#child?.exitCode ?? null
+    this.#child!.kill(signal)
+    return this.ended()
+  }
+
+  /** What `millrace status` shows; null while it does not answer. */
+  async status(): Promise<MeshStatus | null> {
+    const running = readRunning(this.dataDir)
+    if (running === null || running.pid !== this.pid) return null
+    try {
+      return (await (await fetch(`http://${running.host}:${running.port}/status`)).json()) as MeshStatus
+    } catch {
+      return null
+    }
+  }
+
+  /** Waits until the status fulfils a condition. @throws when the process ends or a minute and a half passes */
+  async until(what: string, condition: (status: MeshStatus) => boolean, timeoutMs = 90_000): Promise<MeshStatus> {
+    for (const deadline = Date.now() + timeoutMs; ; await delay(5)) {
+      const status = await this.status()
+      if (status !== null && condition(status)) return status
+      if (!this.running) throw new Error(`the mesh ended before ${what}:\n${this.#output.slice(-4000)}`)
+      if (Date.now() > deadline) throw new Error(`not ${what} in time: ${JSON.stringify(status)}\n${this.#output.slice(-4000)}`)
+    }
+  }
+
+  /** Audits from this process, beside the running mesh. */
+  async audit(waitMs = 60_000): Promise<readonly SourceTableAudit[]> {
+    const mesh = await loadMesh(this.file, new PluginCatalog())
+    const secrets = new Secrets({ env: this.#env, dir: path.dirname(this.file) })
+    return auditMesh(mesh, { secrets, logger: pino({ level: 'silent' }), waitMs, signal: new AbortController().signal })
+  }
+}
