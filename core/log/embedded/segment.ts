@@ -225,7 +225,8 @@ export class Segment implements SegmentName {
       await readInto(fd, trailer, size - TRAILER_BYTES)
       if (trailer.readUInt32BE(0) !== FOOTER_MAGIC) return false
       const [directoryAt, partitions] = [trailer.readDoubleBE(8), trailer.readDoubleBE(16)]
-      if (directoryAt + partitions * RANGE_BYTES + TRAILER_BYTES !== size) return false
+      if (!Number.isSafeInteger(partitions) || partitions < 0 || directoryAt !== size - TRAILER_BYTES - partitions * RANGE_BYTES) return false
+      if (directoryAt < 0) return false
       const directory = Buffer.alloc(partitions * RANGE_BYTES)
       await readInto(fd, directory, directoryAt)
       if (crc32c(trailer.subarray(8), crc32c(directory)) !== trailer.readUInt32BE(4)) return false
