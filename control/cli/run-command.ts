@@ -65,7 +65,7 @@ ${LOG_HELP}`,
     const ended = new AbortController()
     const showing = repeat(show, screen === null ? LOG_STATUS_MS : REDRAW_MS, ended.signal)
     const port = number(input, 'port', 0, 65_535)
-    const idleSeconds = number(input, 'until-idle', 0.1, 86_400)
+    const idleSeconds = number(input, 'until-idle', 1, 86_400)
     const staleSeconds = number(input, 'stale-after', 1, 86_400)
     const host = textOption(input, 'host')
     const resnapshot = textOption(input, 'resnapshot')

@@ -28,6 +28,8 @@ export interface RuntimeContext {
 export interface RunningNode {
   readonly name: string
   status(): NodeStatus
+  /** When it last looked for streams and had taken up all that there were, epoch milliseconds. */
+  readonly streamsKnownAt: number
   pause(): void
   resume(): void
   /** Resolves when all its work has ended, after the signal. Never rejects. */

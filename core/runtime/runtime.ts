@@ -131,7 +131,8 @@ class Run {
       lastPrint = print
       const sources = nodes.filter(({ role }) => role === 'source')
       const sinks = nodes.filter(({ role }) => role === 'sink')
-      const areSinksThrough = sinks.every((sink) => sink.streams.every(({ state, behind }) => state === 'failed' || behind === 0))
+      const areStreamsKnown = this.#nodes.every(({ streamsKnownAt }) => streamsKnownAt >= movedAt)
+      const areSinksThrough = areStreamsKnown && sinks.every((sink) => sink.streams.every(({ state, behind }) => state === 'failed' || behind === 0))
       if (sources.every(({ state }) => state === 'failed') && areSinksThrough) return 'failed'
       const idleMs = this.#options.untilIdleMs
       const areSourcesThrough = sources.every(({ state, snapshot }) => state === 'failed' || (state === 'running' && snapshot.every(({ done }) => done)))

@@ -31,6 +31,7 @@ export class SinkRunner implements RunningNode {
   #isPaused = false
   #discoveryError: MillraceError | null = null
   #progressedAt = Date.now()
+  #streamsKnownAt = 0
 
   constructor(node: SinkNode, context: RuntimeContext) {
     this.name = node.name
@@ -39,6 +40,10 @@ export class SinkRunner implements RunningNode {
     this.finished = this.#discover().then(async () => {
       await Promise.all([...this.#streams.values()].map(({ unit }) => unit.finished))
     })
+  }
+
+  get streamsKnownAt(): number {
+    return this.#streamsKnownAt
   }
 
   pause(): void {
@@ -102,12 +107,14 @@ export class SinkRunner implements RunningNode {
     const { log, signal, onChange, logger } = this.#context
     while (!signal.aborted) {
       try {
+        const lookedAt = Date.now()
         for (const { topic } of await log.topics()) {
           if (signal.aborted) break
           if (this.#streams.has(topic) || !this.#node.from.matches(topic)) continue
           const target = await this.#describe(topic)
           if (target !== null) this.#start(target)
         }
+        this.#streamsKnownAt = lookedAt
         if (this.#discoveryError !== null) onChange()
         this.#discoveryError = null
       } catch (thrown) {

@@ -31,6 +31,11 @@ export class SourceRunner implements RunningNode {
     this.#unit = new SupervisedUnit({ name: node.name, signal, logger, onChange, run: (stop, report) => this.#run(stop, report) })
   }
 
+  /** A source makes its streams itself. */
+  get streamsKnownAt(): number {
+    return Number.POSITIVE_INFINITY
+  }
+
   get finished(): Promise<void> {
     return this.#unit.finished
   }
@@ -118,6 +123,7 @@ export class SourceRunner implements RunningNode {
         this.#lag = null
         this.#context.logger.debug({ node: this.name, err: asMillraceError(error).message }, 'the lag cannot be read')
       }
+      this.#context.onChange()
       await pause(LAG_POLL_MS, stop)
     }
   }

@@ -1,0 +1,91 @@
+/** What npm publishes: packed, installed in an empty folder, run and compiled against there. */
+import { execFile } from 'node:child_process'
+import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { promisify } from 'node:util'
+import { beforeAll, describe, expect, test } from 'vitest'
+
+const exec = promisify(execFile)
+const ROOT = path.resolve('.')
+const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string }
+// npm and what it starts must find this Node first
+const env = { ...process.env, PATH: `${path.dirname(process.execPath)}:${path.join(ROOT, 'node_modules/.bin')}:${process.env.PATH}` }
+let dir: string
+let packed: readonly string[]
+
+const run = (command: string, args: readonly string[], cwd = dir) =>
+  exec(command, [...args], { cwd, env, maxBuffer: 64_000_000 }).then(
+    ({ stdout, stderr }) => ({ code: 0, stdout, stderr }),
+    (error: { code: number; stdout: string; stderr: string }) => ({ code: error.code, stdout: error.stdout, stderr: error.stderr }),
+  )
+
+describe('the npm package', () => {
+  beforeAll(async () => {
+    dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-package-'))
+    const pack = await run('npm', ['pack', '--json', '--pack-destination', dir], ROOT)
+    expect(pack.code, pack.stderr).toBe(0)
+    const [{ filename, files }] = JSON.parse(pack.stdout.slice(pack.stdout.indexOf('[\n')))
+    packed = files.map((file: { path: string }) => file.path)
+    writeFileSync(path.join(dir, 'package.json'), '{"name":"trial","private":true,"type":"module"}')
+    const install = await run('npm', ['install', '--prefer-offline', '--no-audit', '--no-fund', `./${filename}`])
+    expect(install.code, install.stderr).toBe(0)
+  })
+
+  test('holds the build and no source, test or tool', () => {
+    expect(packed).toContain('dist/core/plugin.d.ts')
+    expect(packed).toContain('mesh-config/mesh.schema.json')
+    const odd = packed.filter((file) => !/^(dist\/.*\.(js|d\.ts)|control\/cli\/millrace\.js|mesh-config\/.*|package\.json|LICENSE|[A-Z]+\.md)$/.test(file))
+    expect(odd).toEqual([])
+  })
+
+  test('its command runs, finds its plugins and checks a mesh', async () => {
+    expect(await run('npx', ['millrace', '--version'])).toMatchObject({ code: 0, stdout: `${version}\n` })
+    const plugins = await run('npx', ['millrace', 'plugins', '--json'])
+    expect(JSON.parse(plugins.stdout).result.map(({ name, error }: { name: string; error: unknown }) => [name, error])).toEqual([
+      ['iceberg', null],
+      ['postgres', null],
+      ['search', null],
+    ])
+    const mesh = path.join(dir, 'node_modules/millrace/mesh-config/quickstart.mesh.yaml')
+    const check = await run('npx', ['millrace', 'check', mesh, '--offline'])
+    expect([check.code, check.stderr], check.stdout).toEqual([0, ''])
+    const wrong = path.join(dir, 'wrong.mesh.yaml')
+    writeFileSync(wrong, 'mesh: x\nsuorces: {}\n')
+    expect(await run('npx', ['millrace', 'check', wrong])).toMatchObject({
+      code: 2,
+      stdout: expect.stringContaining('2:1 config.invalid: unknown key suorces; did you mean sources?'),
+    })
+  })
+
+  test('a connector compiles against its types, and a wrong one does not', async () => {
+    const plugin = (kind: string) => `import { definePlugin, MillraceError } from 'millrace'
+import { z } from 'zod'
+export default definePlugin({
+  kind: '${kind}',
+  name: 'pond',
+  summary: 'A sink.',
+  config: z.strictObject({ path: z.string().describe('Where.') }),
+  check: async (config) => [{ level: 'ok', subject: config.path, message: 'fine' }],
+  open: async () => { throw new MillraceError('sink.unreachable', 'not built yet') },
+})
+`
+    writeFileSync(path.join(dir, 'good.ts'), plugin('sink'))
+    writeFileSync(path.join(dir, 'bad.ts'), plugin('sunk'))
+    const compile = (file: string) =>
+      run('tsc', ['--noEmit', '--strict', '--skipLibCheck', '--module', 'nodenext', '--target', 'es2024', '--types', '', '--ignoreConfig', file])
+    expect(await compile('good.ts')).toMatchObject({ code: 0, stdout: '' })
+    expect((await compile('bad.ts')).stdout).toContain('sunk')
+  })
+
+  test('an older Node is told which one is needed', async () => {
+    const shim = readFileSync(path.join(dir, 'node_modules/millrace/control/cli/millrace.js'), 'utf8')
+    // run where process.versions says 20: the oldest Node at hand may be this one
+    const { stderr, code } = await run(process.execPath, [
+      '--input-type=module',
+      '--eval',
+      `Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.1.0' } })\n${shim.replace(/^#!.*\n/, '')}`,
+    ])
+    expect([code, stderr]).toEqual([2, expect.stringMatching(/^millrace needs Node 24 or later, and this is Node 20\.1\.0: .*\n$/)])
+  })
+})
