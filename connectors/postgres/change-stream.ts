@@ -62,17 +62,15 @@ export class ChangeStream {
     const connection = this.#connection
     const interrupt = () => connection.interrupt()
     signal.addEventListener('abort', interrupt)
-    // Chunks wait for the stream; on an idle one only an answer to our question says how far it has come.
+    // Chunks wait for the stream; on an idle one only an answer to our question says how far it has come, and it may take a few.
+    this.#output.chunks.onWaiting = () => this.#ask()
     const asking = setInterval(() => this.#ask(), ASK_MS).unref()
     try {
       while (!signal.aborted) {
         for (let kind = connection.next(); kind !== 0; kind = connection.next()) {
-          if (kind === KEEPALIVE) this.#keepalive()
-          else {
-            const pause = this.#data()
-            if (pause !== undefined) await pause
-            if (this.#replay !== null) yield* this.#replayHeld(signal)
-          }
+          const pause = kind === KEEPALIVE ? this.#keepalive() : this.#data()
+          if (pause != null) await pause
+          if (this.#replay !== null) yield* this.#replayHeld(signal)
           if (signal.aborted) return
         }
         yield this.#complete
@@ -83,6 +81,7 @@ export class ChangeStream {
       }
     } finally {
       clearInterval(asking)
+      this.#output.chunks.onWaiting = null
       signal.removeEventListener('abort', interrupt)
       for (const spill of [...this.#streamed.values(), ...this.#prepared.values()]) spill.discard()
     }
@@ -94,14 +93,18 @@ export class ChangeStream {
     this.#connection.sendStatus(true)
   }
 
-  #keepalive(): void {
+  #keepalive(): Promise<void> | null {
     const { messageAt, view, bytes } = this.#connection
     const walEnd = view.getBigUint64(messageAt + 1)
     this.#asked = false
     this.#received(walEnd)
-    // The server reports the end of what it has decoded and sent: all that committed before has been applied, unless we are inside one.
-    if (!this.#open && this.#block === null) this.#advance(walEnd)
     if (bytes[messageAt + 17] === 1) this.#connection.sendStatus(false)
+    // The server reports the end of what it has decoded and sent: all that committed before has been applied, unless we are inside one.
+    if (this.#open || this.#block !== null) return null
+    this.#advance(walEnd)
+    if (this.#output.chunks.size === 0) return null
+    const position = this.#position
+    return this.#output.chunks.emit((fence) => hasReached(fence as PostgresFence, position))
   }
 
   #received(lsn: bigint): void {
@@ -111,15 +114,15 @@ export class ChangeStream {
   #advance(lsn: bigint): void {
     if (lsn > this.#position) this.#position = lsn
     if (this.#prepared.size === 0) this.#complete = this.#position
-    if (this.#output.chunks.size > 0) this.#output.chunks.emit((fence) => hasReached(fence as PostgresFence, this.#position))
   }
 
   /** Before the first change of a transaction: chunks that do not see it belong here. */
-  #placeChunks(xid: number): void {
-    if (this.#output.chunks.size > 0) this.#output.chunks.emit((fence) => !sees(fence as PostgresFence, xid))
+  #placeChunks(xid: number): Promise<void> | null {
+    if (this.#output.chunks.size === 0) return null
+    return this.#output.chunks.emit((fence) => !sees(fence as PostgresFence, xid))
   }
 
-  #data(): Promise<void> | undefined {
+  #data(): Promise<void> | null | undefined {
     const { bytes, view, messageAt, messageEnd: end } = this.#connection
     const at = messageAt + 25
     const walStart = view.getUint32(messageAt + 1) * 0x1_0000_0000 + view.getUint32(messageAt + 5)
@@ -142,9 +145,8 @@ export class ChangeStream {
       case TAG.begin:
         if (this.#open) throw protocolError('a transaction within a transaction', tag, walStart)
         this.#open = true
-        this.#placeChunks(decoder.xid)
         this.#applier.begin(decoder.lsn, decoder.timestamp, decoder.xid, false)
-        return undefined
+        return this.#placeChunks(decoder.xid)
       case TAG.commit:
         if (!this.#open) throw protocolError('the end of a transaction that did not begin', tag, walStart)
         this.#open = false
@@ -261,7 +263,9 @@ export class ChangeStream {
     const applier = this.#applier
     const decoder = this.#decoder
     const walStart = Number(commit)
-    this.#placeChunks(spill.xid)
+    const hold = this.#placeChunks(spill.xid)
+    if (hold !== null) await hold
+    if (signal.aborted) return
     applier.begin(commit, committedAt, spill.xid, true)
     for (const { bytes, view, end: pieceEnd } of spill.pieces()) {
       for (let at = 0; at < pieceEnd; ) {

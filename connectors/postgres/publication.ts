@@ -59,10 +59,10 @@ export async function listTables(client: pg.ClientBase, publication: string, pat
                            and not (l.relreplident = 'f' or exists (select from pg_index i where i.indrelid = l.oid and i.indisvalid and i.indimmediate
                                       and (l.relreplident = 'd' and i.indisprimary or l.relreplident = 'i' and i.indisreplident)))) as identified,
             c.relreplident = 'f' as "fullRows",
-            md5(c.relreplident::text || c.relname || n.nspname
-              || coalesce((select string_agg(a.attnum || ':' || a.attname || ':' || a.atttypid || ':' || a.atttypmod || ':' || a.attnotnull || ':' || a.attstorage, ',' order by a.attnum)
+            md5(c.relreplident::text || c.relname::text || n.nspname::text
+              || coalesce((select string_agg(a.attnum || ':' || a.attname::text || ':' || a.atttypid::text || ':' || a.atttypmod || ':' || a.attnotnull::text || ':' || a.attstorage::text, ',' order by a.attnum)
                    from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped), '')
-              || coalesce((select string_agg(i.indexrelid || ':' || i.indkey::text || ':' || i.indisprimary || ':' || i.indisreplident, ',' order by i.indexrelid)
+              || coalesce((select string_agg(i.indexrelid::text || ':' || i.indkey::text || ':' || i.indisprimary::text || ':' || i.indisreplident::text, ',' order by i.indexrelid)
                    from pg_index i where i.indrelid = c.oid and i.indisunique), '')) as fingerprint
        from pg_class c join pg_namespace n on n.oid = c.relnamespace
       where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence = 'p'
