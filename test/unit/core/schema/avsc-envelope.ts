@@ -147,15 +147,15 @@ function plain(type: ColumnType, value: Value, path: readonly string[]): unknown
 type Loose = Readonly<Record<string, unknown>>
 
 /** The tuple of avsc's object for the `Value` record. */
-export function fromAvsc(table: TableSchema, object: object): Tuple {
+export function fromAvsc(table: TableSchema, object: object, namespace = NAMESPACE): Tuple {
   return table.columns.map((column, i) => {
     const name = avroName(column.name)
     const value = (object as Loose)[name]
     if (table.key.includes(i)) return bare(column.type, value)
     if (value === null) return null
     const [branch, inner] = Object.entries(value as object)[0]!
-    if (branch === `${NAMESPACE}.Unchanged`) return UNCHANGED
-    if (branch === `${NAMESPACE}.Special`) return new Special((inner as { text: string }).text)
+    if (branch === `${namespace}.Unchanged`) return UNCHANGED
+    if (branch === `${namespace}.Special`) return new Special((inner as { text: string }).text)
     return bare(column.type, inner)
   })
 }
