@@ -9,7 +9,7 @@ import { allRows, never, warehouse } from '../unit/connectors/iceberg/open-sink.
 import { batches, changesOf, column, everyType, position, rowOf, type Step, table } from '../unit/connectors/iceberg/sink-history.ts'
 
 /** Both readers give each row as a list of texts that are equal when the values are. */
-const SCRIPT = String.raw`
+const SCRIPT = `
 import os, datetime, decimal, uuid, duckdb, struct
 import duckdb_extension_iceberg, duckdb_extension_avro, duckdb_extension_httpfs
 connection = duckdb.connect()
@@ -34,10 +34,9 @@ def text(value):
     if isinstance(value, dict): return [text(item) for item in value.values()]
     if isinstance(value, (list, tuple)): return [text(item) for item in value]
     return str(value)
-def duck(location):
-    return [text(row) for row in connection.execute("select * from iceberg_scan('" + location + "')").fetchall()]
-def duck_folder(location):
-    return [text(row) for row in connection.execute("select * from iceberg_scan('" + location + "', allow_moved_paths = false)").fetchall()]
+def duck(location, maps=()):
+    rows = connection.execute("select * from iceberg_scan('" + location + "')").fetchall()
+    return [text([list(v.items()) if i in maps and v is not None else v for i, v in enumerate(row)]) for row in rows]
 from pyiceberg.catalog import load_catalog
 def catalog(path):
     return load_catalog('millrace', type='sql', uri='sqlite:///' + path)
@@ -89,7 +88,8 @@ const pythonCan = (schema: TableSchema, row: Tuple) =>
     const value = row[i]!
     if (value === null) return true
     if (type.kind === 'date') return Math.abs(value as number) < 600_000
-    if (type.kind === 'timestamp' || type.kind === 'timestamptz') return (value as bigint) > -60_000_000_000_000_000n && (value as bigint) < 200_000_000_000_000_000n
+    if (type.kind === 'timestamp' || type.kind === 'timestamptz')
+      return (value as bigint) > -60_000_000_000_000_000n && (value as bigint) < 200_000_000_000_000_000n
     return true
   })
 
@@ -102,29 +102,46 @@ describe.skipIf(skip !== null)(`other engines read what the sink writes${skip ==
   afterAll(() => python?.[Symbol.asyncDispose]())
 
   const mapped = (rows: unknown[]) =>
-    rows.map((row) => (row as unknown[]).map((value, i) => (everyType.columns[i]!.type.kind === 'map' && value !== null ? [...(value as string[][])].sort() : value)))
+    rows.map((row) =>
+      (row as unknown[]).map((value, i) => (everyType.columns[i]!.type.kind === 'map' && value !== null ? [...(value as string[][])].sort() : value)),
+    )
 
   test('DuckDB and PyIceberg see every type as it was', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.uniqueArray(rowOf(everyType).filter((row) => pythonCan(everyType, row)), { minLength: 1, maxLength: 20, selector: (row) => row[0] }), async (rows) => {
-        using place = warehouse()
-        await using sink = await place.open()
-        await sink.prepare(everyType)
-        const { changes } = changesOf(
-          everyType,
-          rows.map((row): Step => ({ do: 'upsert', key: row[0] as bigint, row, sparse: false })),
-        )
-        await sink.apply({ table: everyType, changes, positions: [position(rows.length)], onRejected: async () => {} }, never)
-        const want = sorted(rows.map((row) => expected(everyType, row)))
-        const withMaps = (got: unknown) => sorted(mapped(got as unknown[]))
-        expect(withMaps(await python.call('ice', path.join(place.folder, 'catalog.db'), 'public.orders'))).toEqual(want)
-        expect(withMaps(await python.call('duck', sink.metadataLocation!))).toEqual(want)
-      }),
+      fc.asyncProperty(
+        fc.uniqueArray(
+          rowOf(everyType).filter((row) => pythonCan(everyType, row)),
+          { minLength: 1, maxLength: 20, selector: (row) => row[0] },
+        ),
+        async (rows) => {
+          using place = warehouse()
+          await using sink = await place.open()
+          await sink.prepare(everyType)
+          const { changes } = changesOf(
+            everyType,
+            rows.map((row): Step => ({ do: 'upsert', key: row[0] as bigint, row, sparse: false })),
+          )
+          await sink.apply({ table: everyType, changes, positions: [position(rows.length)], onRejected: async () => {} }, never)
+          const want = sorted(rows.map((row) => expected(everyType, row)))
+          const withMaps = (got: unknown) => sorted(mapped(got as unknown[]))
+          // PyIceberg 0.12 gives [] for a NULL list of structs (plain pyarrow on the same file does not)
+          const structs = everyType.columns.findIndex(({ name }) => name === 'spots')
+          const lenient = (lists: readonly unknown[][]) => sorted(lists.map((list) => list.map((value, i) => (i === structs ? (value ?? []) : value))))
+          const ice = mapped((await python.call('ice', path.join(place.folder, 'catalog.db'), 'public.orders')) as unknown[])
+          expect(lenient(ice)).toEqual(lenient(rows.map((row) => expected(everyType, row))))
+          const maps = everyType.columns.flatMap(({ type }, i) => (type.kind === 'map' ? [i] : []))
+          expect(withMaps(await python.call('duck', sink.metadataLocation!, maps))).toEqual(want)
+        },
+      ),
       { numRuns: 15 },
     )
   })
 
-  const small = table([column(1, 'id', { kind: 'int64' }), column(2, 'name', { kind: 'string' }), column(3, 'note', { kind: 'string' }, { mayBeUnchanged: true })])
+  const small = table([
+    column(1, 'id', { kind: 'int64' }),
+    column(2, 'name', { kind: 'string' }),
+    column(3, 'note', { kind: 'string' }, { mayBeUnchanged: true }),
+  ])
   const key = fc.bigInt({ min: 1n, max: 12n })
   const row = fc.tuple(key, fc.string(), fc.string()) as fc.Arbitrary<Tuple>
   const step: fc.Arbitrary<Step> = fc.oneof(
@@ -156,16 +173,28 @@ describe.skipIf(skip !== null)(`other engines read what the sink writes${skip ==
     using place = warehouse()
     await using sink = await place.open()
     await sink.prepare(small)
-    const history = (from: bigint) => changesOf(small, [0n, 1n, 2n].map((n): Step => ({ do: 'upsert', key: from + n, row: [0n, `row ${n}`, null], sparse: false }))).changes
+    const history = (from: bigint) =>
+      changesOf(
+        small,
+        [0n, 1n, 2n].map((n): Step => ({ do: 'upsert', key: from + n, row: [0n, `row ${n}`, null], sparse: false })),
+      ).changes
     await sink.apply({ table: small, changes: history(1n), positions: [position(3)], onRejected: async () => {} }, never)
     await sink.apply({ table: small, changes: history(100n), positions: [position(6)], onRejected: async () => {} }, never)
     const catalog = path.join(place.folder, 'catalog.db')
-    const facts = (await python.call('ice_facts', catalog, 'public.orders')) as { identifiers: string[]; plan: number; snapshots: Record<string, string>[]; namespaces: string[][] }
+    const facts = (await python.call('ice_facts', catalog, 'public.orders')) as {
+      identifiers: string[]
+      plan: number
+      snapshots: Record<string, string>[]
+      namespaces: string[][]
+    }
     expect(facts.identifiers).toEqual(['id'])
     expect(facts.namespaces).toEqual([['public']])
     expect(facts.plan).toBe(2)
     expect(await python.call('ice_prune', catalog, 'public.orders', 'id > 50')).toBe(1)
-    expect(facts.snapshots.at(-1)).toMatchObject({ 'total-records': '6', 'millrace.positions': JSON.stringify([{ topic: position(0).topic, partition: 0, offset: '6' }]) })
+    expect(facts.snapshots.at(-1)).toMatchObject({
+      'total-records': '6',
+      'millrace.positions': JSON.stringify([{ topic: position(0).topic, partition: 0, offset: '6' }]),
+    })
 
     await python.call('ice_append', catalog, 'public.orders', [{ id: 1000, name: 'from PyIceberg', note: null }])
     await sink.apply({ table: small, changes: history(200n), positions: [position(9)], onRejected: async () => {} }, never)
@@ -178,13 +207,34 @@ describe.skipIf(skip !== null)(`other engines read what the sink writes${skip ==
   test('columns that were renamed, added, dropped and widened read right in old and new files', async () => {
     using place = warehouse()
     await using sink = await place.open()
-    const before = table([column(1, 'id', { kind: 'int32' }), column(2, 'name', { kind: 'string' }), column(3, 'gone', { kind: 'string' }), column(4, 'price', { kind: 'decimal', precision: 6, scale: 2 })])
-    const after = table([column(1, 'id', { kind: 'int64' }), column(5, 'name', { kind: 'string' }), column(2, 'title', { kind: 'string' }), column(4, 'price', { kind: 'decimal', precision: 20, scale: 2 })])
+    const before = table([
+      column(1, 'id', { kind: 'int32' }),
+      column(2, 'name', { kind: 'string' }),
+      column(3, 'gone', { kind: 'string' }),
+      column(4, 'price', { kind: 'decimal', precision: 6, scale: 2 }),
+    ])
+    const after = table([
+      column(1, 'id', { kind: 'int64' }),
+      column(5, 'name', { kind: 'string' }),
+      column(2, 'title', { kind: 'string' }),
+      column(4, 'price', { kind: 'decimal', precision: 20, scale: 2 }),
+    ])
     const put = (schema: TableSchema, values: Tuple, offset: number) =>
       sink.apply(
         {
           table: schema,
-          changes: [{ kind: 'row', op: 'c', table: schema, key: [values[0]!], before: null, after: values, position: { commit: BigInt(offset), ordinal: 0 }, committedAt: 0n }],
+          changes: [
+            {
+              kind: 'row',
+              op: 'c',
+              table: schema,
+              key: [values[0]!],
+              before: null,
+              after: values,
+              position: { commit: BigInt(offset), ordinal: 0 },
+              committedAt: 0n,
+            },
+          ],
           positions: [position(offset)],
           onRejected: async () => {},
         },

@@ -59,13 +59,17 @@ export interface Coordinate {
   readonly group: string
   readonly artifact: string
   readonly version: string
+  readonly classifier?: string
 }
 
 /** Folder with the jars of `coordinates` and their runtime dependencies. */
 export function mavenJars(name: string, coordinates: readonly Coordinate[]): Promise<string> {
   return cached(name, async (dir) => {
     const dependencies = coordinates
-      .map((c) => `<dependency><groupId>${c.group}</groupId><artifactId>${c.artifact}</artifactId><version>${c.version}</version></dependency>`)
+      .map(
+        (c) =>
+          `<dependency><groupId>${c.group}</groupId><artifactId>${c.artifact}</artifactId><version>${c.version}</version>${c.classifier === undefined ? '' : `<classifier>${c.classifier}</classifier>`}</dependency>`,
+      )
       .join('\n')
     writeFileSync(
       path.join(dir, 'pom.xml'),

@@ -1,0 +1,98 @@
+import { randomBytes } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import os from 'node:os'
+import path from 'node:path'
+import pino from 'pino'
+import { afterEach, describe, expect, test } from 'vitest'
+import type { IcebergSink } from '../../connectors/iceberg/iceberg-sink.ts'
+import iceberg from '../../connectors/iceberg/index.ts'
+import { settings } from '../../connectors/iceberg/settings.ts'
+import { sinkContract } from '../contract/sink.contract.ts'
+import { skipReason, testRestCatalog } from '../services/iceberg-rest.ts'
+import { allRows, never } from '../unit/connectors/iceberg/open-sink.ts'
+import { changesOf, column, position, type Step, TOPIC, table } from '../unit/connectors/iceberg/sink-history.ts'
+
+const skip = skipReason()
+const context = { mesh: 'test', node: 'lake', dataDir: os.tmpdir(), logger: pino({ level: 'silent' }), metric: () => {} }
+const namespace = () => `t_${randomBytes(5).toString('hex')}`
+const small = table([column(1, 'id', { kind: 'int64' }), column(2, 'name', { kind: 'string' })])
+const batch = (offset: number, ...ids: number[]) => ({
+  table: small,
+  changes: changesOf(
+    small,
+    ids.map((id): Step => ({ do: 'upsert', key: BigInt(id), row: [0n, `row ${id} at ${offset}`], sparse: false })),
+  ).changes,
+  positions: [position(offset)],
+  onRejected: async () => {},
+})
+
+/** Passes everything on to the catalog, except what `decide` says of a commit. */
+async function faultyProxy(target: string, decide: () => 'pass' | 'lose the answer' | 'lose the request'): Promise<{ uri: string; server: Server }> {
+  const server = createServer(async (request, response) => {
+    const body: Buffer[] = []
+    for await (const part of request) body.push(part as Buffer)
+    const isCommit = request.method === 'POST' && /\/tables\/[^/]+$/.test(request.url ?? '')
+    const decision = isCommit ? decide() : 'pass'
+    if (decision === 'lose the request') return void request.socket.destroy()
+    const answer = await fetch(target + request.url, {
+      method: request.method!,
+      headers: { 'content-type': 'application/json' },
+      ...(body.length === 0 ? {} : { body: Buffer.concat(body) }),
+    })
+    const text = await answer.text()
+    if (decision === 'lose the answer') return void response.writeHead(503).end('{}')
+    response.writeHead(answer.status, { 'content-type': 'application/json' }).end(text)
+  }).listen(0, '127.0.0.1')
+  await new Promise((resolve) => server.once('listening', resolve))
+  return { uri: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, server }
+}
+
+describe.skipIf(skip !== null)(`Iceberg REST catalog${skip === null ? '' : ` (skipped: ${skip})`}`, () => {
+  const servers: Server[] = []
+  afterEach(() => {
+    for (const server of servers.splice(0)) server.close()
+  })
+
+  sinkContract(
+    'iceberg with a REST catalog',
+    async (schema, topic) => {
+      const { uri } = await testRestCatalog()
+      const folder = mkdtempSync(path.join(os.tmpdir(), 'millrace-iceberg-'))
+      const config = settings.parse({ catalog: { kind: 'rest', uri }, namespace: namespace(), compactAfterDeleteFiles: 4 })
+      return {
+        open: () => iceberg.open(config, context, { topic, namespace: schema.namespace, table: schema.name }),
+        dispose: async () => rmSync(folder, { recursive: true, force: true }),
+      }
+    },
+    { secondWriter: 'conflict', runs: 8 },
+  )
+
+  test('a commit whose answer is lost is found, one whose request is lost is made again: nothing lost, nothing doubled', async () => {
+    const { uri } = await testRestCatalog()
+    const faults: ('pass' | 'lose the answer' | 'lose the request')[] = []
+    const proxy = await faultyProxy(uri, () => faults.shift() ?? 'pass')
+    servers.push(proxy.server)
+    const config = settings.parse({ catalog: { kind: 'rest', uri: proxy.uri }, namespace: namespace() })
+    const open = () => iceberg.open(config, context, { topic: TOPIC, namespace: 'public', table: 'orders' }) as Promise<IcebergSink>
+    await using sink = await open()
+    await sink.prepare(small)
+    faults.push('lose the answer')
+    await sink.apply(batch(1, 1, 2), never)
+    expect(await sink.committed()).toEqual([position(1)])
+    faults.push('lose the request')
+    await expect(sink.apply(batch(2, 2, 3), never)).rejects.toMatchObject({ code: 'sink.unreachable' })
+    await sink.apply(batch(2, 2, 3), never)
+    expect((await allRows(sink)).map(([id, name]) => `${String(id)} ${String(name)}`).sort()).toEqual(['1 row 1 at 1', '2 row 2 at 2', '3 row 3 at 2'])
+    await using again = await open()
+    expect(await again.committed()).toEqual([position(2)])
+  })
+
+  test('a catalog that is not there is unavailable, and check says so', async () => {
+    const config = settings.parse({ catalog: { kind: 'rest', uri: 'http://127.0.0.1:9' }, namespace: 'x' })
+    await using sink = await iceberg.open(config, context, { topic: TOPIC, namespace: 'public', table: 'orders' })
+    await expect(sink.committed()).rejects.toMatchObject({ code: 'sink.unreachable', category: 'unavailable' })
+    expect(await iceberg.check(config, context)).toMatchObject([{ level: 'error' }])
+  })
+})

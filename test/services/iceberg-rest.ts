@@ -1,0 +1,80 @@
+/** Iceberg's own REST catalog server for tests (RESTCatalogServer of iceberg-open-api) on a JdbcCatalog in SQLite, tables in a local folder. */
+import { spawn } from 'node:child_process'
+import { mkdirSync, openSync, readFileSync } from 'node:fs'
+import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { freePort } from '../../control/demo/postgres-server.ts'
+import { findJava, javaSkipReason, mavenJars } from './maven.ts'
+import { sharedService } from './shared-service.ts'
+
+const VERSION = '1.10.1'
+const JDK = 17
+const START_DEADLINE_MS = 120_000
+
+const JARS = [
+  { group: 'org.apache.iceberg', artifact: 'iceberg-core', version: VERSION },
+  { group: 'org.apache.iceberg', artifact: 'iceberg-core', version: VERSION, classifier: 'tests' },
+  { group: 'org.apache.iceberg', artifact: 'iceberg-open-api', version: VERSION, classifier: 'test-fixtures' },
+  { group: 'org.xerial', artifact: 'sqlite-jdbc', version: '3.50.3.0' },
+  { group: 'org.eclipse.jetty', artifact: 'jetty-server', version: '11.0.26' },
+  { group: 'org.eclipse.jetty', artifact: 'jetty-servlet', version: '11.0.26' },
+  { group: 'org.apache.hadoop', artifact: 'hadoop-client-api', version: '3.4.1' },
+  { group: 'org.apache.hadoop', artifact: 'hadoop-client-runtime', version: '3.4.1' },
+  { group: 'org.slf4j', artifact: 'slf4j-simple', version: '2.0.17' },
+] as const
+
+/** Why the catalog cannot run here, or null. */
+export function skipReason(): string | null {
+  return javaSkipReason(JDK)
+}
+
+/** The run's shared catalog; use fresh namespaces. */
+export async function testRestCatalog(): Promise<{ readonly uri: string }> {
+  const { uri } = await sharedService('iceberg-rest', async (dir) => {
+    const server = await start(dir)
+    return { uri: server.uri, pids: [server.pid] }
+  })
+  return { uri }
+}
+
+async function start(dir: string): Promise<{ uri: string; pid: number }> {
+  const jars = await mavenJars(`iceberg-rest-${VERSION}`, JARS)
+  const java = findJava(JDK)
+  if (java === null) throw new Error('no JDK')
+  const port = await freePort()
+  mkdirSync(path.join(dir, 'warehouse'), { recursive: true })
+  const log = path.join(dir, 'server.log')
+  const out = openSync(log, 'a')
+  const child = spawn(
+    java,
+    ['-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-Xmx512m', '-cp', path.join(jars, '*'), 'org.apache.iceberg.rest.RESTCatalogServer'],
+    {
+      cwd: dir,
+      stdio: ['ignore', out, out],
+      detached: true,
+      env: {
+        ...process.env,
+        CATALOG_URI: `jdbc:sqlite:file:${dir}/catalog.db`,
+        CATALOG_JDBC_USER: 'u',
+        CATALOG_JDBC_PASSWORD: 'p',
+        CATALOG_JDBC_SCHEMA__VERSION: 'V1',
+        CATALOG_CATALOG__IMPL: 'org.apache.iceberg.jdbc.JdbcCatalog',
+        CATALOG_WAREHOUSE: `file://${dir}/warehouse`,
+        CATALOG_REST_PORT: String(port),
+      },
+    },
+  )
+  child.unref()
+  const uri = `http://127.0.0.1:${port}`
+  for (const deadline = Date.now() + START_DEADLINE_MS; ; ) {
+    const ok = await fetch(`${uri}/v1/config`, { signal: AbortSignal.timeout(5000) }).then(
+      (response) => response.ok,
+      () => false,
+    )
+    if (ok) return { uri, pid: child.pid! }
+    if (child.exitCode !== null || Date.now() > deadline) child.kill('SIGKILL')
+    if (child.exitCode !== null || Date.now() > deadline)
+      throw new Error(`the REST catalog did not start (exit ${child.exitCode}):\n${readFileSync(log, 'utf8').slice(-4000)}`)
+    await delay(100)
+  }
+}
