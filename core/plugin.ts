@@ -11,10 +11,12 @@ export type {
   CaptureOutput,
   ChangeWriter,
   PendingChunks,
+  ScanTarget,
   SnapshotChunk,
   SnapshotFence,
   SnapshotReader,
   SourceConnector,
+  SourceReader,
   TransactionStart,
 } from './capture/source-connector.ts'
 export { asMillraceError, type ErrorCategory, type ErrorCode, invariant, MillraceError } from './errors.ts'

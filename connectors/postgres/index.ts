@@ -1,6 +1,7 @@
 import { definePlugin } from '../../core/plugin.ts'
 import { openPostgres } from './open-postgres.ts'
 import { type PostgresConfig, postgresConfig } from './postgres-config.ts'
+import { openPostgresReader } from './postgres-reader.ts'
 import { checkPostgres } from './preflight.ts'
 
 export default definePlugin<PostgresConfig>({
@@ -14,4 +15,5 @@ export default definePlugin<PostgresConfig>({
   ],
   check: checkPostgres,
   open: openPostgres,
+  openReader: openPostgresReader,
 })

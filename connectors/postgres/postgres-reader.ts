@@ -1,0 +1,57 @@
+import type { PluginContext, ScanTarget, SourceOffset, SourceReader, TableSchema } from '../../core/plugin.ts'
+import { CatalogConnection, connectClient } from './catalog-connection.ts'
+import { parseLsn } from './lsn.ts'
+import { clientConfig, objectName, type PostgresConfig } from './postgres-config.ts'
+import { findPublication, listTables } from './publication.ts'
+import { PostgresSnapshotReader } from './snapshot-reader.ts'
+import { TablePatterns } from './table-patterns.ts'
+import { describeTable } from './type-mapping.ts'
+
+/** Opens the database for the audit: ordinary connections that read, beside whatever captures it. */
+export async function openPostgresReader(config: PostgresConfig, context: PluginContext): Promise<SourceReader> {
+  return new PostgresReader(config, config.publication ?? objectName(context.mesh, context.node))
+}
+
+class PostgresReader implements SourceReader {
+  readonly #config: PostgresConfig
+  readonly #publication: string
+  readonly #catalog: CatalogConnection
+  readonly #snapshot: PostgresSnapshotReader
+
+  constructor(config: PostgresConfig, publication: string) {
+    this.#config = config
+    this.#publication = publication
+    const connect = clientConfig(config)
+    this.#catalog = new CatalogConnection(connect)
+    this.#snapshot = new PostgresSnapshotReader({ connect: () => connectClient(connect), mapping: { unrepresentable: config.unrepresentable } })
+  }
+
+  /** The tables that are in the publication: what the capture has taken up. */
+  tables(): Promise<readonly TableSchema[]> {
+    return this.#catalog.run('to look at the tables', async (client) => {
+      const publication = await findPublication(client, this.#publication)
+      if (publication === null) return []
+      const tables = await listTables(client, this.#publication, new TablePatterns(this.#config.tables))
+      const schemas: TableSchema[] = []
+      for (const { oid, published } of tables) {
+        if (published || publication.allTables) schemas.push((await describeTable(client, oid, { unrepresentable: this.#config.unrepresentable })).table)
+      }
+      return schemas
+    })
+  }
+
+  scan(table: TableSchema, open: (shape: TableSchema) => ScanTarget, signal: AbortSignal): Promise<bigint> {
+    return this.#snapshot.scan(table, open, signal)
+  }
+
+  reached(offset: SourceOffset, commit: bigint): boolean {
+    // just after a page's header the insert LSN exceeds all that the server reports of an idle log
+    const slack = 40n
+    return parseLsn(String(offset.lsn)) + slack >= commit
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#snapshot[Symbol.asyncDispose]()
+    await this.#catalog[Symbol.asyncDispose]()
+  }
+}
