@@ -179,7 +179,7 @@ test('what cannot be reached is tried again and shown as degraded; a dead-letter
   log.fault = fault
   encoder.fault = fault
   const running = drive({}, new MemorySink(target, LIMITS, fault))
-  await until(() => caughtUp(log, target), 'all records')
+  await until(async () => (await caughtUp(log, target)) && statuses.at(-1)?.state === 'running', 'all records')
   running.stop()
   await running.done
   expect([...failing.values()].every((left) => left <= 0)).toBe(true)
