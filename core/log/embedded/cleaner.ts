@@ -41,6 +41,7 @@ export class Cleaner {
   readonly #logger: Logging | undefined
   readonly #stop = new AbortController()
   #turn: Promise<void> = Promise.resolve()
+  #running = 0
 
   constructor(list: SegmentList, queue: CommitQueue, settings: CleanerSettings, logger: Logging | undefined) {
     this.#list = list
@@ -51,9 +52,20 @@ export class Cleaner {
 
   /** One pass; passes take turns. @throws log.full, log.corrupt, log.unreachable: the log is as it was, or partly cleaned */
   clean(options: CleanOptions = {}): Promise<void> {
+    this.#running++
     const pass = this.#turn.then(() => this.#pass(options.force ?? false, options.nowMs ?? Date.now()))
-    this.#turn = pass.catch(() => {})
+    this.#turn = pass
+      .catch(() => {})
+      .then(() => {
+        this.#running--
+      })
     return pass
+  }
+
+  /** One pass unless one is running. What goes wrong is logged, and tried again with the next. */
+  cleanQuietly(): void {
+    if (this.#running > 0) return
+    this.clean().catch((error: unknown) => this.#logger?.warn({ err: asMillraceError(error) }, 'cleaning the log failed; it is tried again'))
   }
 
   /** Ends a pass that runs, at the next frame. */
@@ -67,7 +79,7 @@ export class Cleaner {
       this.#stop.signal.throwIfAborted()
       await this.#expire(nowMs)
       await this.#rollIfDue(force, nowMs)
-      for (const state of this.#list.state.partitions) await this.#compact(state, force, nowMs)
+      await this.#compact(force, nowMs)
       for (let [oldest] = this.#sealed(); oldest !== undefined && this.#deadShare(oldest) === 1; [oldest] = this.#sealed()) this.#swap([oldest], [])
       for (const run of this.#runs(this.#sealed(), (segment) => this.#deadShare(segment) >= (force ? Number.MIN_VALUE : 0.5), 2)) await this.#replace(run, null)
     } catch (error) {
@@ -172,79 +184,99 @@ export class Cleaner {
   }
 
   /**
-   * One pass over a compacted partition, as Kafka's cleaner does it: the last offset of each key in the dirty part, as much of it as memory
-   * takes, then all segments from the oldest on without the records that these supersede.
+   * Compaction as Kafka's cleaner does it: the last offset of each key in the dirty part, as much of it as memory takes, then all segments from the
+   * oldest on without the records that these supersede. All compacted topics at once, since they share segments; when half of them is dirty.
    */
-  async #compact(state: PartitionState, force: boolean, nowMs: number): Promise<void> {
-    if (!this.#list.state.topicOf(state).compacted) return
-    const tombstonesUpTo = nowMs - this.#settings.tombstoneMs
-    for (;;) {
-      const holding = this.#sealed().filter((segment) => (segment.range(state.key)?.next ?? -1n) > state.start)
-      const sum = (segments: readonly Segment[]) => segments.reduce((n, segment) => n + segment.range(state.key)!.sizeBytes, 0)
-      const dirty = holding.filter((segment) => segment.range(state.key)!.next > state.cleanTo)
-      const hasTombstones = force && holding.length > 0
-      if (dirty.length === 0 ? !hasTombstones : !force && sum(dirty) * 2 < sum(holding)) return
-      const records = dirty.reduce((n, segment) => n + Number(segment.range(state.key)!.next - segment.range(state.key)!.first), 0)
-      const table = new KeyTable(Math.min(records, this.#settings.keysInMemory))
-      const to = await this.#readKeys(state, dirty, table)
-      await this.#setFacts(state, { compactedTo: to })
-      const inRun = new Set(holding)
-      for (const run of this.#runs(this.#sealed(), (segment) => inRun.has(segment), Number.POSITIVE_INFINITY)) {
-        await this.#replace(run, { state, table, to, tombstonesUpTo })
+  async #compact(force: boolean, nowMs: number): Promise<void> {
+    for (let first = true; ; first = false) {
+      const parts = this.#compactedParts()
+      const sum = (of: (part: CompactedPart) => number) => parts.reduce((n, part) => n + of(part), 0)
+      const dirtyBytes = sum((part) => part.dirtyBytes)
+      if (parts.length === 0 || (dirtyBytes === 0 ? !(force && first) : !force && first && dirtyBytes * 2 < sum((part) => part.sizeBytes))) return
+      const table = new KeyTable(
+        Math.min(
+          sum((part) => part.dirtyRecords),
+          this.#settings.keysInMemory,
+        ),
+      )
+      const plans = new Map<number, CompactionPlan>()
+      for (const part of parts) {
+        const { to, isWhole } = await this.#readKeys(part, table)
+        plans.set(part.state.key, { state: part.state, to })
+        if (!isWhole) break
       }
-      await this.#setFacts(state, { cleanTo: to })
-      if (to >= (holding.at(-1)?.range(state.key)?.next ?? to)) return
+      await this.#setFacts(Array.from(plans.values(), ({ state, to }) => ({ state, compactedTo: to })))
+      const holding = new Set(parts.filter((part) => plans.has(part.state.key)).flatMap((part) => part.holding))
+      const compaction = { plans, table, tombstonesUpTo: nowMs - this.#settings.tombstoneMs }
+      for (const run of this.#runs(this.#sealed(), (segment) => holding.has(segment), Number.POSITIVE_INFINITY)) await this.#replace(run, compaction)
+      await this.#setFacts(Array.from(plans.values(), ({ state, to }) => ({ state, cleanTo: to })))
     }
   }
 
-  /** Fills the table from the dirty part; returns the offset up to which it knows all keys. */
-  async #readKeys(state: PartitionState, dirty: readonly Segment[], table: KeyTable): Promise<bigint> {
+  /** Compacted partitions with frames in sealed segments. Those without a dirty part are among them: their old tombstones may go. */
+  #compactedParts(): CompactedPart[] {
+    const parts: CompactedPart[] = []
+    const sealed = this.#sealed()
+    for (const state of this.#list.state.partitions) {
+      if (!this.#list.state.topicOf(state).compacted) continue
+      const holding = sealed.filter((segment) => (segment.range(state.key)?.next ?? -1n) > state.start)
+      if (holding.length === 0) continue
+      const dirty = holding.filter((segment) => segment.range(state.key)!.next > state.cleanTo)
+      const sizeOf = (segments: readonly Segment[]) => segments.reduce((n, segment) => n + segment.range(state.key)!.sizeBytes, 0)
+      const end = holding.at(-1)!.range(state.key)!.next
+      const dirtyRecords = end > state.cleanTo ? Number(end - state.cleanTo) : 0
+      parts.push({ state, holding, dirty, sizeBytes: sizeOf(holding), dirtyBytes: sizeOf(dirty), dirtyRecords })
+    }
+    return parts
+  }
+
+  /** Adds the dirty part's keys to the table; returns the offset up to which it knows them all, and whether that is the whole part. */
+  async #readKeys({ state, dirty }: CompactedPart, table: KeyTable): Promise<{ readonly to: bigint; readonly isWhole: boolean }> {
     let to = state.cleanTo
     for (const segment of dirty) {
       for await (const { entry, frame } of framesOf(segment, state.key, to)) {
         this.#stop.signal.throwIfAborted()
         for (const record of records(frame)) {
           if (record.keyFrom < 0 || record.offset < to) continue
-          // at least one record must be taken, else the pass would never end
-          if (table.isFull) return record.offset
-          table.set(frame.subarray(record.keyFrom, record.keyTo), record.offset)
+          if (table.isFull) return { to: record.offset, isWhole: false }
+          table.set(state.key, frame.subarray(record.keyFrom, record.keyTo), record.offset)
         }
         to = nextOffsetOf(entry)
       }
     }
-    return to
+    return { to, isWhole: true }
   }
 
-  async #setFacts(
-    state: PartitionState,
-    facts: { readonly compactedTo?: bigint; readonly cleanTo?: bigint; readonly tombstonesGoneTo?: bigint },
-  ): Promise<void> {
-    const changed = Object.entries(facts).filter(([name, value]) => value > state[name as keyof typeof facts])
-    if (changed.length === 0) return
-    const bounds = Object.fromEntries(changed.map(([name, value]) => [name, String(value)]))
-    await this.#queue.submit(null, null, [], { partitions: [{ id: state.topicId, partition: state.partition, ...bounds }] })
+  /** Makes bounds of partitions durable; they only rise. */
+  async #setFacts(bounds: readonly ({ readonly state: PartitionState } & Partial<Record<(typeof RISING)[number], bigint>>)[]): Promise<void> {
+    const partitions: PartitionFacts[] = []
+    for (const bound of bounds) {
+      const raised = RISING.filter((name) => (bound[name] ?? -1n) > bound.state[name])
+      if (raised.length === 0) continue
+      partitions.push({ id: bound.state.topicId, partition: bound.state.partition, ...Object.fromEntries(raised.map((name) => [name, String(bound[name])])) })
+    }
+    if (partitions.length > 0) await this.#queue.submit(null, null, [], { partitions })
   }
 
   async #replace(run: readonly Segment[], compaction: Compaction | null): Promise<void> {
-    const list = this.#list
-    let tombstonesGoneTo = -1n
+    const { state } = this.#list
+    const tombstonesGoneTo = new Map<number, bigint>()
     const replacement = await rewriteRun(
       run,
       (key, entry, frame) => {
-        if (key !== compaction?.state.key || entry.baseOffset >= compaction.to) return { frame, count: entry.count }
+        const plan = compaction?.plans.get(key)
+        if (compaction === null || plan === undefined || entry.baseOffset >= plan.to) return { frame, count: entry.count }
         return compactFrame(frame, (record) => {
-          if (record.keyFrom < 0 || record.offset >= compaction.to) return true
-          if (compaction.table.last(frame.subarray(record.keyFrom, record.keyTo)) > record.offset) return false
+          if (record.keyFrom < 0 || record.offset >= plan.to) return true
+          if (compaction.table.last(key, frame.subarray(record.keyFrom, record.keyTo)) > record.offset) return false
           if (record.valueFrom >= 0 || entry.appendedAt >= compaction.tombstonesUpTo) return true
-          if (record.offset >= tombstonesGoneTo) tombstonesGoneTo = record.offset + 1n
+          tombstonesGoneTo.set(key, record.offset + 1n)
           return false
         })
       },
-      (key) => list.state.partition(key)!.start,
+      (key) => state.partition(key)!.start,
       this.#stop.signal,
-      async () => {
-        if (compaction !== null && tombstonesGoneTo >= 0n) await this.#setFacts(compaction.state, { tombstonesGoneTo })
-      },
+      () => this.#setFacts(Array.from(tombstonesGoneTo, ([key, to]) => ({ state: state.partition(key)!, tombstonesGoneTo: to }))),
     )
     this.#swap(run, [replacement])
   }
@@ -263,9 +295,26 @@ export class Cleaner {
   }
 }
 
-interface Compaction {
+const RISING = ['compactedTo', 'cleanTo', 'tombstonesGoneTo'] as const
+
+interface CompactedPart {
   readonly state: PartitionState
-  readonly table: KeyTable
+  readonly holding: readonly Segment[]
+  readonly dirty: readonly Segment[]
+  readonly sizeBytes: number
+  readonly dirtyBytes: number
+  /** At most so many keys are dirty. */
+  readonly dirtyRecords: number
+}
+
+interface CompactionPlan {
+  readonly state: PartitionState
+  /** Records before it are compacted. */
   readonly to: bigint
+}
+
+interface Compaction {
+  readonly plans: ReadonlyMap<number, CompactionPlan>
+  readonly table: KeyTable
   readonly tombstonesUpTo: number
 }

@@ -1,5 +1,5 @@
 import fs from 'node:fs'
-import { asMillraceError, MillraceError } from '../../errors.ts'
+import { MillraceError } from '../../errors.ts'
 import type { Log, LogBatch, LogPosition, LogWriter, Progress, TopicSpec } from '../log.ts'
 import { Cleaner, type CleanerSettings, type CleanOptions } from './cleaner.ts'
 import type { CommitQueue, Logging } from './commit-queue.ts'
@@ -62,9 +62,7 @@ export async function openEmbeddedLog(options: EmbeddedLogOptions): Promise<Embe
   try {
     const { list, queue } = await openForWriting(dir, segmentBytes, logger)
     const cleaner = new Cleaner(list, queue, { ...DEFAULTS, ...settings }, logger)
-    const timer = setInterval(() => {
-      cleaner.clean().catch((error: unknown) => logger?.warn({ err: asMillraceError(error) }, 'cleaning the log failed; it is tried again'))
-    }, cleanEveryMs)
+    const timer = setInterval(() => cleaner.cleanQuietly(), cleanEveryMs)
     timer.unref()
     return new SegmentedLog(list, { queue, cleaner }, async () => {
       clearInterval(timer)
@@ -122,7 +120,7 @@ class SegmentedLog implements EmbeddedLog {
   }
 
   async topics(): Promise<readonly { readonly topic: string; readonly partitions: number }[]> {
-    return Array.from(this.#list.state.topics, ({ topic, partitions }) => ({ topic, partitions }))
+    return Array.from(this.#list.current.topics, ({ topic, partitions }) => ({ topic, partitions }))
   }
 
   async openWriter(node: string): Promise<LogWriter> {
@@ -141,7 +139,7 @@ class SegmentedLog implements EmbeddedLog {
   }
 
   async bounds(topic: string): Promise<readonly { readonly partition: number; readonly start: bigint; readonly end: bigint }[]> {
-    const { state } = this.#list
+    const state = this.#list.current
     const { topicId } = state.partitionOf(topic, 0)
     return Array.from({ length: state.topic(topic)!.partitions }, (_, partition) => {
       const { start, end } = state.partition(partitionKey(topicId, partition))!
@@ -150,7 +148,7 @@ class SegmentedLog implements EmbeddedLog {
   }
 
   async progress(node: string): Promise<Progress> {
-    return this.#list.state.progress(node)
+    return this.#list.current.progress(node)
   }
 
   async clean(options?: CleanOptions): Promise<void> {

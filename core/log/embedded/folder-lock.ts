@@ -22,6 +22,7 @@ export class FolderLock implements Disposable {
       database.exec('PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE')
     } catch (cause) {
       database.close()
+      if (!isBusy(cause)) throw cause
       throw new MillraceError('log.locked', `${dir} is written by process ${readHolder(holder)}`, {
         cause,
         fix: 'Stop that process, or give this one a data folder of its own.',
@@ -35,6 +36,11 @@ export class FolderLock implements Disposable {
   [Symbol.dispose](): void {
     this.#database.close()
   }
+}
+
+/** SQLITE_BUSY or SQLITE_LOCKED. */
+function isBusy(error: unknown): boolean {
+  return error instanceof Error && 'errcode' in error && (error.errcode === 5 || error.errcode === 6)
 }
 
 function readHolder(file: string): string {

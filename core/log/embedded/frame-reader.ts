@@ -34,7 +34,7 @@ export async function* readFrames(list: SegmentList, from: readonly LogPosition[
   if (signal.aborted || list.closed) return
   const cursors = new Map<number, Cursor>()
   for (const { topic, partition, offset } of from) {
-    const state = list.state.partitionOf(topic, partition)
+    const state = list.current.partitionOf(topic, partition)
     checkPosition(state, topic, offset, true)
     cursors.set(state.key, { state, topic, offset, segment: null, index: 0, window: Buffer.alloc(0), windowFrom: 0 })
   }

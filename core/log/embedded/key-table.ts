@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 
 /**
- * The last offset of each key, in 28 bytes per slot: a 128-bit digest of the key (two keys with one digest would cost a record; at 10^9 keys the
+ * The last offset of each key of each partition, in 24 bytes per slot: a 128-bit digest of the key (two keys with one digest would cost a record; at 10^9 keys the
  * chance is 10^-21) and the offset. Open addressing, at most three quarters full.
  */
 export class KeyTable {
@@ -25,9 +25,9 @@ export class KeyTable {
     return this.#count >= (this.#slots * 3) / 4
   }
 
-  /** `offset` must rise from call to call. The table must not be full. */
-  set(key: Buffer, offset: bigint): void {
-    const digest = digestOf(key)
+  /** Offsets must rise from call to call for one partition. The table must not be full. */
+  set(partition: number, key: Buffer, offset: bigint): void {
+    const digest = digestOf(partition, key)
     const slot = this.#find(digest)
     if (this.#offsets[slot]! < 0n) {
       this.#digests.set(digest, slot * 4)
@@ -37,8 +37,8 @@ export class KeyTable {
   }
 
   /** The last offset of the key, or -1. */
-  last(key: Buffer): bigint {
-    return this.#offsets[this.#find(digestOf(key))]!
+  last(partition: number, key: Buffer): bigint {
+    return this.#offsets[this.#find(digestOf(partition, key))]!
   }
 
   #find(digest: Uint32Array): number {
@@ -52,7 +52,8 @@ export class KeyTable {
   }
 }
 
-function digestOf(key: Buffer): Uint32Array {
+function digestOf(partition: number, key: Buffer): Uint32Array {
   const bytes = hash('sha1', key, 'buffer')
-  return Uint32Array.of(bytes.readUInt32LE(0), bytes.readUInt32LE(4), bytes.readUInt32LE(8), bytes.readUInt32LE(12))
+  const [low, high] = [partition % 2 ** 32, Math.floor(partition / 2 ** 32)]
+  return Uint32Array.of(bytes.readUInt32LE(0), bytes.readUInt32LE(4), bytes.readUInt32LE(8) ^ high, bytes.readUInt32LE(12) ^ low)
 }

@@ -23,10 +23,17 @@ export class SegmentList {
   closed = false
   /** Set when another process writes: looks at what it has done. */
   refresh: (() => Promise<void>) | null = null
+  #failure: Error | null = null
   readonly #waiters = new Map<number, Set<Waiter>>()
 
   constructor(dir: string) {
     this.dir = dir
+  }
+
+  /** The state, unless what another process writes can no longer be followed. @throws log.corrupt, log.unreachable */
+  get current(): LogState {
+    if (this.#failure !== null) throw this.#failure
+    return this.state
   }
 
   get active(): Segment {
@@ -57,10 +64,6 @@ export class SegmentList {
     }
   }
 
-  get hasWaiters(): boolean {
-    return this.#waiters.size > 0
-  }
-
   grown(key: number): void {
     const waiters = this.#waiters.get(key)
     if (waiters !== undefined) for (const waiter of waiters) waiter.grown(key)
@@ -70,7 +73,9 @@ export class SegmentList {
     for (const key of this.#waiters.keys()) this.grown(key)
   }
 
+  /** Ends all readers: the log is closed, or cannot be followed any more. */
   end(error: Error | null): void {
+    this.#failure ??= error
     this.closed = error === null
     for (const waiters of this.#waiters.values()) for (const waiter of waiters) waiter.ended(error)
   }

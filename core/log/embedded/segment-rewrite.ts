@@ -46,7 +46,10 @@ export async function rewriteRun(
   const replacement = new Segment(dir, name)
   const temporary = path.join(dir, `${segmentFileName(name)}.tmp`)
   const fd = fs.openSync(temporary, 'w')
+  const held: Segment[] = []
   try {
+    // open throughout, not once for each partition
+    for (const segment of run) if (await segment.acquire()) held.push(segment)
     let parts: Buffer[] = []
     let [waiting, at] = [0, 0]
     const flush = async () => {
@@ -80,6 +83,7 @@ export async function rewriteRun(
     await syncFolder(dir)
     return replacement
   } finally {
+    for (const segment of held) await segment.release()
     fs.closeSync(fd)
     fs.rmSync(temporary, { force: true })
   }
