@@ -1,0 +1,314 @@
+import type pg from 'pg'
+import {
+  type ChangeWriter,
+  invariant,
+  type Json,
+  MillraceError,
+  type ScanTarget,
+  type SnapshotChunk,
+  type SnapshotReader,
+  type TableSchema,
+  tableId,
+} from '../../core/plugin.ts'
+import { postgresError } from './postgres-error.ts'
+import { type CopiedRows, copyRows } from './snapshot-copy.ts'
+import { identifier, type KeyOrder, keyOrder } from './snapshot-order.ts'
+import { describeTable, type MappedColumn, type MappedTable, SESSION_SETTINGS, type TypeMappingOptions } from './type-mapping.ts'
+import { formatValue, readValue, viewOf, type WireReader } from './type-reader.ts'
+
+/** What a chunk's view sees: `pg_current_snapshot()` and the end of the log at that moment. Transaction ids have 64 bits. */
+export interface PostgresFence {
+  readonly xmin: bigint
+  readonly xmax: bigint
+  readonly inProgress: ReadonlySet<bigint>
+  readonly lsn: bigint
+}
+
+export interface SnapshotReaderOptions {
+  /** An ordinary connection to the database; as many are made as chunks are read at once. */
+  readonly connect: () => Promise<pg.Client>
+  readonly mapping: TypeMappingOptions
+}
+
+/**
+ * Where the next chunk starts. `oid` tells a table that was dropped and made again. With a key: `by` has the attnums of the index columns, `after` their values
+ * in the last row read, as text. Without: `heap` is the oid and file of the partition or table read, `ctid` that of the last row read.
+ */
+type Cursor =
+  | { readonly oid: number; readonly by: readonly number[]; readonly after: readonly string[] }
+  | { readonly oid: number; readonly heap: readonly [oid: number, file: number]; readonly ctid: string }
+
+/** Row security would leave rows out without a word; off, it makes the statement fail. */
+const SETTINGS: Readonly<Record<string, string>> = {
+  ...SESSION_SETTINGS,
+  search_path: 'pg_catalog',
+  row_security: 'off',
+  jit: 'off',
+  statement_timeout: '0',
+  idle_in_transaction_session_timeout: '0',
+}
+
+/** A scan reads pieces of about so many bytes, all in one view. */
+const SCAN_BYTES = 4_000_000
+const SCAN_FIRST_ROWS = 200
+const SCAN_MOST_ROWS = 20_000
+
+const BEGIN = `begin transaction isolation level repeatable read read only;
+${Object.entries(SETTINGS)
+  .map(([name, value]) => `set local ${name} = '${value}';`)
+  .join('\n')}
+select pg_current_snapshot()::text as snapshot,
+  (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end - '0/0'::pg_lsn)::text as lsn,
+  (extract(epoch from clock_timestamp()) * 1000000)::int8::text as at`
+
+/**
+ * Reads tables in chunks, each in a transaction of its own and with the shape that the table has in it. Rows come in the order of the identity's index; a table
+ * without a key is read in the order of its pages, see the README for what that means.
+ */
+export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
+  readonly #options: SnapshotReaderOptions
+  readonly #idle: pg.Client[] = []
+  readonly #lost = new WeakSet<pg.Client>()
+  /** Bytes per row in the last chunk of each table, so that a chunk rarely has to be cut. */
+  readonly #rowBytes = new Map<string, number>()
+  #closed = false
+
+  constructor(options: SnapshotReaderOptions) {
+    this.#options = options
+  }
+
+  async estimate(table: TableSchema): Promise<number | null> {
+    return this.#use('to estimate a table', async (client) => {
+      const { rows } = await client.query<{ rows: number | null }>(
+        `select case when min(c.reltuples) < 0 then null else sum(c.reltuples)::float8 end as rows
+         from (select pg_catalog.to_regclass($1)::oid as oid) t
+         join pg_catalog.pg_class c on c.relkind = 'r' and (c.oid = t.oid or c.oid in (select relid from pg_catalog.pg_partition_tree(t.oid)))`,
+        [`${identifier(table.namespace)}.${identifier(table.name)}`],
+      )
+      return rows[0]?.rows ?? null
+    })
+  }
+
+  async read(
+    table: TableSchema,
+    cursor: Json | null,
+    limits: { readonly maxRows: number; readonly maxBytes: number },
+    onView: (fence: PostgresFence) => void,
+    signal: AbortSignal,
+  ): Promise<SnapshotChunk> {
+    return this.#use(`to read a chunk of ${tableId(table)}`, async (client) => {
+      const results = (await client.query(BEGIN)) as unknown as readonly pg.QueryResult<{ snapshot: string; lsn: string; at: string }>[]
+      const view = results.at(-1)!.rows[0]!
+      const place = { fence: parseFence(view.snapshot, view.lsn), readAt: BigInt(view.at) }
+      onView(place.fence)
+      onView(place.fence)
+      const from = cursor as Cursor | null
+      const oid = await findTable(client, table, from)
+      if (oid === null) {
+        await client.query('commit')
+        return { ...place, rows: 0, next: null, table, write: () => {} }
+      }
+      const mapped = await describeTable(client, oid, this.#options.mapping, undefined, new Set(table.columns.map(({ id }) => id)))
+      const usable = from !== null && from.oid === oid ? from : null
+      const id = tableId(table)
+      const limit = Math.max(1, Math.min(limits.maxRows, Math.ceil(limits.maxBytes / (this.#rowBytes.get(id) ?? 1))))
+      const part =
+        mapped.table.key.length > 0
+          ? await readByKey(client, mapped, usable, limit, limits.maxBytes, signal)
+          : await readByPage(client, mapped, usable, limit, limits.maxBytes, signal)
+      const { copied, next } = part
+      if (copied.rows > 0) this.#rowBytes.set(id, (copied.bytes.length - copied.first) / copied.rows)
+      if (!copied.stopped) await client.query('commit')
+      return {
+        ...place,
+        rows: copied.rows,
+        next: next as Json,
+        table: mapped.table,
+        write: (writer, beginRow, endRow) => writeRows(mapped, copied, writer, beginRow, endRow),
+      }
+    })
+  }
+
+  /** Reads a whole table in one view, see `SourceReader.scan`. @returns the insert LSN at the view */
+  async scan(table: TableSchema, open: (shape: TableSchema) => ScanTarget, signal: AbortSignal): Promise<bigint> {
+    return this.#use(`to read ${tableId(table)}`, async (client) => {
+      const results = (await client.query(BEGIN)) as unknown as readonly pg.QueryResult<{ snapshot: string; lsn: string; at: string }>[]
+      const { lsn } = results.at(-1)!.rows[0]!
+      const oid = await findTable(client, table, null)
+      const mapped = await describeTable(client, oid!, this.#options.mapping, undefined, new Set(table.columns.map(({ id }) => id)))
+      const { writer, beginRow, endRow } = open(mapped.table)
+      const read = mapped.table.key.length > 0 ? readByKey : readByPage
+      let limit = SCAN_FIRST_ROWS
+      for (let cursor: Cursor | null = null; ; ) {
+        signal.throwIfAborted()
+        const { copied, next }: Part = await read(client, mapped, cursor, limit, Number.POSITIVE_INFINITY, signal)
+        writeRows(mapped, copied, writer, beginRow, endRow)
+        if (next === null) break
+        cursor = next
+        if (copied.rows > 0) limit = Math.max(1, Math.min(SCAN_MOST_ROWS, Math.round((SCAN_BYTES * copied.rows) / (copied.bytes.length - copied.first))))
+      }
+      await client.query('commit')
+      return BigInt(lsn)
+    })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true
+    await Promise.all(this.#idle.splice(0).map((client) => client.end().catch(() => {})))
+  }
+
+  /** Runs `work` on a connection of its own; one that failed or was cut is not used again. */
+  async #use<T>(doing: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
+    if (this.#closed) throw new MillraceError('source.unreachable', 'the snapshot reader is closed')
+    let client = this.#idle.pop()
+    try {
+      if (client === undefined) {
+        const made = await this.#options.connect()
+        made.on('error', () => this.#lost.add(made))
+        made.on('end', () => this.#lost.add(made))
+        client = made
+      }
+      const result = await work(client)
+      const { destroyed } = (client as pg.Client & { readonly connection: pg.Connection }).connection.stream
+      if (this.#closed || destroyed || this.#lost.has(client)) void client.end().catch(() => {})
+      else this.#idle.push(client)
+      return result
+    } catch (error) {
+      void client?.end().catch(() => {})
+      if (error instanceof Error && error.name === 'AbortError') throw error
+      throw postgresError(error, doing)
+    }
+  }
+}
+
+function parseFence(snapshot: string, lsn: string): PostgresFence {
+  const [xmin, xmax, running = ''] = snapshot.split(':')
+  return { xmin: BigInt(xmin!), xmax: BigInt(xmax!), inProgress: new Set(running === '' ? [] : running.split(',').map(BigInt)), lsn: BigInt(lsn) }
+}
+
+/**
+ * The oid of the table, or null when it was dropped while it was read.
+ * @throws source.schema_unsupported when it was renamed, or is not there at the start
+ */
+async function findTable(client: pg.Client, table: TableSchema, from: Cursor | null): Promise<number | null> {
+  const { rows } = await client.query<{ oid: number; same: boolean }>(
+    `select c.oid, n.nspname = $1 and c.relname = $2 as same from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+     where (n.nspname = $1 and c.relname = $2) or c.oid = $3`,
+    [table.namespace, table.name, from?.oid ?? 0],
+  )
+  const named = rows.find(({ same }) => same)
+  const before = rows.find(({ oid }) => oid === from?.oid)
+  if (before !== undefined && !before.same) {
+    throw new MillraceError('source.schema_unsupported', `${tableId(table)} was renamed while it was read, so the rest of it belongs to another stream`, {
+      fix: 'name it back, or read it again under its new name: `millrace run FILE --resnapshot NODE`',
+    })
+  }
+  if (named !== undefined) return named.oid
+  if (from !== null) return null
+  throw new MillraceError('source.schema_unsupported', `${tableId(table)} does not exist`, { fix: 'take it out of `tables` of the source, or create it' })
+}
+
+interface Part {
+  readonly copied: CopiedRows
+  readonly next: Cursor | null
+}
+
+/** COPY fails on a type without a binary form, where the stream falls back to text: those columns are cast. */
+const copiesBinary = (column: MappedColumn): boolean => column.binaryReadable && column.reader.binary !== null
+
+function selectList(mapped: MappedTable): string {
+  return mapped.columns.map((mapped) => identifier(mapped.column.name) + (copiesBinary(mapped) ? '' : '::text')).join(', ')
+}
+
+function relation(mapped: MappedTable): string {
+  return `${identifier(mapped.table.namespace)}.${identifier(mapped.table.name)}`
+}
+
+async function readByKey(client: pg.Client, mapped: MappedTable, from: Cursor | null, limit: number, maxBytes: number, signal: AbortSignal): Promise<Part> {
+  const order = await keyOrder(client, mapped)
+  // another key than before: its order says nothing about what was read
+  const after = from !== null && 'by' in from && String(from.by) === String(order.attnums) ? from.after : null
+  const partitioned = await isPartitioned(client, mapped.oid)
+  const source = partitioned ? relation(mapped) : `ONLY ${relation(mapped)}`
+  const where = after === null ? '' : ` WHERE ${order.after(after)}`
+  const sql = `COPY (SELECT ${selectList(mapped)} FROM ${source}${where} ORDER BY ${order.orderBy} LIMIT ${limit}) TO STDOUT (FORMAT binary)`
+  const copied = await copyRows(client, sql, maxBytes, signal)
+  const more = copied.stopped || copied.rows === limit
+  return { copied, next: more ? { oid: mapped.oid, by: order.attnums, after: lastKey(mapped, order, copied) } : null }
+}
+
+async function isPartitioned(client: pg.Client, oid: number): Promise<boolean> {
+  const { rows } = await client.query<{ kind: string }>('select relkind::text as kind from pg_catalog.pg_class where oid = $1', [oid])
+  return rows[0]?.kind === 'p'
+}
+
+/** Column `index` of the row that begins at `at`: where its bytes begin, and their number (-1: NULL). */
+function field(view: DataView, at: number, index: number): { readonly from: number; readonly length: number } {
+  let from = at + 2
+  for (let i = 0; i < index; i++) from += 4 + Math.max(0, view.getInt32(from))
+  return { from: from + 4, length: view.getInt32(from) }
+}
+
+function lastKey(mapped: MappedTable, order: KeyOrder, copied: CopiedRows): readonly string[] {
+  const view = viewOf(copied.bytes)
+  return order.attnums.map((attnum) => {
+    const index = mapped.columns.findIndex(({ column }) => column.id === attnum)
+    const mappedColumn = mapped.columns[index]!
+    const { from, length } = field(view, copied.last, index)
+    invariant(length >= 0, `key column ${mappedColumn.column.name} is NULL`)
+    return formatValue(mappedColumn.reader, readValue(readerOf(mappedColumn), copied.bytes, view, from, length))
+  })
+}
+
+const readerOf = (column: MappedColumn): WireReader => (copiesBinary(column) ? column.binary : column.text)
+
+/** Pages of a table, or of its partitions one after another, in physical order. */
+async function readByPage(client: pg.Client, mapped: MappedTable, from: Cursor | null, limit: number, maxBytes: number, signal: AbortSignal): Promise<Part> {
+  const { rows: heaps } = await client.query<{ oid: number; name: string; file: number }>(
+    `select c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) as name, pg_catalog.pg_relation_filenode(c.oid)::int8::float8 as file
+     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+     where c.relkind = 'r' and (c.oid = $1 or c.oid in (select relid from pg_catalog.pg_partition_tree($1))) order by c.oid`,
+    [mapped.oid],
+  )
+  const last = from !== null && 'heap' in from ? from : null
+  // in ascending oids, so that partitions which come or go leave the others' places alone
+  const heap = heaps.find(({ oid }) => oid >= (last?.heap[0] ?? 0))
+  if (heap === undefined) return { copied: { bytes: Buffer.alloc(0), rows: 0, first: 0, last: 0, stopped: false }, next: null }
+  // a file that was written anew (VACUUM FULL, CLUSTER) has its rows elsewhere: read it from its start rather than lose any
+  const resumes = last !== null && last.heap[0] === heap.oid && last.heap[1] === heap.file
+  const where = resumes ? ` WHERE ctid > '${last.ctid}'::tid` : ''
+  await client.query('set local enable_seqscan = off; set local max_parallel_workers_per_gather = 0; set local synchronize_seqscans = off')
+  const columns = selectList(mapped)
+  const sql = `COPY (SELECT ${columns}${columns === '' ? '' : ', '}ctid FROM ONLY ${heap.name}${where} LIMIT ${limit}) TO STDOUT (FORMAT binary)`
+  const copied = await copyRows(client, sql, maxBytes, signal)
+  const later = heaps.find(({ oid }) => oid > heap.oid)
+  if (copied.stopped || copied.rows === limit) {
+    const view = viewOf(copied.bytes)
+    const { from: at } = field(view, copied.last, mapped.columns.length)
+    return { copied, next: { oid: mapped.oid, heap: [heap.oid, heap.file], ctid: `(${view.getUint32(at)},${view.getUint16(at + 4)})` } }
+  }
+  return { copied, next: later === undefined ? null : { oid: mapped.oid, heap: [later.oid, later.file], ctid: '(0,0)' } }
+}
+
+function writeRows(mapped: MappedTable, copied: CopiedRows, writer: ChangeWriter, beginRow: () => void, endRow: () => void): void {
+  const readers = mapped.columns.map(readerOf)
+  const { bytes, rows } = copied
+  const view = viewOf(bytes)
+  let at = copied.first
+  for (let row = 0; row < rows; row++) {
+    // a row read by page has its ctid after its columns
+    const fields = view.getInt16(at)
+    at += 2
+    beginRow()
+    for (let i = 0; i < fields; i++) {
+      const length = view.getInt32(at)
+      at += 4
+      if (i < readers.length) {
+        if (length < 0) writer.null()
+        else readers[i]!(bytes, view, at, length, writer)
+      }
+      if (length > 0) at += length
+    }
+    endRow()
+  }
+}
