@@ -49,7 +49,7 @@ export interface CaptureOptions {
   readonly registry: SchemaRegistry
   readonly topics: TopicSettings
   readonly snapshot: SnapshotSettings
-  /** Called a few times a second while something moves. */
+  /** Called a few times a second. */
   readonly onStatus: (status: CaptureStatus) => void
   readonly signal: AbortSignal
 }
@@ -109,7 +109,6 @@ class Capture implements CaptureOutput {
   #rows = 0
   #bytes = 0
   #lagMs: number | null = null
-  #lastStatus = 0
   #lastClock = 0
 
   constructor(options: CaptureOptions) {
@@ -147,6 +146,8 @@ class Capture implements CaptureOutput {
     const stop = () => this.#stop.abort()
     signal.addEventListener('abort', stop, { once: true })
     if (signal.aborted) stop()
+    // by a timer, so that the end of a snapshot is told on an idle source too
+    const reporting = setInterval(() => this.#report(), STATUS_MS)
     try {
       await this.#takeUpTables()
       // a new slot's start must be durable before anything depends on it
@@ -170,6 +171,7 @@ class Capture implements CaptureOutput {
     } catch (error) {
       this.#fail(error)
     } finally {
+      clearInterval(reporting)
       stop()
       signal.removeEventListener('abort', stop)
     }
@@ -230,11 +232,9 @@ class Capture implements CaptureOutput {
     out.long(now)
     out.long(now * 1000)
     this.#state.clock = out.buffer.subarray(0, out.at)
-    if (now - this.#lastStatus >= STATUS_MS) this.#report()
   }
 
   #report(): void {
-    this.#lastStatus = Date.now()
     this.#options.onStatus({
       rows: this.#rows,
       bytes: this.#bytes,
