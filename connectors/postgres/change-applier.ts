@@ -35,6 +35,8 @@ export interface ChangeApplierOptions {
   readonly isCaptured: (namespace: string, name: string) => boolean
   /** Describes a table whose Relation message has these columns. */
   readonly describe: (oid: number, columns: readonly RelationColumn[]) => Promise<MappedTable>
+  /** Column ids (attnums) that existing rows may have a value for although none was written: those with a default. */
+  readonly filled: (oid: number) => Promise<ReadonlySet<number>>
   /** Values of `columns` in text form, of the row with this key, as they are now; null: there is no such row. Binary key values are Buffers. */
   readonly select: (table: MappedTable, columns: readonly number[], key: readonly (string | Buffer)[]) => Promise<readonly (string | null)[] | null>
 }
@@ -49,7 +51,7 @@ export class ChangeApplier {
   readonly #options: ChangeApplierOptions
   readonly #decoder: PgoutputDecoder
   readonly #relations = new Map<number, Relation>()
-  readonly #shapes = new Map<number, { readonly shape: string; readonly writer: ChangeWriter }>()
+  readonly #shapes = new Map<number, { readonly shape: string; readonly table: TableSchema; readonly writer: ChangeWriter }>()
   /** Relations that a transaction in replay brought itself: what came later outside of it must not decide how its rows read. */
   #own: Map<number, Relation> | null = null
   #current: Relation | null = null
@@ -165,8 +167,10 @@ export class ChangeApplier {
     const shape = JSON.stringify(table)
     let known = this.#shapes.get(message.oid)
     if (known === undefined || known.shape !== shape) {
-      known = { shape, writer: await this.#options.output.table(table) }
+      const before = known?.table
+      known = { shape, table, writer: await this.#options.output.table(table) }
       this.#shapes.set(message.oid, known)
+      if (before !== undefined && rewritten(before, table, await this.#options.filled(message.oid))) this.#options.output.reread(table)
     }
     relation.mapped = mapped
     relation.writer = known.writer
@@ -353,6 +357,14 @@ export class ChangeApplier {
     this.#messages.end()
     return undefined
   }
+}
+
+/** Existing rows may read differently than before without a change in the WAL: a column came with a default, or has another type. */
+function rewritten(before: TableSchema, now: TableSchema, filled: ReadonlySet<number>): boolean {
+  return now.columns.some((column) => {
+    const old = before.columns.find(({ id }) => id === column.id)
+    return old === undefined ? filled.has(column.id) : JSON.stringify(old.type) !== JSON.stringify(column.type)
+  })
 }
 
 /** Where column `index` of the tuple at `at` starts: its kind. */

@@ -29,7 +29,7 @@ export interface PostgresSourceParts {
   readonly tables: CapturedTables
   readonly patterns: TablePatterns
   readonly mapping: TypeMappingOptions
-  readonly snapshot: SnapshotReader
+  readonly snapshot: SnapshotReader & AsyncDisposable
   readonly slot: string
   readonly publication: string
   /** server_version_num */
@@ -65,6 +65,7 @@ export class PostgresSource implements SourceConnector {
       node: context.node,
       isCaptured: (namespace, name) => patterns.matches(namespace, name),
       describe: (oid, columns) => streamCatalog.run('to describe a table', (client) => describeTable(client, oid, mapping, columns)),
+      filled: (oid) => streamCatalog.run('to describe a table', (client) => filledColumns(client, oid)),
       select: (table, columns, key) => streamCatalog.run('to read columns that were not sent', (client) => selectColumns(client, table, columns, key)),
     })
     let complete = lsn
@@ -109,11 +110,20 @@ export class PostgresSource implements SourceConnector {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const { connection, catalog, streamCatalog } = this.#parts
+    const { connection, catalog, streamCatalog, snapshot } = this.#parts
     await connection[Symbol.asyncDispose]()
+    await snapshot[Symbol.asyncDispose]()
     await streamCatalog[Symbol.asyncDispose]()
     await catalog[Symbol.asyncDispose]()
   }
+}
+
+async function filledColumns(client: pg.ClientBase, oid: number): Promise<ReadonlySet<number>> {
+  const { rows } = await client.query<{ id: number }>(
+    `select attnum::int as id from pg_attribute where attrelid = $1 and attnum > 0 and (atthasdef or atthasmissing or attidentity <> '')`,
+    [oid],
+  )
+  return new Set(rows.map(({ id }) => id))
 }
 
 /** Text forms of some columns of the row with this key; null: there is no such row. */

@@ -17,6 +17,7 @@ export interface RecordedChange {
 export class RecordingOutput implements CaptureOutput {
   readonly changes: RecordedChange[] = []
   readonly tables: TableSchema[] = []
+  readonly rereads: TableSchema[] = []
   readonly emitted: { readonly fence: SnapshotFence; readonly after: number }[] = []
   readonly chunks: PendingChunks & { waiting: Set<SnapshotFence> }
   start: TransactionStart | null = null
@@ -48,6 +49,10 @@ export class RecordingOutput implements CaptureOutput {
   transaction(start: TransactionStart): void {
     if (this.start !== null && start.commit <= this.start.commit) throw new Error(`commit ${start.commit} does not follow ${this.start.commit}`)
     this.start = start
+  }
+
+  reread(table: TableSchema): void {
+    this.rereads.push(table)
   }
 
   of(table: string): readonly RecordedChange[] {
