@@ -81,7 +81,8 @@ function isAuthentication(error: unknown): boolean {
 export function asLogError(error: unknown, doing: string, brokers: string): MillraceError {
   if (error instanceof MillraceError) return error
   const ids = faultIds(error)
-  const text = ids.length > 0 ? ids.map((id) => `${id} (${protocolErrors[id]?.message ?? 'no description'})`).join(', ') : rootMessage(error)
+  const described = ids.map((id) => `${id} (${protocolErrors[id]?.message ?? 'no description'})`)
+  const text = error instanceof KafkaFault ? error.message : described.length > 0 ? described.join(', ') : rootMessage(error)
   if (isFenced(error)) return new MillraceError('log.fenced', `a newer writer took over while ${doing}: ${text}`, { cause: error })
   if (ids.some((id) => TOO_LARGE.has(id))) {
     return new MillraceError('record.too_large', `Kafka refused a batch as too large while ${doing}: ${text}`, {

@@ -1,0 +1,243 @@
+import { randomBytes } from 'node:crypto'
+import { gunzipSync, gzipSync, zstdDecompressSync } from 'node:zlib'
+import { Connection, compressionsAlgorithms, initProducerIdV4 } from '@platformatic/kafka'
+import kafkajs from 'kafkajs'
+import { compressFrameSync, decompressFrameSync } from 'lz4-napi'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { partitionOf } from '../../core/event/murmur2.ts'
+import { openKafkaLog } from '../../core/log/kafka/kafka-log.ts'
+import type { Compression } from '../../core/log/kafka/kafka-options.ts'
+import type { Log } from '../../core/log/log.ts'
+import { batchOf, frameFor, idFrame, readCount, startOf, topicSpec } from '../contract/log.contract.ts'
+import { skipReason, testKafka } from '../services/kafka.ts'
+
+const { CompressionCodecs, CompressionTypes, Kafka, logLevel, Partitioners } = kafkajs
+const reason = skipReason()
+const fresh = (what: string): string => `${what}-${randomBytes(4).toString('hex')}`
+
+// kafkajs brings gzip; the others are plugged in, with other code than ours where there is some
+const asCodec = (compress: (bytes: Buffer) => Buffer, decompress: (bytes: Buffer) => Buffer) => () => ({
+  compress: async (encoder: { buffer: Buffer }) => compress(encoder.buffer),
+  decompress: async (bytes: Buffer) => decompress(bytes),
+})
+CompressionCodecs[CompressionTypes.GZIP] = asCodec(gzipSync, gunzipSync)
+CompressionCodecs[CompressionTypes.LZ4] = asCodec(
+  (bytes) => compressFrameSync(bytes),
+  (bytes) => decompressFrameSync(bytes),
+)
+CompressionCodecs[CompressionTypes.ZSTD] = asCodec((bytes) => bytes, zstdDecompressSync)
+CompressionCodecs[CompressionTypes.Snappy] = asCodec(
+  (bytes) => bytes,
+  (bytes) => Buffer.from(compressionsAlgorithms.snappy.decompressSync(bytes)),
+)
+
+interface Read {
+  readonly partition: number
+  readonly key: string | undefined
+  readonly value: string | undefined
+  readonly pos: string | undefined
+  readonly timestamp: string
+}
+
+describe.skipIf(reason !== null)(`kafkajs and Millrace on one broker${reason === null ? '' : ` (skipped: ${reason})`}`, () => {
+  let brokers: string[]
+  let client: kafkajs.Kafka
+  const progressTopic = fresh('progress')
+  const openLogs: Log[] = []
+
+  const open = async (facts: { compression?: Compression; delivery?: 'exactly-once' | 'idempotent' } = {}) => {
+    const log = await openKafkaLog({ brokers, progressTopic, ...facts })
+    openLogs.push(log)
+    return log
+  }
+
+  /** Everything that kafkajs sees in the topic until a record with the value `end` has come from each partition. */
+  async function readToEnd(topic: string, partitions: number, readUncommitted = false): Promise<Read[]> {
+    const consumer = client.consumer({ groupId: fresh('group'), readUncommitted, maxWaitTimeInMs: 100 })
+    await consumer.connect()
+    await consumer.subscribe({ topic, fromBeginning: true })
+    const seen: Read[] = []
+    let ends = 0
+    const { promise, resolve } = Promise.withResolvers<void>()
+    await consumer.run({
+      eachMessage: async ({ partition, message }) => {
+        const value = message.value?.toString()
+        seen.push({ partition, key: message.key?.toString(), value, pos: message.headers?.pos?.toString(), timestamp: message.timestamp })
+        if (value === 'end' && ++ends === partitions) resolve()
+      },
+    })
+    await promise
+    await consumer.disconnect()
+    return seen
+  }
+
+  beforeAll(async () => {
+    brokers = (await testKafka()).brokers
+    client = new Kafka({ brokers, logLevel: logLevel.NOTHING })
+  })
+  afterAll(async () => {
+    for (const log of openLogs) await log[Symbol.asyncDispose]()
+  })
+
+  for (const compression of ['none', 'gzip', 'snappy', 'lz4', 'zstd'] as const) {
+    test(`kafkajs reads what is written with ${compression}, and so do we`, async () => {
+      const log = await open({ compression })
+      const topic = fresh(compression)
+      await log.ensureTopics([topicSpec(topic)])
+      await using writer = await log.openWriter(fresh('node'))
+      const ids = Array.from({ length: 3000 }, (_, id) => `${id} ${'some text that compresses '.repeat(10)}`)
+      const timestampMs = Date.now() - 10_000
+      await writer.append(
+        batchOf([
+          frameFor(
+            topic,
+            0,
+            ids.map((id) => ({ key: Buffer.from(`k${id.split(' ')[0]}`), value: Buffer.from(id), headers: [['pos', Buffer.from('p')]] as const })),
+            timestampMs,
+          ),
+          frameFor(topic, 0, [
+            { key: Buffer.from('gone'), value: null },
+            { key: null, value: Buffer.from('end') },
+          ]),
+        ]),
+      )
+      const seen = await readToEnd(topic, 1)
+      expect(seen.map(({ value }) => value)).toEqual([...ids, undefined, 'end'])
+      expect(seen[7]).toEqual({ partition: 0, key: 'k7', value: ids[7], pos: 'p', timestamp: String(timestampMs) })
+      expect((await readCount(log, [startOf(topic)], ids.length + 2)).map(({ id }) => id)).toEqual([...ids, null, 'end'])
+      // from the middle of a compressed frame
+      expect((await readCount(log, [{ topic, partition: 0, offset: 2990n }], 12)).map(({ id }) => id)).toEqual([...ids.slice(2990), null, 'end'])
+    })
+  }
+
+  test('we read what kafkajs wrote, compressed, and skip what it aborted', async () => {
+    const log = await open()
+    const topic = fresh('theirs')
+    await log.ensureTopics([topicSpec(topic)])
+    const producer = client.producer({ transactionalId: fresh('tx'), idempotent: true, maxInFlightRequests: 1 })
+    await producer.connect()
+    for (const [text, commit, compression] of [
+      ['a', true, CompressionTypes.GZIP],
+      ['b', false, CompressionTypes.None],
+      ['c', true, CompressionTypes.LZ4],
+      ['d', false, CompressionTypes.GZIP],
+      ['end', true, CompressionTypes.None],
+    ] as const) {
+      const transaction = await producer.transaction()
+      await transaction.send({ topic, compression, messages: [1, 2, 3].map((n) => ({ key: `${n}`, value: `${text}${n}` })) })
+      await (commit ? transaction.commit() : transaction.abort())
+    }
+    await producer.disconnect()
+    expect((await readCount(log, [startOf(topic)], 9)).map(({ id }) => id)).toEqual(['a1', 'a2', 'a3', 'c1', 'c2', 'c3', 'end1', 'end2', 'end3'])
+  })
+
+  test('a committed reader sees nothing of a transaction whose writer was fenced half way', async () => {
+    const log = await open()
+    const topic = fresh('aborted')
+    await log.ensureTopics([topicSpec(topic)])
+    const node = fresh('node')
+    await using old = await log.openWriter(node)
+    const outcomes = Array.from({ length: 50 }, (_, n) =>
+      old.append(batchOf([idFrame(topic, 0, [`${n}`])], { last: n })).then(
+        () => true,
+        () => false,
+      ),
+    )
+    await using young = await log.openWriter(node)
+    await Promise.all(outcomes)
+    const landed = young.progress.has('last') ? (young.progress.get('last') as number) + 1 : 0
+    await young.append(batchOf([idFrame(topic, 0, ['end'])]))
+    const committed = await readToEnd(topic, 1)
+    expect(committed.map(({ value }) => value)).toEqual([...Array.from({ length: landed }, (_, n) => `${n}`), 'end'])
+  })
+
+  test('a writer whose epoch was bumped without a takeover goes on, nothing lost or doubled', async () => {
+    const log = await open()
+    const topic = fresh('bumped')
+    await log.ensureTopics([topicSpec(topic)])
+    const node = fresh('node')
+    await using writer = await log.openWriter(node)
+    await writer.append(batchOf([idFrame(topic, 0, ['0'])], { last: 0 }))
+    // what the coordinator does when a transaction times out: a new epoch, and no new owner
+    await bumpEpoch(brokers[0]!, `millrace.${node}`)
+    const appends = Array.from({ length: 20 }, (_, n) => writer.append(batchOf([idFrame(topic, 0, [`${n + 1}`])], { last: n + 1 })))
+    await Promise.all(appends)
+    await writer.append(batchOf([idFrame(topic, 0, ['end'])]))
+    expect((await readToEnd(topic, 1)).map(({ value }) => value)).toEqual([...Array.from({ length: 21 }, (_, n) => `${n}`), 'end'])
+    expect(Object.fromEntries(await log.progress(node))).toEqual({ last: 20 })
+  })
+
+  test('keys go to the partitions that a Java producer and kafkajs choose', async () => {
+    const log = await open()
+    const topic = fresh('keys')
+    const partitions = 7
+    await log.ensureTopics([topicSpec(topic, partitions)])
+    const keys = Array.from({ length: 200 }, () => randomBytes(1 + Math.floor(Math.random() * 24)).toString('base64'))
+    const producer = client.producer({ createPartitioner: Partitioners.DefaultPartitioner })
+    await producer.connect()
+    await producer.send({ topic, messages: keys.map((key) => ({ key, value: key })) })
+    await producer.disconnect()
+    const from = Array.from({ length: partitions }, (_, partition) => startOf(topic, partition))
+    for (const { id, partition } of await readCount(log, from, keys.length)) {
+      const bytes = Buffer.from(id!)
+      expect(partitionOf(bytes, 0, bytes.length, partitions)).toBe(partition)
+    }
+  })
+
+  test('a record that is too large names the topic and the setting, and readers are not held up by it', async () => {
+    const log = await open()
+    const [topic, other] = [fresh('small'), fresh('other')]
+    await log.ensureTopics([topicSpec(topic), topicSpec(other)])
+    const node = fresh('node')
+    {
+      await using writer = await log.openWriter(node)
+      const huge = frameFor(topic, 0, [{ key: null, value: Buffer.alloc(2 * 1024 * 1024) }])
+      await expect(writer.append(batchOf([idFrame(other, 0, ['lost']), huge], { last: 'lost' }))).rejects.toMatchObject({
+        code: 'record.too_large',
+        message: expect.stringContaining(topic),
+        fix: expect.stringContaining('max.message.bytes'),
+      })
+      await expect(writer.append(batchOf([idFrame(other, 0, ['later'])]))).rejects.toMatchObject({ code: 'record.too_large' })
+    }
+    await using writer = await log.openWriter(node)
+    expect(writer.progress.size).toBe(0)
+    await writer.append(batchOf([idFrame(other, 0, ['kept'])]))
+    expect((await readCount(log, [startOf(other)], 1)).map(({ id }) => id)).toEqual(['kept'])
+  })
+
+  test('topics get the settings of their spec, and a topic of another kind is refused', async () => {
+    const log = await open()
+    const [compacted, aged] = [fresh('compacted'), fresh('aged')]
+    await log.ensureTopics([topicSpec(compacted, 2, { compacted: true }), topicSpec(aged, 1, { retentionMs: 3_600_000 })])
+    const admin = client.admin()
+    await admin.connect()
+    const { resources } = await admin.describeConfigs({
+      includeSynonyms: false,
+      resources: [compacted, aged].map((name) => ({ type: kafkajs.ConfigResourceTypes.TOPIC, name, configNames: ['cleanup.policy', 'retention.ms'] })),
+    })
+    await admin.disconnect()
+    const settings = resources.map(({ configEntries }) => Object.fromEntries(configEntries.map(({ configName, configValue }) => [configName, configValue])))
+    expect(settings).toEqual([
+      { 'cleanup.policy': 'compact', 'retention.ms': '-1' },
+      { 'cleanup.policy': 'delete', 'retention.ms': '3600000' },
+    ])
+    await expect(log.ensureTopics([topicSpec(aged, 1, { compacted: true })])).rejects.toMatchObject({
+      code: 'log.refused',
+      message: expect.stringContaining(aged),
+    })
+  })
+
+  test('an unreachable cluster gives log.unreachable, a missing topic log.refused', async () => {
+    await expect(openKafkaLog({ brokers: ['127.0.0.1:1'], unreachableMs: 200 })).rejects.toMatchObject({ code: 'log.unreachable', category: 'unavailable' })
+    const log = await open()
+    await expect(log.bounds(fresh('missing'))).rejects.toMatchObject({ code: 'log.refused' })
+  })
+})
+
+async function bumpEpoch(broker: string, transactionalId: string): Promise<void> {
+  const connection = new Connection('another')
+  const [host, port] = broker.split(':')
+  await connection.connect(host!, Number(port))
+  await initProducerIdV4.api.async(connection, transactionalId, 60_000)
+  await connection.close()
+}
