@@ -48,6 +48,7 @@ export class IcebergSink implements SinkConnector {
   #positions = new Map<string, LogPosition>()
   /** The last commit may have landed without our knowing. */
   #uncertain = false
+  #orphansRemoved = false
 
   constructor(settings: IcebergSettings, catalog: Catalog, context: PluginContext, stream: StreamTarget) {
     this.#settings = settings
@@ -81,7 +82,7 @@ export class IcebergSink implements SinkConnector {
   async committed(): Promise<readonly LogPosition[]> {
     const table = await this.#open()
     if (table === null) return []
-    await this.#reload(table)
+    await this.#reload(table, !table.writes)
     return [...this.#positions.values()]
   }
 
@@ -91,7 +92,7 @@ export class IcebergSink implements SinkConnector {
       batch.table === prepared.layout.table || JSON.stringify(batch.table) === JSON.stringify(prepared.layout.table),
       'a batch came with another schema than was prepared',
     )
-    if (this.#uncertain) await this.#reload(table)
+    if (this.#uncertain && table.writes) await this.#reload(table)
     if (batch.positions.length > 0 && batch.positions.every((position) => this.#covers(position))) return []
     this.#uncertain = true
     const merged = this.#merge(batch.positions)
@@ -113,7 +114,7 @@ export class IcebergSink implements SinkConnector {
     })
     this.#positions = merged
     this.#uncertain = false
-    await this.#compactWhenDue(table, signal)
+    await this.#tidy(table, signal)
     return rejections
   }
 
@@ -126,7 +127,7 @@ export class IcebergSink implements SinkConnector {
   /** Rewrites the table into files without equality deletes, which every reader can read. Never during another call. */
   async compact(signal: AbortSignal): Promise<void> {
     const { prepared, table } = this.#ready()
-    if (this.#uncertain) await this.#reload(table)
+    if (this.#uncertain && table.writes) await this.#reload(table)
     this.#uncertain = true
     await rewriteTable(table, prepared.layout.schema.fields, prepared.columns, prepared.key, {
       compression: this.#settings.compression,
@@ -137,14 +138,17 @@ export class IcebergSink implements SinkConnector {
     this.#uncertain = false
   }
 
-  /** The batch has landed: whatever goes wrong here waits for the next call. */
-  async #compactWhenDue(table: IcebergTable, signal: AbortSignal): Promise<void> {
+  /** Upkeep once a batch has landed: whatever goes wrong here waits for the next call. */
+  async #tidy(table: IcebergTable, signal: AbortSignal): Promise<void> {
     const limit = this.#settings.compactAfterDeleteFiles
-    if (limit === 0 || table.live.filter(({ file }) => file.content !== DATA).length < limit) return
     try {
-      await this.compact(signal)
+      if (!this.#orphansRemoved) {
+        this.#orphansRemoved = true
+        await removeFiles(await orphans(table))
+      }
+      if (limit > 0 && table.live.filter(({ file }) => file.content !== DATA).length >= limit) await this.compact(signal)
     } catch (error) {
-      this.#context.logger.warn({ err: error, topic: this.#stream.topic }, 'could not compact the Iceberg table')
+      this.#context.logger.warn({ err: error, topic: this.#stream.topic }, 'the upkeep of the Iceberg table failed')
     }
   }
 
@@ -157,7 +161,7 @@ export class IcebergSink implements SinkConnector {
     return { prepared: this.#prepared, table: this.#table }
   }
 
-  /** The claimed table, or null when there is none yet. */
+  /** The table, or null when there is none yet. */
   async #open(): Promise<IcebergTable | null> {
     if (this.#table !== null) return this.#table
     const loaded = await this.#catalog.load(this.#identifier)
@@ -173,10 +177,8 @@ export class IcebergSink implements SinkConnector {
     }
     const { keepSnapshots, keepSnapshotsMs } = this.#settings
     const table = new IcebergTable(this.#catalog, this.#identifier, loaded, { snapshots: keepSnapshots, ageMs: keepSnapshotsMs })
-    await table.claim()
+    await this.#reload(table, true)
     this.#table = table
-    await this.#reload(table)
-    await removeFiles(await orphans(table))
     return table
   }
 
@@ -250,8 +252,9 @@ export class IcebergSink implements SinkConnector {
     this.#prepared = { layout, columns, key: keyColumns(layout.table, columns) }
   }
 
-  async #reload(table: IcebergTable): Promise<void> {
-    await table.refresh()
+  async #reload(table: IcebergTable, force = false): Promise<void> {
+    await table.refresh(force)
+    if (!table.writes) table.trust()
     this.#positions = new Map(parsePositions(table.state).map((position) => [positionKey(position), position]))
     this.#uncertain = false
   }

@@ -21,7 +21,7 @@ import {
 import { expiredSnapshots, filesOnlyIn } from './snapshot-expiry.ts'
 import { ancestors, currentSchema, currentSnapshotId, type Snapshot, type TableMetadata, type TableRequirement, type TableUpdate } from './table-metadata.ts'
 
-export const WRITER_PROPERTY = 'millrace.writer'
+const WRITER_PROPERTY = 'millrace.writer'
 const COMMIT_PROPERTY = 'millrace.commit'
 /** Manifests of one kind that are merged into one when there are more. */
 const MANIFESTS_MERGED_ABOVE = 24
@@ -52,7 +52,7 @@ export interface Retention {
 
 export class IcebergTable {
   readonly identifier: TableIdentifier
-  /** Identity of this writer; a newer one fences it. */
+  /** Names this writer in files and summaries. */
   readonly writer = randomUUID()
   readonly #catalog: Catalog
   readonly #retention: Retention
@@ -60,7 +60,10 @@ export class IcebergTable {
   #manifests: readonly ManifestFile[] = []
   #live: readonly LiveFile[] = []
   #entries = new Map<string, readonly ManifestEntry[]>()
-  #claimed = false
+  /** The newest commit of Millrace that we go on from, and own ones whose outcome we have not seen. */
+  #known: string | undefined
+  readonly #tried = new Set<string>()
+  #writes = false
   #stale = true
   #fileNumber = 0
 
@@ -90,11 +93,21 @@ export class IcebergTable {
 
   /** The facts of Millrace as of the current snapshot: of its newest ancestor that has them, else of the table's properties. */
   get state(): Readonly<Record<string, string>> {
-    for (const snapshot of ancestors(this.metadata)) if (snapshot.summary[WRITER_PROPERTY] !== undefined) return snapshot.summary
+    for (const snapshot of ancestors(this.metadata)) if (snapshot.summary[COMMIT_PROPERTY] !== undefined) return snapshot.summary
     return this.metadata.properties
   }
 
-  /** Loads the table again unless it is known to be current. @throws sink.conflict when another writer took over */
+  /** Takes the state that the table has now as the one that this writer goes on from. */
+  trust(): void {
+    this.#known = this.state[COMMIT_PROPERTY]
+  }
+
+  /** True once this writer tried to commit: from then on nobody else may. */
+  get writes(): boolean {
+    return this.#writes
+  }
+
+  /** Loads the table again unless it is known to be current. @throws sink.conflict when this writer was overtaken */
   async refresh(force = false): Promise<void> {
     if (!this.#stale && !force) return
     const table = await this.#catalog.load(this.identifier)
@@ -113,39 +126,31 @@ export class IcebergTable {
       )
     }
     await this.#adopt(table)
-    const owner = this.state[WRITER_PROPERTY]
-    if (this.#claimed && owner !== this.writer) throw this.#fenced()
+    if (this.#writes) this.#verify()
     this.#stale = false
-  }
-
-  /** Becomes the table's writer: a commit that makes every commit of an earlier writer fail. */
-  async claim(): Promise<void> {
-    await this.refresh()
-    const { state } = this
-    const kept = Object.fromEntries(Object.entries(state).filter(([name]) => name.startsWith('millrace.')))
-    await this.commit({ operation: 'append', added: [], removed: new Set(), state: kept })
-    this.#claimed = true
   }
 
   /**
    * Adds one snapshot. Conflicts with others than Millrace are retried on top of theirs; an unknown outcome is looked up.
-   * @throws sink.conflict when another Millrace writer took over; sink.unreachable, sink.forbidden: then {@link refresh} tells what happened
+   * @throws sink.conflict when another Millrace writer committed since {@link trust}; sink.unreachable, sink.forbidden: then {@link refresh} tells
    */
   async commit(change: SnapshotChange): Promise<void> {
     const commitId = randomUUID()
-    const owner = this.#claimed ? this.writer : this.state[WRITER_PROPERTY]
     for (let attempt = 0; attempt < COMMIT_TRIES; attempt++) {
       await this.refresh()
+      this.#verify()
       if (this.state[COMMIT_PROPERTY] === commitId) return
-      if (this.state[WRITER_PROPERTY] !== owner) throw this.#fenced()
       const prepared = await this.#prepare(change, commitId)
       this.#stale = true
+      this.#writes = true
+      this.#tried.add(commitId)
       const result = await this.#catalog.commit(this.identifier, this.#table, this.#requirements(), prepared.updates)
       if (result.outcome === 'committed') {
         const before = this.metadata
         this.#table = result.table
         this.#manifests = prepared.manifests
         this.#live = prepared.live
+        this.#verify()
         this.#stale = false
         await this.#removeExpired(before, prepared.expired)
         return
@@ -187,10 +192,17 @@ export class IcebergTable {
     return [...this.identifier.namespace, this.identifier.name].join('.')
   }
 
-  #fenced(): MillraceError {
-    return new MillraceError('sink.conflict', `another Millrace writer took over the Iceberg table ${this.#name}`, {
-      fix: 'run one sink node per table; stop the other process, then restart this one',
-    })
+  /** The newest commit of Millrace must be the one that we know, or one that we tried. */
+  #verify(): void {
+    const newest = this.state[COMMIT_PROPERTY]
+    if (newest === this.#known) return
+    if (newest === undefined || !this.#tried.has(newest)) {
+      throw new MillraceError('sink.conflict', `another Millrace writer committed to the Iceberg table ${this.#name}, or it was rolled back`, {
+        fix: 'run one sink node per table: stop the other process, then restart this one',
+      })
+    }
+    this.#known = newest
+    this.#tried.clear()
   }
 
   #requirements(): readonly TableRequirement[] {

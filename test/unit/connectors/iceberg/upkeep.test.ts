@@ -1,5 +1,6 @@
 import { existsSync, readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import { expect, test } from 'vitest'
 import { parseLosslessJson } from '../../../../connectors/iceberg/lossless-json.ts'
 import type { TableMetadata } from '../../../../connectors/iceberg/table-metadata.ts'
@@ -69,6 +70,7 @@ test('files that a killed writer left go at the next start, when they are old an
   for (const file of [...kept, left[0]!, left[1]!, left[3]!]) utimesSync(file, past, past)
   await using sink = await place.open()
   await sink.prepare(small)
+  await sink.apply(batch(2, []), never)
   expect([...kept, ...left].map((file) => existsSync(file))).toEqual([...kept.map(() => true), false, false, true, true])
   expect(await allRows(sink)).toEqual([[1n, 'one', null]])
 })
@@ -117,13 +119,53 @@ test('values that the column cannot hold are rejected without showing them, and 
   ])
 })
 
+test('a reader beside the writer sees its commits and does not disturb it; a writer that starts from old positions gives up', async () => {
+  using place = warehouse()
+  await using writer = await place.open()
+  await writer.prepare(small)
+  await using reader = await place.open()
+  expect(await reader.committed()).toEqual([])
+  await reader.prepare(small)
+  for (let n = 1; n < 4; n++) {
+    await writer.apply(batch(n, [[BigInt(n), 'x', null]]), never)
+    expect(await allRows(reader)).toHaveLength(n)
+    expect(await reader.committed()).toEqual([position(n)])
+  }
+  await using late = await place.open()
+  expect(await late.committed()).toEqual([position(3)])
+  await late.prepare(small)
+  await writer.apply(batch(4, [[4n, 'x', null]]), never)
+  await expect(late.apply(batch(4, [[1n, 'old', null]]), never)).rejects.toMatchObject({ code: 'sink.conflict' })
+  expect(await allRows(writer)).toHaveLength(4)
+  await writer.apply(batch(5, [[5n, 'x', null]]), never)
+})
+
+test('columns keep their fields when the schema changed just before a restart', async () => {
+  using place = warehouse()
+  const wide = table([...small.columns, column(9, 'more', { kind: 'string' })])
+  {
+    await using sink = await place.open()
+    await sink.prepare(small)
+    await sink.apply(batch(1, [[1n, 'one', null]]), never)
+    await sink.prepare(wide)
+  }
+  const file = () =>
+    new DatabaseSync(path.join(place.folder, 'catalog.db')).prepare('select metadata_location from iceberg_tables').get() as { metadata_location: string }
+  const before = file().metadata_location
+  await using sink = await place.open()
+  await sink.prepare(wide)
+  expect(file().metadata_location).toBe(before)
+  const metadata = parseLosslessJson(readFileSync(new URL(before), 'utf8')) as TableMetadata
+  expect(metadata.properties['millrace.columns']).toBe('{"1":1,"2":2,"3":3,"9":4}')
+  expect(await allRows(sink)).toEqual([[1n, 'one', null, null]])
+})
+
 test('a table of another maker or stream is left alone', async () => {
   using place = warehouse()
   {
     await using sink = await place.open()
     await sink.prepare(small)
   }
-  const { DatabaseSync } = await import('node:sqlite')
   const db = new DatabaseSync(path.join(place.folder, 'catalog.db'))
   const { metadata_location: location } = db.prepare('select metadata_location from iceberg_tables').get() as { metadata_location: string }
   db.close()
