@@ -29,13 +29,16 @@ export function breaksAt(level: CompatibilityLevel, schema: AvroSchema, versions
  * change values silently. (The specification asks for equal precision too; a larger one reads every value exactly and is let through.)
  */
 export function incompatibilities(reader: AvroSchema, writer: AvroSchema): readonly string[] {
-  const found: string[] = []
+  const found = new Set<string>()
   check(reader, writer, '$', found, new Map())
-  return found
+  return [...found]
 }
 
-/** Pairs of records under way: a recursive pair holds if everything else does. */
-type Open = Map<AvroRecord, Set<AvroRecord>>
+/**
+ * What was found for pairs of records, so that a record that is named again gives the messages of where it is defined. A pair under way has none
+ * yet: a recursive pair holds if everything else does.
+ */
+type Checked = Map<AvroRecord, Map<AvroRecord, ReadonlySet<string>>>
 
 const PROMOTIONS: Readonly<Record<string, readonly string[]>> = {
   int: ['long', 'float', 'double'],
@@ -45,93 +48,98 @@ const PROMOTIONS: Readonly<Record<string, readonly string[]>> = {
   bytes: ['string'],
 }
 
-function check(reader: AvroSchema, writer: AvroSchema, path: string, found: string[], open: Open): void {
+function check(reader: AvroSchema, writer: AvroSchema, path: string, found: Set<string>, checked: Checked): void {
   if (writer.type === 'union') {
-    for (const branch of writer.branches) check(reader, branch, path, found, open)
+    for (const branch of writer.branches) check(reader, branch, path, found, checked)
     return
   }
   if (reader.type === 'union') {
-    checkUnion(reader.branches, writer, path, found, open)
+    checkUnion(reader.branches, writer, path, found, checked)
     return
   }
   if (reader.type !== writer.type) {
-    if (!PROMOTIONS[writer.type]?.includes(reader.type)) found.push(`${path}: ${nameOf(writer)} cannot be read as ${nameOf(reader)}`)
+    if (!PROMOTIONS[writer.type]?.includes(reader.type)) found.add(`${path}: ${nameOf(writer)} cannot be read as ${nameOf(reader)}`)
     else checkDecimal(reader, writer, path, found)
     return
   }
   switch (reader.type) {
     case 'record':
-      checkRecord(reader, writer as AvroRecord, path, found, open)
+      checkRecord(reader, writer as AvroRecord, path, found, checked)
       return
     case 'enum':
       checkEnum(reader, writer as AvroEnum, path, found)
       return
     case 'fixed': {
       const { sizeBytes } = writer as AvroFixed
-      if (!sameName(reader, writer as AvroFixed)) found.push(`${path}: the ${nameOf(writer)} is not ${reader.name} or one of its aliases`)
-      else if (reader.sizeBytes !== sizeBytes) found.push(`${path}.size: ${reader.name} had ${sizeBytes} bytes and now has ${reader.sizeBytes}`)
+      if (!sameName(reader, writer as AvroFixed)) found.add(`${path}: the ${nameOf(writer)} is not ${reader.name} or one of its aliases`)
+      else if (reader.sizeBytes !== sizeBytes) found.add(`${path}.size: ${reader.name} had ${sizeBytes} bytes and now has ${reader.sizeBytes}`)
       else checkDecimal(reader, writer, path, found)
       return
     }
     case 'array':
-      check(reader.items, (writer as typeof reader).items, `${path}.items`, found, open)
+      check(reader.items, (writer as typeof reader).items, `${path}.items`, found, checked)
       return
     case 'map':
-      check(reader.values, (writer as typeof reader).values, `${path}.values`, found, open)
+      check(reader.values, (writer as typeof reader).values, `${path}.values`, found, checked)
       return
     default:
       checkDecimal(reader, writer, path, found)
   }
 }
 
-function checkUnion(branches: readonly AvroSchema[], writer: AvroSchema, path: string, found: string[], open: Open): void {
-  let nearest: readonly string[] | null = null
+function checkUnion(branches: readonly AvroSchema[], writer: AvroSchema, path: string, found: Set<string>, checked: Checked): void {
+  let nearest: ReadonlySet<string> | null = null
   for (const [i, branch] of branches.entries()) {
-    const inner: string[] = []
-    check(branch, writer, `${path}[${i}]`, inner, open)
-    if (inner.length === 0) return
+    const inner = new Set<string>()
+    check(branch, writer, `${path}[${i}]`, inner, checked)
+    if (inner.size === 0) return
     if (branch.type === writer.type && (!('name' in branch) || sameName(branch, writer as typeof branch))) nearest ??= inner
   }
-  if (nearest === null) found.push(`${path}: the union has no branch that can read ${nameOf(writer)}`)
-  else found.push(...nearest)
+  if (nearest === null) found.add(`${path}: the union has no branch that can read ${nameOf(writer)}`)
+  else for (const message of nearest) found.add(message)
 }
 
-function checkRecord(reader: AvroRecord, writer: AvroRecord, path: string, found: string[], open: Open): void {
+function checkRecord(reader: AvroRecord, writer: AvroRecord, path: string, found: Set<string>, checked: Checked): void {
   if (!sameName(reader, writer)) {
-    found.push(`${path}: the record ${writer.name} is not ${reader.name} or one of its aliases`)
+    found.add(`${path}: the record ${writer.name} is not ${reader.name} or one of its aliases`)
     return
   }
-  let writers = open.get(reader)
-  if (writers?.has(writer)) return
-  if (writers === undefined) open.set(reader, (writers = new Set()))
-  writers.add(writer)
+  let writers = checked.get(reader)
+  const known = writers?.get(writer)
+  if (known !== undefined) {
+    for (const message of known) found.add(message)
+    return
+  }
+  if (writers === undefined) checked.set(reader, (writers = new Map()))
+  writers.set(writer, new Set())
+  const inner = new Set<string>()
   for (const [i, field] of reader.fields.entries()) {
     const at = `${path}.fields[${i}]`
     const names = [field.name, ...field.aliases]
     const old = names.map((name) => writer.fields.find((candidate) => candidate.name === name)).find((candidate) => candidate !== undefined)
-    if (old !== undefined) check(field.schema, old.schema, `${at}.type`, found, open)
-    else if (!field.hasDefault) found.push(`${at}: the field ${field.name} of ${reader.name} has no default and is not in the data`)
+    if (old !== undefined) check(field.schema, old.schema, `${at}.type`, inner, checked)
+    else if (!field.hasDefault) inner.add(`${at}: the field ${field.name} of ${reader.name} has no default and is not in the data`)
   }
-  // Only pairs under way may be taken as given; the same pair in a union's other branch is checked again.
-  writers.delete(writer)
+  writers.set(writer, inner)
+  for (const message of inner) found.add(message)
 }
 
-function checkEnum(reader: AvroEnum, writer: AvroEnum, path: string, found: string[]): void {
+function checkEnum(reader: AvroEnum, writer: AvroEnum, path: string, found: Set<string>): void {
   if (!sameName(reader, writer)) {
-    found.push(`${path}: the enum ${writer.name} is not ${reader.name} or one of its aliases`)
+    found.add(`${path}: the enum ${writer.name} is not ${reader.name} or one of its aliases`)
     return
   }
   const missing = writer.symbols.filter((symbol) => !reader.symbols.includes(symbol))
-  if (missing.length > 0 && reader.default === null) found.push(`${path}.symbols: ${reader.name} lacks ${missing.join(', ')} and has no default`)
+  if (missing.length > 0 && reader.default === null) found.add(`${path}.symbols: ${reader.name} lacks ${missing.join(', ')} and has no default`)
 }
 
-function checkDecimal(reader: AvroSchema, writer: AvroSchema, path: string, found: string[]): void {
+function checkDecimal(reader: AvroSchema, writer: AvroSchema, path: string, found: Set<string>): void {
   const [to, from] = [decimalOf(reader), decimalOf(writer)]
   if (to === null && from === null) return
   if (to === null || from === null)
-    found.push(`${path}: ${from === null ? `${nameOf(writer)} cannot be read as a decimal` : `a decimal cannot be read as ${nameOf(reader)}`}`)
-  else if (to.scale !== from.scale) found.push(`${path}.scale: the decimal had scale ${from.scale} and now has ${to.scale}`)
-  else if (to.precision < from.precision) found.push(`${path}.precision: the decimal had precision ${from.precision} and now has ${to.precision}`)
+    found.add(`${path}: ${from === null ? `${nameOf(writer)} cannot be read as a decimal` : `a decimal cannot be read as ${nameOf(reader)}`}`)
+  else if (to.scale !== from.scale) found.add(`${path}.scale: the decimal had scale ${from.scale} and now has ${to.scale}`)
+  else if (to.precision < from.precision) found.add(`${path}.precision: the decimal had precision ${from.precision} and now has ${to.precision}`)
 }
 
 /** null when the schema is no decimal, or not a valid one: the specification ignores a logical type that does not fit. */

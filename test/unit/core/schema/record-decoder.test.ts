@@ -82,7 +82,7 @@ test('a change that avsc encoded comes back as it was', async () => {
       if (first?.kind !== 'row' && first?.kind !== 'truncate') throw new Error('neither a row nor a truncation')
       expect(second?.kind === first.kind && second.table === first.table).toBe(true)
     }),
-    { numRuns: 400 },
+    { numRuns: 250 },
   )
 })
 
@@ -111,7 +111,7 @@ test('damaged bytes give record.malformed, or what avsc reads from them too', as
         } else expect(expected.op).toBe('t')
       },
     ),
-    { numRuns: 1500 },
+    { numRuns: 700 },
   )
 })
 
@@ -219,6 +219,6 @@ test('the row encoder of the audit writes what avsc writes, and it is read back'
       expect(compileRowDecoder(table)(reader)).toEqual(row)
       reader.close()
     }),
-    { numRuns: 300 },
+    { numRuns: 200 },
   )
 })
