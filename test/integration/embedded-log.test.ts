@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { type EmbeddedLog, type EmbeddedLogOptions, openEmbeddedLog } from '../../core/log/embedded/embedded-log.ts'
 import { batchOf, frameFor, idFrame, logContract, readCount, readUntil, startOf, topicSpec } from '../contract/log.contract.ts'
+import { valuesOf } from '../fault/known-batches.ts'
 
 const root = mkdtempSync(path.join(os.tmpdir(), 'millrace-log-'))
 let folders = 0
@@ -42,7 +43,7 @@ for (const [name, options] of [
         dispose: () => Promise.resolve(log[Symbol.asyncDispose]()),
       }
     },
-    { expire: (log) => (log as EmbeddedLog).clean({ nowMs: Date.now() + 60_000 }), wakeMs: 250 },
+    { expire: (log) => (log as EmbeddedLog).clean({ nowMs: Date.now() + 60_000 }), wakeMs: 1000 },
   )
 }
 
@@ -95,7 +96,7 @@ describe('readers in other processes', () => {
     expect((await readCount(later, [startOf('t', 1)], 300)).map((r) => r.id)).toEqual(Array.from({ length: 300 }, (_, n) => `b${n}`))
   })
 
-  test('a reader in another process has a record within 250 ms', async () => {
+  test('a reader in another process has a record within a second', async () => {
     const dir = freshDir()
     const log = await openLog({ dir })
     await log.ensureTopics([topicSpec('t')])
@@ -111,7 +112,7 @@ describe('readers in other processes', () => {
       waits.push(performance.now() - at)
     }
     await batches.return?.()
-    expect(Math.max(...waits)).toBeLessThan(250)
+    expect(Math.max(...waits)).toBeLessThan(1000)
   })
 
   test('writing is refused, and a folder without a log is told apart', async () => {
@@ -242,6 +243,43 @@ describe('compaction', () => {
     const seen = await readUntil(log, [startOf('c')], (all) => all.at(-1)?.offset === 999n)
     expect(seen.map((record) => record.id)).toEqual(Array.from({ length: 10 }, (_, n) => `${990 + n}`))
   })
+})
+
+test.runIf(process.platform !== 'win32')('a file size limit is log.full too, and what landed is whole', async () => {
+  const dir = freshDir()
+  const child = path.resolve('test/fault/embedded-log-filler.ts')
+  const said = JSON.parse(execFileSync('bash', ['-c', 'ulimit -f 128 && exec "$0" "$@"', process.execPath, child, dir], { encoding: 'utf8' }))
+  expect(said).toMatchObject({ failed: 'log.full', again: 'log.full', progress: said.landed - 1 })
+  expect(said.landed).toBeGreaterThan(20)
+  const log = await openLog({ dir })
+  expect((await log.progress('node')).get('n')).toBe(said.landed - 1)
+  expect((await log.bounds('all')).map(({ end }) => Number(end))).toEqual(said.ends)
+  for (const partition of [0, 1, 2]) {
+    const expected = Array.from({ length: said.landed }, (_, n) => valuesOf(n, partition)).flat()
+    expect((await readCount(log, [startOf('all', partition)], expected.length)).map((record) => record.id)).toEqual(expected)
+  }
+})
+
+test('a batch that cannot be stored is refused, and none lands before it', async () => {
+  const log = await openLog({ dir: freshDir() })
+  await log.ensureTopics([topicSpec('t')])
+  const writer = await log.openWriter('node')
+  const [wrong, next] = [batchOf([idFrame('missing', 0, ['a'])], { n: 0 }), batchOf([idFrame('t', 0, ['b'])], { n: 1 })]
+  await expect(writer.append(wrong)).rejects.toMatchObject({ code: 'log.refused', category: 'config' })
+  await expect(writer.append(next)).rejects.toMatchObject({ code: 'log.refused' })
+  expect((await log.progress('node')).size).toBe(0)
+  await log.ensureTopics([topicSpec('missing')])
+  await writer.append(wrong)
+  await writer.append(next)
+  expect((await readCount(log, [startOf('missing'), startOf('t')], 2)).length).toBe(2)
+  const frame = idFrame('t', 0, ['c'])
+  await expect(writer.append(batchOf([{ ...frame, end: frame.end - 1 }]))).rejects.toMatchObject({ code: 'invariant.broken' })
+  await expect((await log.openWriter('other')).append(batchOf([idFrame('t', 1, ['d'])]))).rejects.toMatchObject({ code: 'log.refused' })
+  for (const topic of ['', '.', '..', 'a/b', 'ü', 'x'.repeat(250)])
+    await expect(log.ensureTopics([topicSpec(topic)])).rejects.toMatchObject({ code: 'config.invalid' })
+  await log.ensureTopics([topicSpec('x'.repeat(249)), topicSpec('__proto__'), topicSpec('A.b-c_D')])
+  await (await log.openWriter('__proto__')).append(batchOf([idFrame('__proto__', 0, ['e'])], { __proto__x: 1 }))
+  expect((await readCount(log, [startOf('__proto__')], 1))[0]!.id).toBe('e')
 })
 
 const isRoot = process.getuid?.() === 0 && process.platform === 'linux'
