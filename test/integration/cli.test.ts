@@ -42,7 +42,7 @@ function start(args: readonly string[]): { child: ChildProcess; finished: Promis
 
 const millrace = (...args: string[]) => start(args).finished
 
-async function until<T>(what: string, look: () => Promise<T | null | false | undefined>, seconds = 40): Promise<T> {
+async function until<T>(what: string, look: () => Promise<T | null | false | undefined>, seconds = 100): Promise<T> {
   for (const deadline = Date.now() + seconds * 1000; ; await delay(50)) {
     const seen = await look()
     if (seen) return seen
@@ -87,7 +87,7 @@ afterEach(async () => {
 
 afterAll(() => database?.drop())
 
-describe('the command line on a real mesh', () => {
+describe('the command line on a real mesh', { timeout: 180_000 }, () => {
   test('checks the file and the systems without leaving a trace', async () => {
     const { code, out, err } = await millrace('check', file)
     expect([code, err], out).toEqual([0, ''])
