@@ -111,7 +111,7 @@ function ipv6(view: DataView, at: number): string {
     }
     if (end > i) i = end
   }
-  const dotted = best === 0 && (bestLength === 6 || (bestLength === 7 && words[7] !== 1) || (bestLength === 5 && words[5] === 0xffff))
+  const dotted = best === 0 && (bestLength === 6 || (bestLength === 5 && words[5] === 0xffff))
   const tail = dotted ? `${words[6]! >> 8}.${words[6]! & 255}.${words[7]! >> 8}.${words[7]! & 255}` : null
   const shown = words.map((word) => word.toString(16))
   if (tail !== null) shown.splice(6, 2, tail)
