@@ -5,7 +5,7 @@ import { formatLsn, parseLsn } from './lsn.ts'
 import { clientConfig, objectName, type PostgresConfig } from './postgres-config.ts'
 import { postgresError, type ServerError } from './postgres-error.ts'
 import { PostgresSource } from './postgres-source.ts'
-import { createPublication, findPublication, listTables, type Publication, quoteName } from './publication.ts'
+import { createPublication, findPublication, listTables, type Publication, quoteName, wholeFix } from './publication.ts'
 import { ReplicationConnection } from './replication-connection.ts'
 import {
   checkHistory,
@@ -118,7 +118,12 @@ async function preparePublication(
     if (from !== null && (found === null || found.oid !== from.publication)) throw publicationLost(name, node)
     const tables = await listTables(client, name, patterns)
     requireIdentity(tables)
-    if (found !== null) return { publication: found, created: false }
+    if (found !== null) {
+      if (found.omits.length === 0) return { publication: found, created: false }
+      throw new MillraceError('source.unprepared', `the publication ${name} leaves out ${found.omits.join(', ')}: changes would be missing without a word`, {
+        fix: wholeFix(name),
+      })
+    }
     if (server.standby) {
       throw new MillraceError('source.unprepared', `the server is a standby and has no publication ${name}`, {
         fix: `on the primary: CREATE PUBLICATION ${quoteName(name)} FOR TABLE … WITH (publish_via_partition_root = true)`,

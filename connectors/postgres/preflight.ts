@@ -4,7 +4,7 @@ import { identityFix } from './captured-tables.ts'
 import { CatalogConnection } from './catalog-connection.ts'
 import { OLDEST_VERSION } from './open-postgres.ts'
 import { clientConfig, objectName, type PostgresConfig } from './postgres-config.ts'
-import { findPublication, listTables, quoteName, type SourceTable, tableName } from './publication.ts'
+import { findPublication, listTables, quoteName, type SourceTable, tableName, wholeFix } from './publication.ts'
 import { findSlot } from './slot.ts'
 import { TablePatterns } from './table-patterns.ts'
 
@@ -114,7 +114,9 @@ async function tableFindings(client: pg.Client, facts: Facts, config: PostgresCo
   const publication = await findPublication(client, publicationName)
   const tables = await listTables(client, publicationName, new TablePatterns(config.tables))
   const subject = `publication ${publicationName}`
-  if (publication !== null) found.push({ level: 'ok', subject, message: 'exists' })
+  if (publication !== null && publication.omits.length > 0) {
+    found.push({ level: 'error', subject, message: `leaves out ${publication.omits.join(', ')}`, fix: wholeFix(publicationName) })
+  } else if (publication !== null) found.push({ level: 'ok', subject, message: 'exists' })
   else if (facts.standby) {
     found.push({
       level: 'error',

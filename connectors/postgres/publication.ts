@@ -24,6 +24,8 @@ export interface Publication {
   readonly allTables: boolean
   /** Made by Millrace, so it may be dropped. */
   readonly own: boolean
+  /** What it leaves out, in words: kinds of changes, rows, columns. Empty: nothing. */
+  readonly omits: readonly string[]
 }
 
 const COMMENT = 'made by millrace'
@@ -33,12 +35,31 @@ export function quoteName(name: string): string {
 }
 
 export async function findPublication(client: pg.ClientBase, name: string): Promise<Publication | null> {
-  const { rows } = await client.query<{ oid: string; puballtables: boolean; own: boolean }>(
-    `select oid::text, puballtables, coalesce(obj_description(oid, 'pg_publication') = $2, false) as own from pg_publication where pubname = $1`,
+  const { rows } = await client.query<{
+    oid: string
+    allTables: boolean
+    own: boolean
+    kinds: boolean
+    root: boolean
+    parts: { rel: string; prqual?: unknown; prattrs?: unknown }[]
+  }>(
+    // The catalog's columns for row filters and column lists are there from Postgres 15 on; as JSON they may be absent.
+    `select p.oid::text, p.puballtables as "allTables", coalesce(obj_description(p.oid, 'pg_publication') = $2, false) as own,
+            p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate as kinds, p.pubviaroot as root,
+            coalesce((select json_agg(to_jsonb(r) || jsonb_build_object('rel', r.prrelid::regclass::text)) from pg_publication_rel r where r.prpubid = p.oid), '[]') as parts
+       from pg_publication p where p.pubname = $1`,
     [name, COMMENT],
   )
   const row = rows[0]
-  return row === undefined ? null : { name, oid: Number(row.oid), allTables: row.puballtables, own: row.own }
+  if (row === undefined) return null
+  const omits: string[] = []
+  if (!row.kinds) omits.push('some of insert, update, delete, truncate')
+  if (!row.root) omits.push('the root names of partitioned tables')
+  for (const part of row.parts) {
+    if (part.prqual != null) omits.push(`rows of ${part.rel}`)
+    if (part.prattrs != null) omits.push(`columns of ${part.rel}`)
+  }
+  return { name, oid: Number(row.oid), allTables: row.allTables, own: row.own, omits }
 }
 
 /** Tables that the patterns take, as the catalog has them now: ordinary and partitioned ones, a partition only through its root. */
@@ -113,6 +134,12 @@ export async function addTable(client: pg.ClientBase, publication: string, table
     }
     throw error
   }
+}
+
+/** How a publication is made whole again. */
+export function wholeFix(name: string): string {
+  const options = `ALTER PUBLICATION ${quoteName(name)} SET (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)`
+  return `${options}; and set its tables without WHERE and without a column list`
 }
 
 export async function dropPublication(client: pg.ClientBase, name: string): Promise<void> {

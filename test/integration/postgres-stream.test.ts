@@ -401,6 +401,41 @@ describe('the Postgres stream', () => {
     }
   }, 60_000)
 
+  it('refuses a publication that leaves out changes, rows or columns', async () => {
+    await db.sql('create table t (id int primary key, v text)')
+    const left = { code: 'source.unprepared', message: expect.stringContaining('leaves out') }
+    await db.sql(`create publication p for table t with (publish = 'insert', publish_via_partition_root = true)`)
+    await expect(start({ publication: 'p' })).rejects.toMatchObject(left)
+    await db.sql(`alter publication p set (publish = 'insert, update, delete, truncate'); alter publication p set table t where (id > 5)`)
+    await expect(start({ publication: 'p' })).rejects.toMatchObject(left)
+    await db.sql('alter publication p set table t (id)')
+    await expect(start({ publication: 'p' })).rejects.toMatchObject(left)
+    expect(
+      (await postgres.check(settings({ publication: 'p' }), context)).some((finding) => finding.level === 'error' && finding.subject === 'publication p'),
+    ).toBe(true)
+    await db.sql('alter publication p set table t')
+    const capture = await start({ publication: 'p' })
+    await capture.connector.deprovision()
+    // it was there before us
+    expect((await db.sql(`select 1 from pg_publication where pubname = 'p'`)).rowCount).toBe(1)
+  })
+
+  it('captures a partitioned table under its root, whichever partition a row lies in', async () => {
+    await db.sql(`create table part (id int, region text, v int, primary key (id, region)) partition by list (region);
+      create table part_a partition of part for values in ('a'); create table part_b partition of part for values in ('b')`)
+    const capture = await start()
+    await db.sql(`insert into part values (1, 'a', 1), (2, 'b', 2)`)
+    await db.sql(`update part set region = 'b' where id = 1`)
+    await capture.caughtUp()
+    expect(rows(capture, 'public.part')).toEqual([
+      { op: 'c', after: { id: 1, region: 'a', v: 1 } },
+      { op: 'c', after: { id: 2, region: 'b', v: 2 } },
+      { op: 'd', key: { id: 1, region: 'a' } },
+      { op: 'c', after: { id: 1, region: 'b', v: 1 } },
+    ])
+    expect((await capture.connector.tables()).filter((table) => table.name.startsWith('part')).map((table) => table.name)).toEqual(['part'])
+  })
+
   it('leaves nothing behind when it is deprovisioned', async () => {
     await db.sql('create table t (id int primary key)')
     const capture = await start()
