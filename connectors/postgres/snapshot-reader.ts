@@ -101,7 +101,6 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
       const view = results.at(-1)!.rows[0]!
       const place = { fence: parseFence(view.snapshot, view.lsn), readAt: BigInt(view.at) }
       onView(place.fence)
-      onView(place.fence)
       const from = cursor as Cursor | null
       const oid = await findTable(client, table, from)
       if (oid === null) {

@@ -134,7 +134,7 @@ export function runWorkload(url: string, seconds: number, seed = 42, shape: 'evo
           statements++
         } else if (kind < 98) {
           const set = evolved ? ', loyalty_points = coalesce(loyalty_points, 0) + 1' : ''
-          await client.query(`update customers set balance = balance - 1.5, tags = tags || $2${set} where id = md5('c' || $1::text)::uuid`, [
+          await client.query(`update customers set balance = balance - 1.5, tags = tags || $2::text${set} where id = md5('c' || $1::text)::uuid`, [
             1 + int(customers),
             `t${serial % 7}`,
           ])

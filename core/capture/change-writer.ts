@@ -50,6 +50,9 @@ const LETTER = { r: 'r'.charCodeAt(0), c: 'c'.charCodeAt(0), u: 'u'.charCodeAt(0
 const HEADER = Buffer.concat([Buffer.from([2, POSITION_HEADER.length * 2]), Buffer.from(POSITION_HEADER), Buffer.from([POSITION_BYTES * 2])])
 const HEADER_BYTES = HEADER.length + POSITION_BYTES
 
+/** Length, attributes, timestamp delta and offset delta of a record take no more bytes. */
+const MOST_RECORD_OVERHEAD = 16
+
 /** What all writers of a capture share: the transaction that changes belong to, and the clock. */
 export interface WriterState {
   /** Rises with each transaction and each clock tick of a chunk, so that writers know when their cached source block is stale. */
@@ -412,8 +415,10 @@ export class TableWriter implements ChangeWriter {
     const flag = snapshot ? TRUE : FALSE
     const valueLength = 5 + 1 + before + 1 + after + prefix.length + flag.length + source.length + varintBytes(ordinal) + 2 + clock.length
     const keyLength = keyTo < 0 ? -1 : keyTo - keyFrom
-    const bodyLength = 2 + varintBytes(frame.count) + varintBytes(keyLength) + Math.max(0, keyLength) + varintBytes(valueLength) + valueLength + HEADER_BYTES
-    this.#frames.reserve(frame, bodyLength + 8)
+    const dataLength = varintBytes(keyLength) + Math.max(0, keyLength) + varintBytes(valueLength) + valueLength + HEADER_BYTES
+    // room first: it may open the next frame, whose count begins again
+    this.#frames.reserve(frame, dataLength + MOST_RECORD_OVERHEAD)
+    const bodyLength = 2 + varintBytes(frame.count) + dataLength
     const { buffer, view } = frame
     let at = writeVarint(buffer, frame.at, bodyLength)
     buffer[at++] = 0
@@ -452,8 +457,9 @@ export class TableWriter implements ChangeWriter {
     const partition = this.#target.partitions === 1 ? 0 : partitionOf(this.#keys.buffer, keyFrom, keyTo, this.#target.partitions)
     const frame = this.#open[partition]!
     const keyLength = keyTo - keyFrom
-    const bodyLength = 2 + varintBytes(frame.count) + varintBytes(keyLength) + keyLength + 1 + HEADER_BYTES
-    this.#frames.reserve(frame, bodyLength + 8)
+    const dataLength = varintBytes(keyLength) + keyLength + 1 + HEADER_BYTES
+    this.#frames.reserve(frame, dataLength + MOST_RECORD_OVERHEAD)
+    const bodyLength = 2 + varintBytes(frame.count) + dataLength
     const { buffer } = frame
     let at = writeVarint(buffer, frame.at, bodyLength)
     buffer[at++] = 0

@@ -59,7 +59,8 @@ export async function runMesh(mesh: Mesh, options: RunOptions): Promise<RunResul
   const run = new Run(mesh, options, folder, stop, signal)
   if (log === null || registry === null) return run.result('stopped')
   if (options.resnapshot !== undefined) await forgetProgress(mesh, options.resnapshot, log)
-  return run.run(log, registry)
+  // awaited here: leaving the block would close the log first
+  return await run.run(log, registry)
 }
 
 class Run {

@@ -294,7 +294,12 @@ describe('what cannot be written is refused', () => {
 })
 
 test('records of any size, over many frames, all arrive in order', () => {
-  const sizes = fc.array(fc.oneof(fc.nat(300), fc.nat(200_000), fc.constantFrom(524_000, 525_000, 700_000)), { minLength: 1, maxLength: 12 })
+  const few = fc.array(fc.oneof(fc.nat(300), fc.nat(200_000), fc.constantFrom(524_000, 525_000, 700_000)), { minLength: 1, maxLength: 12 })
+  // enough records for a count of two bytes when a frame is full
+  const many = fc
+    .tuple(fc.integer({ min: 3000, max: 9000 }), fc.integer({ min: 150, max: 400 }))
+    .map(([size, n]) => Array.from({ length: n }, (_, i) => size + (i % 7)))
+  const sizes = fc.oneof(few, many)
   fc.assert(
     fc.property(sizes, fc.constantFrom(1, 3), (lengths, partitions) => {
       const { writer, read } = setUp({ partitions })
