@@ -132,6 +132,16 @@ describe('the command line on a real mesh', { timeout: 180_000 }, () => {
     expect(tap.code, tap.err).toBe(0)
     expect(lines(tap.out).map(({ after }) => after)).toEqual([498, 499, 500].map((id) => ({ id, name: `${id === 500 ? 'red shoe' : 'blue hat'} ${id}` })))
 
+    const schemas = await millrace('schemas', 'list', 'shop.public.products', '--mesh', file, '--json')
+    expect(JSON.parse(schemas.out).result.map(({ subject }: { subject: string }) => subject)).toEqual([
+      'shop.public.products-key',
+      'shop.public.products-value',
+    ])
+    const avro = path.join(dir, 'wrong.avsc')
+    writeFileSync(avro, '"string"')
+    const check = await millrace('schemas', 'check', 'shop.public.products-value', avro, '--mesh', file)
+    expect([check.code, check.out]).toEqual([2, expect.stringContaining('breaks level BACKWARD')])
+
     const found = await millrace('search', 'products', 'shoe 20', '--mesh', file, '--json')
     expect(JSON.parse(found.out).result.hits.map(({ key }: { key: unknown }) => key)).toEqual([{ id: 20 }])
     expect(await millrace('search', 'prodcts', 'x', '--mesh', file)).toMatchObject({ code: 2, err: expect.stringContaining('products') })
