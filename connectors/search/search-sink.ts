@@ -41,6 +41,8 @@ interface Pending {
   readonly position: Position
   /** Null: deleted. */
   readonly row: Tuple | null
+  /** The row is most likely in the target: worth a look whether its text is the same. */
+  readonly isUpdate: boolean
 }
 
 interface Statements {
@@ -253,7 +255,7 @@ export class SearchSink implements SinkConnector {
       if (known !== undefined && comparePositions(change.position, known.position) <= 0) continue
       if (change.after === null) {
         moved = shape.mayBeUnchanged ? { position: change.position, row: (known ?? this.#base(shape, key, floor))?.row ?? null } : null
-        pending.set(key, { position: change.position, row: null })
+        pending.set(key, { position: change.position, row: null, isUpdate: false })
         continue
       }
       let row: Tuple = change.after
@@ -268,7 +270,7 @@ export class SearchSink implements SinkConnector {
         }
         row = merged
       }
-      pending.set(key, { position: change.position, row })
+      pending.set(key, { position: change.position, row, isUpdate: change.op === 'u' && known === undefined })
     }
     return { pending, rejections, floor: truncated ? floor : null }
   }
@@ -283,7 +285,7 @@ export class SearchSink implements SinkConnector {
     if (found === undefined) return null
     const position = unpackPosition(Buffer.from(found.version))
     if (floor !== null && comparePositions(position, floor) < 0) return null
-    return { position, row: found.row === null ? null : shape.codec.decode(found.row) }
+    return { position, row: found.row === null ? null : shape.codec.decode(found.row), isUpdate: false }
   }
 
   /** Rows in other partitions may be newer than the truncation and stay. */
@@ -297,18 +299,25 @@ export class SearchSink implements SinkConnector {
     this.#db.prepare(`DELETE FROM ${doc} WHERE version < ?`).run(version)
   }
 
+  /** All rows first, then all text: a statement with RETURNING between text writes makes FTS5 flush its buffer each time (a savepoint does that). */
   async #write(pending: ReadonlyMap<string, Pending>, shape: Shape): Promise<void> {
     const { upsert, putText, dropText } = shape.statements
     const version = Buffer.alloc(12)
     const now = Date.now()
-    let written = 0
-    for (const [key, { position, row }] of pending) {
-      if (++written % ROWS_PER_TURN === 0) await turn()
+    const landed: { readonly id: number; readonly row: Tuple | null }[] = []
+    let done = 0
+    for (const [key, { position, row, isUpdate }] of pending) {
+      if (++done % ROWS_PER_TURN === 0) await turn()
+      const old = isUpdate ? (this.#base(shape, key, null)?.row ?? null) : null
+      const sameText = old !== null && row !== null && isSameText(shape, old, row)
       packPosition(position, version)
-      const landed = upsert.get(key, version, row === null ? null : shape.codec.encode(row), row === null ? now : null) as { id: number } | undefined
-      if (landed === undefined) continue
-      if (row === null) dropText.run(landed.id)
-      else putText.run(landed.id, ...texts(shape.codec, shape.text, row))
+      const found = upsert.get(key, version, row === null ? null : shape.codec.encode(row), row === null ? now : null) as { id: number } | undefined
+      if (found !== undefined && !sameText) landed.push({ id: found.id, row })
+    }
+    for (const { id, row } of landed) {
+      if (++done % ROWS_PER_TURN === 0) await turn()
+      if (row === null) dropText.run(id)
+      else putText.run(id, ...texts(shape.codec, shape.text, row))
     }
   }
 }
@@ -330,6 +339,10 @@ function* documents(db: DatabaseSync, id: number): Generator<readonly { readonly
 
 function texts(codec: RowCodec, text: readonly TextColumn[], row: Tuple): string[] {
   return text.map(({ at }) => searchText(codec.table.columns[at]!.type, row[at]!))
+}
+
+function isSameText({ codec, text }: Shape, a: Tuple, b: Tuple): boolean {
+  return text.every(({ at }) => a[at] === b[at] || searchText(codec.table.columns[at]!.type, a[at]!) === searchText(codec.table.columns[at]!.type, b[at]!))
 }
 
 function keyOf(codec: RowCodec, change: RowChange): string {

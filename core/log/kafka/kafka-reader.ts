@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { MillraceError } from '../../errors.ts'
-import { FRAME_HEADER_BYTES, frameLength, readFrameHeader, records, stampChecksum } from '../../event/record-batch.ts'
+import { FRAME_HEADER_BYTES, frameLength, frameOf, readFrameHeader, records, stampChecksum, stampOffset } from '../../event/record-batch.ts'
 import type { LogBatch, LogPosition } from '../log.ts'
 import { backOff, type Cluster } from './cluster.ts'
 import { type FetchedPartition, fetchFrames } from './fetch-request.ts'
@@ -134,9 +134,10 @@ async function positionLost(cluster: Cluster, cursor: Cursor, found: FetchedPart
 function takeFrames(cursor: Cursor, found: FetchedPartition, batches: LogBatch[]): void {
   const aborted = [...found.aborted].sort((a, b) => (a.firstOffset < b.firstOffset ? -1 : 1))
   const aborting = new Set<bigint>()
+  let given = cursor.offset
   for (let at = 0; ; ) {
     const length = frameLength(found.frames, at)
-    if (length < 0) return
+    if (length < 0) break
     const stored = found.frames.subarray(at, at + length)
     at += length
     const header = readFrameHeader(stored)
@@ -149,9 +150,20 @@ function takeFrames(cursor: Cursor, found: FetchedPartition, batches: LogBatch[]
       const frame = header.baseOffset < cursor.offset ? withoutEarlier(plain, cursor.offset) : plain
       const count = frame.readInt32BE(57)
       const { topic, partition } = cursor
-      if (count > 0) batches.push({ topic, partition, frame, baseOffset: header.baseOffset, nextOffset, count, appendedAt: header.maxTimestamp })
+      if (count > 0) {
+        batches.push({ topic, partition, frame, baseOffset: header.baseOffset, nextOffset, count, appendedAt: header.maxTimestamp })
+        given = nextOffset
+      }
     }
     if (nextOffset > cursor.offset) cursor.offset = nextOffset
+  }
+  // A reader must be able to see that it is at the end: offsets without records are passed by a batch without records.
+  if (cursor.offset > given) {
+    const { topic, partition, offset } = cursor
+    const { buffer: frame } = frameOf([], Date.now())
+    stampOffset(frame, given)
+    stampChecksum(frame, frame.length)
+    batches.push({ topic, partition, frame, baseOffset: given, nextOffset: offset, count: 0, appendedAt: Date.now() })
   }
 }
 

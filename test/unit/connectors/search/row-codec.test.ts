@@ -18,10 +18,13 @@ test.each(EXTREMES)('$name comes back bit by bit', ({ type, values }) => {
   for (const value of [null, ...values]) expect(canonical(codec.decode(codec.encode([value]))[0])).toBe(canonical(value))
 })
 
+/** Ids tell columns apart, in every source. */
+const withOwnIds = (of: TableSchema): TableSchema => ({ ...of, columns: of.columns.map((column, at) => ({ ...column, id: at + 1 })) })
+
 test('random rows of random tables come back bit by bit', () => {
   fc.assert(
     fc.property(
-      tables.chain((of) => rows(of).map((row) => ({ of, row }))),
+      tables.map(withOwnIds).chain((of) => rows(of).map((row) => ({ of, row }))),
       ({ of, row }) => {
         const codec = rowCodec(of)
         const whole: Tuple = row.map((value) => (typeof value === 'symbol' ? null : value))
