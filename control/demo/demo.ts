@@ -113,7 +113,7 @@ async function main(): Promise<number> {
     const status = await json(['status', file, '--json'], env)
     mesh.kill('SIGINT')
     await ended
-    if (document.result === undefined) throw new Error(document.error?.message ?? 'the audit gave no result')
+    if (document.result == null) throw new Error(document.error?.message ?? 'the audit gave no result')
     const { equal, audit: tables } = document.result
     const elapsed = (Date.now() - startedAt) / 1000
     const captured = sourceRows(status)
@@ -208,4 +208,9 @@ function linesToQuery(dir: string, warehouse: string, catalog: string): string {
   ].join('\n')
 }
 
-process.exitCode = await main()
+try {
+  process.exitCode = await main()
+} catch (error) {
+  process.stderr.write(`the demo failed: ${error instanceof Error ? error.message : error}\n`)
+  process.exitCode = 1
+}

@@ -5,6 +5,7 @@ import { tableId } from '../event/table-schema.ts'
 import type { Mesh } from '../mesh/mesh.ts'
 import type { Secrets } from '../mesh/secrets.ts'
 import type { PluginContext } from '../plugin.ts'
+import { nodeDirOf } from './data-folder.ts'
 import { openLog, openRegistry } from './open-log.ts'
 
 export interface AuditOptions {
@@ -33,7 +34,13 @@ export async function auditMesh(mesh: Mesh, options: AuditOptions): Promise<read
   await using log = await openLog({ mesh, secrets, logger, readOnly: true })
   await using registry = await openRegistry({ mesh, secrets })
   const audits: SourceTableAudit[] = []
-  const context = (node: string): PluginContext => ({ mesh: mesh.name, node, dataDir: mesh.dataDir, logger: logger.child({ node }), metric: () => {} })
+  const context = (node: string): PluginContext => ({
+    mesh: mesh.name,
+    node,
+    dataDir: nodeDirOf(mesh.dataDir, node),
+    logger: logger.child({ node }),
+    metric: () => {},
+  })
   for (const source of mesh.sources) {
     await using reader = await source.plugin.openReader(source.settings.resolve(secrets, mesh.dir), context(source.name))
     const tables = [...(await reader.tables())].sort((a, b) => (tableId(a) < tableId(b) ? -1 : 1))

@@ -53,7 +53,7 @@ export class DataFolder implements Disposable {
 
   /** A node's own folder, made when absent. */
   nodeDir(node: string): string {
-    const dir = path.join(this.dir, 'nodes', node)
+    const dir = nodeDirOf(this.dir, node)
     mkdirSync(dir, { recursive: true, mode: 0o700 })
     return dir
   }
@@ -62,6 +62,11 @@ export class DataFolder implements Disposable {
     rmSync(path.join(this.dir, RUN_FILE), { force: true })
     this.#lock.close()
   }
+}
+
+/** Where a node of the mesh with this data folder keeps its own files. */
+export function nodeDirOf(dataDir: string, node: string): string {
+  return path.join(dataDir, 'nodes', node)
 }
 
 /** What the last process that ran on `dir` announced; it may have died since. Null when none did. */
