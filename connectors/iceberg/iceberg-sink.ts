@@ -27,8 +27,12 @@ import type { IcebergSettings } from './settings.ts'
 import { formatState, parsePositions, STREAM_PROPERTY } from './sink-state.ts'
 import { COLUMNS_PROPERTY, evolvedLayout, formatFieldIds, newLayout, parseFieldIds, sameFields, type TableLayout } from './table-layout.ts'
 import { currentSchema } from './table-metadata.ts'
-import { rewriteTable } from './table-rewrite.ts'
+import { rewriteFiles } from './table-rewrite.ts'
 import { fillUnchanged, scanRows } from './table-scan.ts'
+
+/** Rows of a rewritten file, held in memory; files of half as many are never merged again. */
+const REWRITTEN_ROWS = 200_000
+const SMALL_FILE_BYTES = 16n * 1024n * 1024n
 
 interface Prepared {
   readonly layout: TableLayout
@@ -126,12 +130,16 @@ export class IcebergSink implements SinkConnector {
 
   /** Rewrites the table into files without equality deletes, which every reader can read. Never during another call. */
   async compact(signal: AbortSignal): Promise<void> {
+    await this.#rewrite(null, signal)
+  }
+
+  async #rewrite(chosen: ReadonlySet<string> | null, signal: AbortSignal): Promise<void> {
     const { prepared, table } = this.#ready()
     if (this.#uncertain && table.writes) await this.#reload(table)
     this.#uncertain = true
-    await rewriteTable(table, prepared.layout.schema.fields, prepared.columns, prepared.key, {
+    await rewriteFiles(table, chosen, prepared.layout.schema.fields, prepared.columns, prepared.key, {
       compression: this.#settings.compression,
-      rowsPerFile: 500_000,
+      rowsPerFile: REWRITTEN_ROWS,
       state: formatState(this.#positions.values()),
       signal,
     })
@@ -140,13 +148,15 @@ export class IcebergSink implements SinkConnector {
 
   /** Upkeep once a batch has landed: whatever goes wrong here waits for the next call. */
   async #tidy(table: IcebergTable, signal: AbortSignal): Promise<void> {
-    const limit = this.#settings.compactAfterDeleteFiles
+    const { compactAfterDeleteFiles: deletesAtMost, compactAfterSmallFiles: smallAtMost } = this.#settings
     try {
       if (!this.#orphansRemoved) {
         this.#orphansRemoved = true
         await removeFiles(await orphans(table))
       }
-      if (limit > 0 && table.live.filter(({ file }) => file.content !== DATA).length >= limit) await this.compact(signal)
+      if (deletesAtMost > 0 && table.live.filter(({ file }) => file.content !== DATA).length >= deletesAtMost) await this.compact(signal)
+      const small = table.live.flatMap(({ file }) => (isSmall(file) ? [file.file_path] : []))
+      if (smallAtMost > 0 && small.length >= smallAtMost) await this.#rewrite(new Set(small), signal)
     } catch (error) {
       this.#context.logger.warn({ err: error, topic: this.#stream.topic }, 'the upkeep of the Iceberg table failed')
     }
@@ -312,6 +322,10 @@ export class IcebergSink implements SinkConnector {
     }
     return await Promise.all(files)
   }
+}
+
+function isSmall(file: DataFile): boolean {
+  return file.content === DATA && file.file_size_in_bytes < SMALL_FILE_BYTES && file.record_count * 2n < BigInt(REWRITTEN_ROWS)
 }
 
 function positionKey(position: LogPosition): string {

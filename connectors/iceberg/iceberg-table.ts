@@ -258,11 +258,11 @@ export class IcebergTable {
     // a delete file that is not newer than any data file deletes nothing
     const oldest = survivors.reduce((least, live) => (live.file.content === DATA && live.sequenceNumber < least ? live.sequenceNumber : least), sequenceNumber)
     const useless = (live: LiveFile) => live.file.content === EQUALITY_DELETES && live.sequenceNumber <= oldest
-    const kept = survivors.filter((live) => !useless(live))
+    const kept = new Set(survivors.filter((live) => !useless(live)))
     for (const content of [0, 1] as const) {
       const ofKind = (file: DataFile) => (file.content === DATA ? 0 : 1) === content
       const old = this.#manifests.filter((manifest) => manifest.content === content)
-      const dead = this.#live.filter((live) => ofKind(live.file) && !kept.includes(live))
+      const dead = this.#live.filter((live) => ofKind(live.file) && !kept.has(live))
       const rewrites = dead.length > 0 || old.length > MANIFESTS_MERGED_ABOVE
       const mine = change.added
         .filter(ofKind)
@@ -274,7 +274,7 @@ export class IcebergTable {
       }
       const entries = [
         ...mine,
-        ...kept.filter((live) => ofKind(live.file)).map((live) => entryOf(live, EXISTING, live.snapshotId)),
+        ...[...kept].filter((live) => ofKind(live.file)).map((live) => entryOf(live, EXISTING, live.snapshotId)),
         ...dead.map((live) => entryOf(live, DELETED, snapshotId)),
       ]
       if (entries.length > 0) await put(entries, content)

@@ -41,6 +41,7 @@ export const settings = z
       .min(0)
       .default(100)
       .describe('Rewrite the table without delete files when it has this many; 0 never. Costs one pass over the table'),
+    compactAfterSmallFiles: z.int().min(0).default(100).describe('Merge data files below 16 MiB and 100,000 rows when there are this many; 0 never'),
   })
   .superRefine((value, context) => {
     if (value.catalog.kind === 'sql' && value.warehouse === undefined) {

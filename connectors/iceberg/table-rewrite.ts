@@ -2,7 +2,7 @@
 import type { Tuple } from '../../core/plugin.ts'
 import { removeFiles } from './file-store.ts'
 import type { IcebergTable } from './iceberg-table.ts'
-import type { DataFile } from './manifest.ts'
+import { DATA, type DataFile } from './manifest.ts'
 import { type Compression, type TableColumn, writeParquetFile } from './parquet-file.ts'
 import type { IcebergField } from './table-metadata.ts'
 import { scanRows } from './table-scan.ts'
@@ -15,16 +15,20 @@ export interface RewriteOptions {
   readonly signal: AbortSignal
 }
 
-/** Reads the current rows and replaces all live files in one snapshot. The caller is the only writer. */
-export async function rewriteTable(
+/**
+ * Reads the current rows of some data files, all of them when `chosen` is null, and replaces those files in one snapshot. The caller is the only
+ * writer, so the new files may be newer than every delete.
+ */
+export async function rewriteFiles(
   table: IcebergTable,
+  chosen: ReadonlySet<string> | null,
   fields: readonly IcebergField[],
   columns: readonly TableColumn[],
   key: readonly TableColumn[],
   options: RewriteOptions,
 ): Promise<void> {
   await table.refresh()
-  const old = table.live
+  const old = chosen === null ? table.live : table.live.filter(({ file }) => file.content !== DATA || chosen.has(file.file_path))
   if (old.length === 0) return
   const added: DataFile[] = []
   let held: Tuple[] = []
@@ -47,5 +51,5 @@ export async function rewriteTable(
     await removeFiles(added.map((file) => file.file_path))
     throw error
   }
-  await table.commit({ operation: 'replace', added, removed: new Set(old.map(({ file }) => file.file_path)), state: options.state })
+  await table.commit({ operation: 'replace', added, removed: chosen ?? new Set(old.map(({ file }) => file.file_path)), state: options.state })
 }

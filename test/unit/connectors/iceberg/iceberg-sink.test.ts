@@ -44,14 +44,14 @@ test('any history in any batches, with redelivery and restarts, gives the rows o
       async (steps, cuts, again) => {
         using place = warehouse()
         const { changes, rows } = changesOf(small, steps)
-        let sink = await place.open({ compactAfterDeleteFiles: 3 })
+        let sink = await place.open({ compactAfterDeleteFiles: 5, compactAfterSmallFiles: 3 })
         await sink.prepare(small)
         for (const [i, batch] of batches(small, changes, cuts).entries()) {
           expect(await sink.apply(batch, never)).toEqual([])
           if (again[i]) {
             expect(await sink.apply(batch, never)).toEqual([])
             await sink[Symbol.asyncDispose]()
-            sink = await place.open({ compactAfterDeleteFiles: 3 })
+            sink = await place.open({ compactAfterDeleteFiles: 5, compactAfterSmallFiles: 3 })
             expect(await sink.committed()).toEqual(batch.positions)
             await sink.prepare(small)
             expect(await sink.apply(batch, never)).toEqual([])

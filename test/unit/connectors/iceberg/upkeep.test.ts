@@ -119,6 +119,21 @@ test('values that the column cannot hold are rejected without showing them, and 
   ])
 })
 
+test('small data files are merged, and older delete files still apply to the others', async () => {
+  using place = warehouse()
+  await using sink = await place.open({ keepSnapshotsMs: 0, compactAfterDeleteFiles: 0, compactAfterSmallFiles: 10 })
+  await sink.prepare(small)
+  const rows = new Map<bigint, string>()
+  for (let n = 1; n <= 60; n++) {
+    const ids = [BigInt(n), BigInt(((n * 7) % n) + 1)]
+    for (const id of ids) rows.set(id, `commit ${n}`)
+    await sink.apply(batch(n, ids.map((id) => [id, `commit ${n}`, null])), never) // biome-ignore format: short
+  }
+  expect((await allRows(sink)).map(([id, name]) => [id, name]).sort()).toEqual([...rows].sort())
+  const metadata = parseLosslessJson(readFileSync(new URL(sink.metadataLocation!), 'utf8')) as TableMetadata
+  expect(Number(metadata.snapshots!.at(-1)!.summary['total-data-files'])).toBeLessThanOrEqual(10)
+})
+
 test('a reader beside the writer sees its commits and does not disturb it; a writer that starts from old positions gives up', async () => {
   using place = warehouse()
   await using writer = await place.open()
