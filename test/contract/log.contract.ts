@@ -374,15 +374,20 @@ export function logContract(name: string, provision: () => Promise<ProvisionedLo
       const topic = await freshTopic()
       const node = fresh('node')
       await using old = await log.openWriter(node)
-      const outcomes = numbers(30).map((id) =>
+      const append = (id: string): Promise<boolean> =>
         old.append(batchOf([idFrame(topic, 0, [id])], { last: Number(id) })).then(
           () => true,
           (error: unknown) => {
             expect(error).toMatchObject({ name: 'MillraceError' })
             return false
           },
-        ),
-      )
+        )
+      const outcomes: Promise<boolean>[] = []
+      for (const id of numbers(30)) {
+        outcomes.push(append(id))
+        // so that some are on their way when the others are still waiting
+        if (outcomes.length === 1 || outcomes.length === 10) await new Promise(setImmediate)
+      }
       await using young = await log.openWriter(node)
       const landed = (await Promise.all(outcomes)).filter(Boolean).length
       const last = young.progress.get('last')

@@ -324,6 +324,16 @@ describe.runIf(isRoot)('a full disk', () => {
     expect((await log.progress('node')).get('n')).toBe(landed - 1)
     expect((await readCount(log, [startOf('t', 0), startOf('t', 1)], landed * 2)).length).toBe(landed * 2)
 
+    // a small batch behind a large one that fails must not slip in, though it would fit
+    const other = await log.openWriter('other')
+    const large = batchOf([frameFor('t', 0, [keyed('large', 'z'.repeat(2_800_000))])], { large: true })
+    const small = batchOf([idFrame('t', 0, ['small'])], { small: true })
+    const largeFails = expect(other.append(large)).rejects.toMatchObject({ code: 'log.full' })
+    for (let turn = 0; turn < 5; turn++) await Promise.resolve()
+    await expect(other.append(small)).rejects.toMatchObject({ code: 'log.full' })
+    await largeFails
+    expect((await log.progress('other')).size).toBe(0)
+
     rmSync(path.join(mount, 'ballast'))
     // a batch out of its turn would leave a hole
     await expect(writer.append(failed[3]!)).rejects.toMatchObject({ code: 'log.full' })

@@ -176,6 +176,40 @@ test('a crash after any byte of a write: the group is there whole or not at all,
   expect(rolls).toBeGreaterThan(0)
 })
 
+test('a group of which pages never reached the disk is cut, and the log goes on past it', async () => {
+  const dir = path.join(root, 'holes')
+  let mark = Buffer.alloc(0)
+  let begin = 0
+  const file = () => path.join(dir, 'segments', '000000000000.segment')
+  {
+    await using log = await openEmbeddedLog({ dir })
+    await log.ensureTopics([topicSpec('t')])
+    await using writer = await log.openWriter('node')
+    await writer.append(batchOf([idFrame('t', 0, ['a'])], { n: 0 }))
+    mark = readFileSync(path.join(dir, 'committed'))
+    begin = statSync(file()).size
+    await writer.append(batchOf([idFrame('t', 0, ['b'.repeat(3000)])], { n: 1 }))
+  }
+  const bytes = readFileSync(file())
+  for (let at = begin; at < bytes.length; at += 97) {
+    const torn = path.join(root, `holes-${folders++}`)
+    cpSync(dir, torn, { recursive: true })
+    const holed = Buffer.from(bytes)
+    holed.fill(0, at, Math.min(at + 97, holed.length))
+    writeFileSync(path.join(torn, 'committed'), mark)
+    writeFileSync(path.join(torn, 'segments', '000000000000.segment'), holed)
+    for (const id of ['x', 'y']) {
+      // small segments: what is left of the tail must not end up behind the footer
+      await using log = await openEmbeddedLog({ dir: torn, segmentBytes: 100 })
+      await using writer = await log.openWriter('node')
+      await writer.append(batchOf([idFrame('t', 0, [id])]))
+    }
+    await using log = await openEmbeddedLog({ dir: torn })
+    expect((await log.progress('node')).get('n')).toBe(0)
+    expect((await readCount(log, [startOf('t')], 3)).map((record) => record.id)).toEqual(['a', 'x', 'y'])
+  }
+})
+
 test('replaced segments that a crash left behind are passed over', async () => {
   const dir = copy()
   const saved = path.join(root, 'saved')
