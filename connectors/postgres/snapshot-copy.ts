@@ -4,6 +4,8 @@ import { MillraceError } from '../../core/plugin.ts'
 /** The bytes of a COPY … TO STDOUT (FORMAT binary), rows found. */
 export interface CopiedRows {
   readonly bytes: Buffer
+  /** Bytes of `bytes` that are filled. */
+  readonly length: number
   readonly rows: number
   /** Where the first and the last row begin in `bytes`. */
   readonly first: number
@@ -16,6 +18,7 @@ const FIRST_CAPACITY = 64 * 1024
 /** Signature, flags and extension length. */
 const HEADER_BYTES = 19
 const TRAILER = -1
+const CUT_FACTOR = 1.25
 
 /** What `pg` calls on a query object. */
 interface Submitted {
@@ -42,6 +45,8 @@ export async function copyRows(client: pg.Client, sql: string, maxBytes: number,
   let length = 0
   let messages = 0
   let stopped = false
+  // callers limit the rows so that they fit on average: a little more than that is no reason to cut
+  const cutBytes = maxBytes * CUT_FACTOR
   const socket = (client as pg.Client & { readonly connection: pg.Connection }).connection.stream
   const abort = () => socket.destroy()
   signal.addEventListener('abort', abort, { once: true })
@@ -62,7 +67,7 @@ export async function copyRows(client: pg.Client, sql: string, maxBytes: number,
           length += chunk.length
           messages++
           // two messages: one row at least, even when the header comes on its own
-          if (length > maxBytes && messages > 1) {
+          if (length > cutBytes && messages > 1) {
             stopped = true
             resolve()
             socket.destroy()
@@ -89,7 +94,7 @@ export async function copyRows(client: pg.Client, sql: string, maxBytes: number,
   } finally {
     signal.removeEventListener('abort', abort)
   }
-  return { ...findRows(bytes, length, stopped), bytes, stopped }
+  return { ...findRows(bytes, length, stopped), bytes, length, stopped }
 }
 
 function findRows(bytes: Buffer, length: number, stopped: boolean): { readonly rows: number; readonly first: number; readonly last: number } {

@@ -110,13 +110,13 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
       const mapped = await describeTable(client, oid, this.#options.mapping, undefined, new Set(table.columns.map(({ id }) => id)))
       const usable = from !== null && from.oid === oid ? from : null
       const id = tableId(table)
-      const limit = Math.max(1, Math.min(limits.maxRows, Math.ceil(limits.maxBytes / (this.#rowBytes.get(id) ?? 1))))
+      const limit = Math.max(1, Math.min(limits.maxRows, Math.floor(limits.maxBytes / (this.#rowBytes.get(id) ?? 1))))
       const part =
         mapped.table.key.length > 0
           ? await readByKey(client, mapped, usable, limit, limits.maxBytes, signal)
           : await readByPage(client, mapped, usable, limit, limits.maxBytes, signal)
       const { copied, next } = part
-      if (copied.rows > 0) this.#rowBytes.set(id, (copied.bytes.length - copied.first) / copied.rows)
+      if (copied.rows > 0) this.#rowBytes.set(id, (copied.length - copied.first) / copied.rows)
       if (!copied.stopped) await client.query('commit')
       return {
         ...place,
@@ -272,7 +272,7 @@ async function readByPage(client: pg.Client, mapped: MappedTable, from: Cursor |
   const last = from !== null && 'heap' in from ? from : null
   // in ascending oids, so that partitions which come or go leave the others' places alone
   const heap = heaps.find(({ oid }) => oid >= (last?.heap[0] ?? 0))
-  if (heap === undefined) return { copied: { bytes: Buffer.alloc(0), rows: 0, first: 0, last: 0, stopped: false }, next: null }
+  if (heap === undefined) return { copied: { bytes: Buffer.alloc(0), length: 0, rows: 0, first: 0, last: 0, stopped: false }, next: null }
   // a file that was written anew (VACUUM FULL, CLUSTER) has its rows elsewhere: read it from its start rather than lose any
   const resumes = last !== null && last.heap[0] === heap.oid && last.heap[1] === heap.file
   const where = resumes ? ` WHERE ctid > '${last.ctid}'::tid` : ''
