@@ -135,7 +135,7 @@ describe.skipIf(skip !== null)(`other engines read what the sink writes${skip ==
       ),
       { numRuns: 15 },
     )
-  })
+  }, 240_000)
 
   const small = table([
     column(1, 'id', { kind: 'int64' }),
@@ -167,7 +167,7 @@ describe.skipIf(skip !== null)(`other engines read what the sink writes${skip ==
       }),
       { numRuns: 20 },
     )
-  })
+  }, 240_000)
 
   test("PyIceberg reads catalog, schema, statistics and summary, and its own commit on top loses none of Millrace's facts", async () => {
     using place = warehouse()

@@ -20,7 +20,7 @@ test('rows of every type come back as they went in', async () => {
     }),
     { numRuns: 40 },
   )
-})
+}, 120_000)
 
 const small = table([
   column(1, 'id', { kind: 'int64' }),
@@ -62,6 +62,6 @@ test('any history in any batches, with redelivery and restarts, gives the rows o
         await sink[Symbol.asyncDispose]()
       },
     ),
-    { numRuns: 60 },
+    { numRuns: 40 },
   )
-})
+}, 120_000)
