@@ -84,8 +84,9 @@ export interface LogBatch {
   /** One whole uncompressed frame; read it with `records()` of `core/event/record-batch.ts`. Valid until the next batch is asked for. */
   readonly frame: Buffer
   readonly baseOffset: bigint
-  /** Offset after the last record. */
+  /** Where a reader goes on: after the last record, and after offsets that follow it and hold no record (Kafka's commit markers). */
   readonly nextOffset: bigint
+  /** Records in the frame; 0 in a batch that only passes such offsets. */
   readonly count: number
   /** Milliseconds since epoch at which the log took it. */
   readonly appendedAt: number

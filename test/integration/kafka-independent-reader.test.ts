@@ -5,6 +5,7 @@ import kafkajs from 'kafkajs'
 import { compressFrameSync, decompressFrameSync } from 'lz4-napi'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { partitionOf } from '../../core/event/murmur2.ts'
+import { records } from '../../core/event/record-batch.ts'
 import { openKafkaLog } from '../../core/log/kafka/kafka-log.ts'
 import type { Compression } from '../../core/log/kafka/kafka-options.ts'
 import type { Log } from '../../core/log/log.ts'
@@ -149,6 +150,34 @@ describe.skipIf(reason !== null)(`kafkajs and Millrace on one broker${reason ===
     await young.append(batchOf([idFrame(topic, 0, ['end'])]))
     const committed = await readToEnd(topic, 1)
     expect(committed.map(({ value }) => value)).toEqual([...Array.from({ length: landed }, (_, n) => `${n}`), 'end'])
+  })
+
+  test('a reader arrives at the end that bounds tells, also when only markers and aborted data come last', async () => {
+    const log = await open()
+    const topic = fresh('end')
+    await log.ensureTopics([topicSpec(topic)])
+    const producer = client.producer({ transactionalId: fresh('tx'), idempotent: true, maxInFlightRequests: 1 })
+    await producer.connect()
+    for (const commit of [true, false, false]) {
+      const transaction = await producer.transaction()
+      await transaction.send({ topic, messages: [{ value: 'x' }, { value: 'y' }] })
+      await (commit ? transaction.commit() : transaction.abort())
+    }
+    await producer.disconnect()
+    const [bounds] = await log.bounds(topic)
+    for (const offset of [0n, 2n, 3n, 5n]) {
+      let at = offset
+      let count = 0
+      for await (const batch of log.consume([{ topic, partition: 0, offset }], AbortSignal.timeout(20_000))) {
+        expect([...records(batch.frame)].length).toBe(batch.count)
+        expect(batch.nextOffset).toBeGreaterThan(at)
+        at = batch.nextOffset
+        count += batch.count
+        if (at >= bounds!.end) break
+      }
+      expect(at).toBe(bounds!.end)
+      expect(count).toBe(offset === 0n ? 2 : 0)
+    }
   })
 
   test('a writer whose epoch was bumped without a takeover goes on, nothing lost or doubled', async () => {

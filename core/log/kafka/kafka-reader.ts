@@ -130,11 +130,15 @@ async function positionLost(cluster: Cluster, cursor: Cursor, found: FetchedPart
   )
 }
 
-/** Committed data of one partition's answer, in order; moves the cursor past all of it, control records and aborted data included. */
+/**
+ * Committed data of one partition's answer, in order; moves the cursor past all of it. Commit markers and aborted data count for the end of the log, so
+ * a reader must be able to pass them: the last batch's `nextOffset` does, and where an answer has nothing else a batch without records does.
+ */
 function takeFrames(cursor: Cursor, found: FetchedPartition, batches: LogBatch[]): void {
+  const { topic, partition, offset: from } = cursor
   const aborted = [...found.aborted].sort((a, b) => (a.firstOffset < b.firstOffset ? -1 : 1))
   const aborting = new Set<bigint>()
-  let given = cursor.offset
+  const own: LogBatch[] = []
   for (let at = 0; ; ) {
     const length = frameLength(found.frames, at)
     if (length < 0) break
@@ -144,27 +148,28 @@ function takeFrames(cursor: Cursor, found: FetchedPartition, batches: LogBatch[]
     const nextOffset = header.baseOffset + BigInt(header.lastOffsetDelta) + 1n
     while (aborted.length > 0 && aborted[0]!.firstOffset < nextOffset) aborting.add(aborted.shift()!.producerId)
     if (header.control && !isCommitMarker(stored)) aborting.delete(header.producerId)
-    const wanted = nextOffset > cursor.offset && !header.control && header.count > 0 && !(header.transactional && aborting.has(header.producerId))
-    if (wanted) {
+    if (nextOffset <= cursor.offset) continue
+    if (!header.control && header.count > 0 && !(header.transactional && aborting.has(header.producerId))) {
       const plain = decodeFrame(stored, header.codec)
-      const frame = header.baseOffset < cursor.offset ? withoutEarlier(plain, cursor.offset) : plain
+      const frame = header.baseOffset < from ? withoutEarlier(plain, from) : plain
       const count = frame.readInt32BE(57)
-      const { topic, partition } = cursor
-      if (count > 0) {
-        batches.push({ topic, partition, frame, baseOffset: header.baseOffset, nextOffset, count, appendedAt: header.maxTimestamp })
-        given = nextOffset
-      }
+      if (count > 0) own.push({ topic, partition, frame, baseOffset: header.baseOffset, nextOffset, count, appendedAt: header.maxTimestamp })
     }
-    if (nextOffset > cursor.offset) cursor.offset = nextOffset
+    cursor.offset = nextOffset
   }
-  // A reader must be able to see that it is at the end: offsets without records are passed by a batch without records.
-  if (cursor.offset > given) {
-    const { topic, partition, offset } = cursor
-    const { buffer: frame } = frameOf([], Date.now())
-    stampOffset(frame, given)
-    stampChecksum(frame, frame.length)
-    batches.push({ topic, partition, frame, baseOffset: given, nextOffset: offset, count: 0, appendedAt: Date.now() })
-  }
+  const last = own.pop()
+  if (last !== undefined) own.push({ ...last, nextOffset: cursor.offset })
+  else if (cursor.offset > from) own.push(passing(topic, partition, from, cursor.offset))
+  for (const batch of own) batches.push(batch)
+}
+
+/** A batch without records that only moves a reader on. */
+function passing(topic: string, partition: number, from: bigint, nextOffset: bigint): LogBatch {
+  const appendedAt = Date.now()
+  const { buffer: frame } = frameOf([], appendedAt)
+  stampOffset(frame, from)
+  stampChecksum(frame, frame.length)
+  return { topic, partition, frame, baseOffset: from, nextOffset, count: 0, appendedAt }
 }
 
 /** The frame with only its records from `offset` on. */
