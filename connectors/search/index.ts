@@ -8,7 +8,7 @@ const config = z.strictObject({
   path: z.string().min(1).optional().describe("File of the indexes; it is made when missing. Default: search.db in the node's data folder."),
   index: z.string().min(1).default('{table}').describe('Name of the index; {namespace} and {table} stand for those of each stream.'),
   text: z.array(z.string().min(1)).min(1).optional().describe('Columns to search in. Default: all that hold text.'),
-  commitRows: z.int().min(1).max(1_000_000).default(5_000).describe('Rows per transaction at most.'),
+  commitRows: z.int().min(1).max(1_000_000).default(2_000).describe('Rows per transaction at most.'),
   commitMs: z.int().min(1).max(3_600_000).default(250).describe('Age in milliseconds at which a smaller batch is written.'),
 })
 
