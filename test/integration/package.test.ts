@@ -49,7 +49,8 @@ describe('the npm package', () => {
     ])
     const mesh = path.join(dir, 'node_modules/millrace/mesh-config/quickstart.mesh.yaml')
     const check = await run('npx', ['millrace', 'check', mesh, '--offline'])
-    expect([check.code, check.stderr], check.stdout).toEqual([0, ''])
+    expect(check.code, check.stdout).toBe(0)
+    expect(check.stdout).toContain('the file is in order (1 source, 2 sinks)')
     const wrong = path.join(dir, 'wrong.mesh.yaml')
     writeFileSync(wrong, 'mesh: x\nsuorces: {}\n')
     expect(await run('npx', ['millrace', 'check', wrong])).toMatchObject({
@@ -72,8 +73,11 @@ export default definePlugin({
 `
     writeFileSync(path.join(dir, 'good.ts'), plugin('sink'))
     writeFileSync(path.join(dir, 'bad.ts'), plugin('sunk'))
-    const compile = (file: string) =>
-      run('tsc', ['--noEmit', '--strict', '--skipLibCheck', '--module', 'nodenext', '--target', 'es2024', '--types', '', '--ignoreConfig', file])
+    const compilerOptions = { noEmit: true, strict: true, skipLibCheck: true, module: 'nodenext', target: 'es2024', types: [] }
+    const compile = (file: string) => {
+      writeFileSync(path.join(dir, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: [file] }))
+      return run('tsc', ['-p', '.'])
+    }
     expect(await compile('good.ts')).toMatchObject({ code: 0, stdout: '' })
     expect((await compile('bad.ts')).stdout).toContain('sunk')
   })
