@@ -35,10 +35,8 @@ export async function* readBatches(cluster: Cluster, from: readonly LogPosition[
   const cursors: Cursor[] = from.map(({ topic, partition, offset }) => ({ topic, partition, offset, busy: false }))
   const topics = [...new Set(from.map(({ topic }) => topic))]
   const pending = new Map<number, Promise<Answer>>()
-  let stopped!: () => void
-  const stop = new Promise<null>((resolve) => {
-    stopped = () => resolve(null)
-  })
+  let wake: ((nothing: null) => void) | null = null
+  const stopped = () => wake?.(null)
   signal.addEventListener('abort', stopped, { once: true })
   let failures = 0
   let failingSince = 0
@@ -62,7 +60,11 @@ export async function* readBatches(cluster: Cluster, from: readonly LogPosition[
         await failed(error)
         continue
       }
-      const answer = await Promise.race([stop, ...pending.values()])
+      if (signal.aborted) return
+      // a promise that lived as long as the reader would keep a reaction of every race
+      const stop = Promise.withResolvers<null>()
+      wake = stop.resolve
+      const answer: Answer | null = await Promise.race([stop.promise, ...pending.values()])
       if (answer === null) return
       pending.delete(answer.leader)
       for (const cursor of answer.cursors) cursor.busy = false
