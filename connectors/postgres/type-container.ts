@@ -75,14 +75,9 @@ function quoteElement(text: string, delimiter: string): string {
 }
 
 function parseArray(text: string, element: TypeReader, delimiter: string): PlainArray {
-  const lowers: number[] = []
-  let at = 0
-  while (text[at] === '[') {
-    const end = text.indexOf(']', at)
-    lowers.push(Number.parseInt(text.slice(at + 1, end), 10))
-    at = end + 1
-  }
-  if (lowers.length > 0 && text[at++] !== '=') malformed('array', 'text')
+  const bounds = /^(?:\[-?\d+:-?\d+\])+=/.exec(text)?.[0] ?? ''
+  const lowers = Array.from(bounds.matchAll(/\[(-?\d+):/g), ([, lower]) => Number(lower))
+  let at = bounds.length
   const sizes: number[] = []
   const values: Value[] = []
   const level = (depth: number): void => {

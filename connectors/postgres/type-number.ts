@@ -25,12 +25,21 @@ function wholeNumber(bytes: Buffer, at: number, length: number): number {
   return negative && value !== 0 ? -value : value
 }
 
-const intText: WireReader = (bytes, _view, at, length, writer) => writer.int(wholeNumber(bytes, at, length))
+const intText: WireReader = (bytes, _view, at, length, writer) => {
+  const value = wholeNumber(bytes, at, length)
+  if (Number.isNaN(value)) malformed('number', 'text')
+  writer.int(value)
+}
 
 const longText: WireReader = (bytes, _view, at, length, writer) => {
   const value = wholeNumber(bytes, at, length)
-  if (Number.isNaN(value)) writer.bigint(BigInt(bytes.toString('latin1', at, at + length)))
-  else writer.long(value)
+  if (!Number.isNaN(value)) {
+    writer.long(value)
+    return
+  }
+  const text = bytes.toString('latin1', at, at + length)
+  if (!/^-?\d+$/.test(text)) malformed('number', 'text')
+  writer.bigint(BigInt(text))
 }
 
 const uint32: WireReader = (_bytes, view, at, _length, writer) => writer.long(view.getUint32(at))

@@ -75,7 +75,7 @@ class ValueSink implements ChangeWriter {
     this.taken = value
   }
   bytes(bytes: Buffer, from: number, to: number): void {
-    this.taken = Uint8Array.prototype.slice.call(bytes, from, to)
+    this.taken = new Uint8Array(bytes.subarray(from, to))
   }
   value(value: Value): void {
     this.taken = value
