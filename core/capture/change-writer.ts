@@ -285,6 +285,7 @@ export class TableWriter implements ChangeWriter {
   special(text: string): void {
     const column = this.#next(ANY)
     if (this.#calls !== this.#rowCalls || this.#special[column] === NO_BRANCH) {
+      // I6: never a number or a text that stands for something else
       throw new MillraceError(
         'record.unrepresentable',
         `${tableId(this.table)}.${this.table.columns[column]?.name} (${this.table.columns[column]?.sourceType}) holds a value that its Avro type cannot`,

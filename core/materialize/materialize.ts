@@ -275,6 +275,7 @@ class Driver implements AsyncDisposable {
       await this.#letters.send(letters)
       for (const { index } of fresh) announced.add(index)
     }
+    // I3: the positions move only past what was applied or is a durable dead letter
     const rejections = await this.#retrying(() => sink.apply({ table, changes: batch.changes, positions, onRejected }, signal))
     // For a sink that did not announce them: a crash between its commit and here would lose these letters.
     await onRejected(rejections)

@@ -66,6 +66,7 @@ export class Secrets {
 
   /** `text` without any value that this instance gave out, also in their URL- and JSON-escaped forms. */
   redact(text: string): string {
+    // I9: every line and error that leaves the process comes through here
     this.#ordered ??= [...this.#values].sort((a, b) => b.length - a.length)
     let out = text
     for (const value of this.#ordered) if (out.includes(value)) out = out.replaceAll(value, MASK)

@@ -182,6 +182,7 @@ export class CommitQueue {
       const head = encodeGroupHead(list.sequence + 1, Date.now(), places, mergeFacts(group))
       await this.#cut()
       this.#cutTo = at
+      // I5: progress and records are one group, valid as a whole or cut
       await writeAll(this.#fd, [head, ...buffers], at)
       await fdatasync(this.#fd)
       this.#cutTo = null
