@@ -2,7 +2,7 @@ import { invariant, MillraceError, type PluginContext, type SourceConnector, typ
 import { CapturedTables, publicationLost, requireIdentity } from './captured-tables.ts'
 import { CatalogConnection, connectClient } from './catalog-connection.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
-import { clientConfig, objectName, type PostgresConfig } from './postgres-config.ts'
+import { clientConfig, objectName, type PostgresConfig, unsupportedSettings } from './postgres-config.ts'
 import { postgresError, type ServerError } from './postgres-error.ts'
 import { PostgresSource } from './postgres-source.ts'
 import { createPublication, findPublication, listTables, type Publication, quoteName, wholeFix } from './publication.ts'
@@ -15,6 +15,7 @@ import {
   findSlot,
   historyLost,
   inUse,
+  isInvalidated,
   type PostgresOffset,
   readOffset,
   type SlotClaim,
@@ -26,12 +27,14 @@ import { TablePatterns } from './table-patterns.ts'
 const REFRESH_MS = 3000
 const STATUS_INTERVAL_MS = 10_000
 export const OLDEST_VERSION = 140_000
+export const WAL_LEVEL_FIX = 'ALTER SYSTEM SET wal_level = logical; then restart the server'
 
 interface Server {
   /** server_version_num */
   readonly version: number
   readonly database: string
   readonly standby: boolean
+  readonly walLevel: string
   /** It ends a stream from which it hears nothing for so long; 0: never. */
   readonly senderTimeoutMs: number
 }
@@ -50,6 +53,8 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
       fix: 'upgrade the server to Postgres 14 or later',
     })
   }
+  for (const { message, fix } of unsupportedSettings(config, server.version)) throw new MillraceError('config.unsupported', message, { fix })
+  if (server.walLevel !== 'logical') throw new MillraceError('source.unprepared', `wal_level is ${server.walLevel}`, { fix: WAL_LEVEL_FIX })
   const name = objectName(context.mesh, context.node)
   const claim: SlotClaim = { slot: config.slot ?? name, database: server.database, node: context.node }
   const from = resume === null ? null : readOffset(resume)
@@ -99,7 +104,7 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
 
 export async function readServer(client: { query(text: string): Promise<{ readonly rows: readonly unknown[] }> }): Promise<Server> {
   const { rows } = await client.query(
-    `select current_setting('server_version_num')::int as version, current_database() as database, pg_is_in_recovery() as standby,
+    `select current_setting('server_version_num')::int as version, current_database() as database, pg_is_in_recovery() as standby, current_setting('wal_level') as "walLevel",
             (select setting::int from pg_settings where name = 'wal_sender_timeout') as "senderTimeoutMs"`,
   )
   return rows[0] as Server
@@ -141,9 +146,12 @@ async function prepareSlot(catalog: CatalogConnection, config: PostgresConfig, c
   return await catalog.run('to prepare the slot', async (client) => {
     const found = await findSlot(client, claim.slot, server.version)
     if (found !== null) {
-      checkSlot(found, claim)
-      // Its stream starts before the publication was there, which pgoutput cannot decode; nothing was captured from it.
-      if (!publicationCreated && found.confirmedLsn !== null) return found.confirmedLsn
+      // Without progress nothing depends on what an invalidated slot of ours has lost.
+      if (config.slot !== undefined || !isInvalidated(found)) {
+        checkSlot(found, claim)
+        // Its stream starts before the publication was there, which pgoutput cannot decode; nothing was captured from it.
+        if (!publicationCreated && found.confirmedLsn !== null) return found.confirmedLsn
+      }
       if (config.slot !== undefined) {
         throw new MillraceError('source.unprepared', `the slot ${claim.slot} is older than its publication`, {
           fix: `select pg_drop_replication_slot('${claim.slot}')`,
@@ -163,7 +171,7 @@ function startCommand(config: PostgresConfig, slot: string, publication: string,
     `messages '${config.messages}'`,
   ]
   if (config.streaming) options.push(`streaming 'on'`)
-  if (config.twoPhase && version >= 150_000) options.push(`two_phase 'on'`)
+  if (config.twoPhase) options.push(`two_phase 'on'`)
   if (version >= 160_000) options.push(`origin '${config.origin}'`)
   return `START_REPLICATION SLOT ${quoteName(slot)} LOGICAL ${formatLsn(lsn)} (${options.join(', ')})`
 }

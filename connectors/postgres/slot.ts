@@ -86,6 +86,11 @@ export interface SlotClaim {
   readonly node: string
 }
 
+/** Postgres has removed WAL that the slot needs. */
+export function isInvalidated(slot: Slot): boolean {
+  return slot.walStatus === 'lost' || slot.invalidation !== null
+}
+
 /** The slot is ours to use as far as the catalog knows: right plugin and database, not invalidated. @throws source.history_lost, source.unprepared */
 export function checkSlot(slot: Slot, claim: SlotClaim): void {
   if (slot.plugin !== 'pgoutput' || slot.database !== claim.database) {
@@ -97,7 +102,7 @@ export function checkSlot(slot: Slot, claim: SlotClaim): void {
       },
     )
   }
-  if (slot.walStatus === 'lost' || slot.invalidation !== null) {
+  if (isInvalidated(slot)) {
     throw historyLost(`Postgres invalidated the slot ${claim.slot} (${slot.invalidation ?? 'wal_status = lost'})`, claim)
   }
 }

@@ -79,6 +79,8 @@ export function runWorkload(url: string, seconds: number, seed = 42, shape: 'evo
   const int = (below: number) => Math.floor(random() * below)
   const done = (async () => {
     const client = new pg.Client({ connectionString: url })
+    // a lost connection rejects the query that waits
+    client.on('error', () => {})
     await client.connect()
     try {
       const counts = await client.query<{ customers: number; products: number; orders: number }>(

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { LEDGER_ENTRY } from '../capture/capture.ts'
 import { SNAPSHOT_ENTRY } from '../capture/chunked-snapshot.ts'
 import type { ChangeWriter, SourceReader } from '../capture/source-connector.ts'
+import { commitBase } from '../capture/start-over.ts'
 import { MillraceError } from '../errors.ts'
 import type { SourceOffset } from '../event/offset.ts'
 import { POSITION_HEADER } from '../event/position.ts'
@@ -74,7 +75,7 @@ async function compareOnce(options: TableAuditOptions): Promise<TableAudit> {
   })
   const ends = (await log.bounds(topic)).map(({ partition, end }): LogPosition => ({ topic, partition, offset: end }))
   const differences: string[] = []
-  const inLog = await logState(log, registry, topic, table, { until: ends, below: view.commit }, signal)
+  const inLog = await logState(log, registry, topic, table, { until: ends, below: commitBase(await log.progress(node)) + view.commit }, signal)
   if (!same(inLog, view.sum)) differences.push(`source has ${say(view.sum)}, the log ${say(inLog)}`)
   const sinks: Record<string, Side> = {}
   for (const sink of options.sinks) {

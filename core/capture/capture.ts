@@ -11,6 +11,7 @@ import { TableWriter, type WriterState } from './change-writer.ts'
 import { ChunkedSnapshot, type SnapshotSettings, type TableSnapshotStatus } from './chunked-snapshot.ts'
 import { FrameAssembler } from './frame-assembler.ts'
 import type { CaptureOutput, SourceConnector, TransactionStart } from './source-connector.ts'
+import { commitBase } from './start-over.ts'
 
 /** Under load a batch is closed at this size, or after this time. */
 const BATCH_BYTES = 512 * 1024
@@ -96,7 +97,9 @@ class Capture implements CaptureOutput {
   readonly #stop = new AbortController()
   /** The last change that the durable progress of the start names: changes at or before it are in the log. */
   readonly #resume: { readonly commit: bigint; readonly ordinal: number } | null
-  #commit = 0n
+  /** Added to the source's commits. */
+  readonly #base: bigint
+  #commit: bigint
   #offset: SourceOffset
   #durable: SourceOffset | null = null
   #failure: MillraceError | null = null
@@ -116,7 +119,8 @@ class Capture implements CaptureOutput {
     const { progress } = options.writer
     const position = progress.get('position') as { commit: string; ordinal: number } | undefined
     this.#resume = position === undefined ? null : { commit: BigInt(position.commit), ordinal: position.ordinal }
-    this.#commit = this.#resume?.commit ?? 0n
+    this.#base = commitBase(progress)
+    this.#commit = this.#resume?.commit ?? this.#base
     this.#offset = (progress.get('offset') as SourceOffset | undefined) ?? options.connector.start
     this.#state = {
       version: 0,
@@ -181,15 +185,16 @@ class Capture implements CaptureOutput {
 
   transaction(start: TransactionStart): void {
     const state = this.#state
+    const commit = start.commit + this.#base
     state.version++
-    state.commitHigh = Number(start.commit >> 32n)
-    state.commitLow = Number(start.commit & 0xffff_ffffn)
+    state.commitHigh = Number(commit >> 32n)
+    state.commitLow = Number(commit & 0xffff_ffffn)
     state.committedAt = start.committedAt
     state.lastOrdinal = 0
-    this.#commit = start.commit
+    this.#commit = commit
     const resume = this.#resume
     // I7: what the log holds already is refused by the writers
-    state.skipThrough = resume === null || start.commit > resume.commit ? -1 : start.commit === resume.commit ? resume.ordinal : Number.POSITIVE_INFINITY
+    state.skipThrough = resume === null || commit > resume.commit ? -1 : commit === resume.commit ? resume.ordinal : Number.POSITIVE_INFINITY
     state.sourceFields = this.#encodeSource(start.source)
     if (state.clock.length === 0) this.#tick()
   }

@@ -85,7 +85,7 @@ export interface WriterTarget {
 
 /**
  * Encodes changes of one version of a table: Avro images into a scratch buffer, then whole records straight into Kafka frames.
- * See the contract in source-connector.ts; this class adds `beginRead` for snapshot rows.
+ * See the contract in source-connector.ts; this class adds `beginRead` and `clear` for snapshots.
  */
 export class TableWriter implements ChangeWriter {
   readonly table: TableSchema
@@ -155,9 +155,18 @@ export class TableWriter implements ChangeWriter {
 
   /** A row of a snapshot chunk: its ordinal follows the last one written at this commit, from {@link SNAPSHOT_ORDINAL} on. */
   beginRead(): void {
+    this.#start(LETTER.r, this.#readOrdinal())
+  }
+
+  /** A truncation at the place of the next snapshot row: what was captured before counts no more. */
+  clear(): void {
+    this.#truncate(this.#readOrdinal())
+  }
+
+  #readOrdinal(): number {
     const ordinal = Math.max(this.#state.lastOrdinal + 1, SNAPSHOT_ORDINAL)
     invariant(ordinal <= 0xffff_ffff, 'more than 2^31 snapshot rows between two transactions')
-    this.#start(LETTER.r, ordinal)
+    return ordinal
   }
 
   #start(op: number, ordinal: number): void {
@@ -261,7 +270,10 @@ export class TableWriter implements ChangeWriter {
   }
 
   truncate(ordinal: number): void {
-    if (ordinal <= this.#state.skipThrough) return
+    if (ordinal > this.#state.skipThrough) this.#truncate(ordinal)
+  }
+
+  #truncate(ordinal: number): void {
     this.#start(LETTER.t, ordinal)
     for (let partition = 0; partition < this.#target.partitions; partition++) this.#recordTo(this.#open[partition]!, LETTER.t, ordinal, 0, -1, -1, -1, -1, -1)
     this.#state.lastOrdinal = ordinal

@@ -20,7 +20,9 @@ export interface TableSnapshotStatus {
 }
 
 /** The durable state of a table's snapshot: where the next chunk starts, or that it is done. */
-type TableProgress = { readonly done: true; readonly rows: number } | { readonly done: false; readonly next: Json; readonly rows: number }
+type TableProgress =
+  | { readonly done: true; readonly rows: number }
+  | { readonly done: false; readonly next: Json; readonly rows: number; readonly clear?: true }
 
 interface TableState {
   readonly table: TableSchema
@@ -31,10 +33,12 @@ interface TableState {
   done: boolean
   /** Read again from the start once the current pass is done. */
   again: boolean
+  /** The first chunk is preceded by a truncation: rows of an earlier capture may be gone from the source. */
+  clear: boolean
 }
 
-/** A change writer that takes rows of a snapshot too. */
-export type RowReadWriter = ChangeWriter & { beginRead(): void }
+/** A change writer that takes rows of a snapshot too, and can say that the table starts from nothing. */
+export type RowReadWriter = ChangeWriter & { beginRead(): void; clear(): void }
 
 /** A chunk from the moment its view is asked for until its rows are written. */
 interface Pending {
@@ -117,6 +121,7 @@ export class ChunkedSnapshot implements PendingChunks {
       estimate: null,
       done,
       again: false,
+      clear: entry?.done === false && entry.clear === true,
     }
     this.#tables.set(id, state)
     if (entry === undefined) this.#changed.add(state)
@@ -175,6 +180,8 @@ export class ChunkedSnapshot implements PendingChunks {
       } else {
         this.#pending.delete(item)
         this.#beforeChunk(item.ready.chunk.readAt)
+        if (item.state.clear) item.ready.writer.clear()
+        item.state.clear = false
         writeChunk(item.ready.chunk, item.ready.writer)
         item.written()
       }
@@ -196,7 +203,8 @@ export class ChunkedSnapshot implements PendingChunks {
   /** Progress entries that changed since the last call, to land with the batch that holds the chunks' rows. */
   takeProgress(into: Map<string, Json | null>): void {
     for (const state of this.#changed) {
-      const entry: TableProgress = state.done ? { done: true, rows: state.rows } : { done: false, next: state.cursor, rows: state.rows }
+      const { done, rows, cursor, clear } = state
+      const entry: TableProgress = done ? { done, rows } : { done, next: cursor, rows, ...(clear ? { clear } : {}) }
       into.set(SNAPSHOT_ENTRY + state.id, entry as unknown as Json)
     }
     this.#changed.clear()

@@ -5,7 +5,7 @@ import type { Frame } from '../log/log.ts'
 const ROLL_BYTES = 512 * 1024
 const FIRST_BYTES = 16 * 1024
 /** Buffers of the full size kept for reuse. */
-const POOL_SIZE = 16
+const POOL_SIZE = 8
 
 /** A frame being written: records go to `buffer` from `at` on. */
 export class OpenFrame {

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs'
 import type { Logger } from 'pino'
+import { startOver } from '../capture/start-over.ts'
 import { asMillraceError, EXIT_CODE, MillraceError } from '../errors.ts'
-import type { Json } from '../event/offset.ts'
 import type { Log } from '../log/log.ts'
+import { MemoryBudget } from '../materialize/memory-budget.ts'
 import type { Mesh } from '../mesh/mesh.ts'
 import type { Secrets } from '../mesh/secrets.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
@@ -43,6 +44,8 @@ export interface RunResult {
 }
 
 const STATUS_MS = 100
+/** Encoded bytes of all open batches together; decoded they take about five times as much. */
+const OPEN_BATCH_BYTES = 3 * 1024 * 1024
 const DEFAULT_STALE_MS = 60_000
 
 /**
@@ -96,6 +99,7 @@ class Run {
       registry,
       logger,
       metrics,
+      memory: new MemoryBudget(OPEN_BATCH_BYTES),
       version: packageVersion(),
       signal: this.#signal,
       onChange: () => this.#changed(),
@@ -185,16 +189,13 @@ async function whenAvailable<T>(open: () => Promise<T>, logger: Logger, signal: 
   return null
 }
 
-/** Clears where a source stands, so that it starts as new: its tables are read again into the same streams. */
+/** Forgets where a source stands, so that it starts as new: its tables are emptied and read again in the same streams. */
 async function forgetProgress(mesh: Mesh, node: string, log: Log): Promise<void> {
   if (!mesh.sources.some(({ name }) => name === node)) {
     throw new MillraceError('node.unknown', `the mesh has no source ${node}`, { fix: `one of: ${mesh.sources.map(({ name }) => name).join(', ')}` })
   }
   await using writer = await log.openWriter(node)
-  const progress = new Map<string, Json | null>()
-  // the totals of what is in the topics go on; only where the source stands is forgotten
-  for (const key of writer.progress.keys()) if (!key.startsWith('ledger/')) progress.set(key, null)
-  if (progress.size > 0) await writer.append({ frames: [], count: 0, progress })
+  if (writer.progress.size > 0) await writer.append({ frames: [], count: 0, progress: startOver(writer.progress) })
 }
 
 /** The version of the package that this file belongs to, in a clone and in `dist`. */
