@@ -69,3 +69,16 @@ export function objectName(mesh: string, node: string): string {
   if (name.length <= 63) return name
   return `${name.slice(0, 54)}_${createHash('sha256').update(plain).digest('hex').slice(0, 8)}`
 }
+
+/** Settings that a server of this version (server_version_num) does not know. */
+export function unsupportedSettings(
+  config: PostgresConfig,
+  version: number,
+): readonly { readonly subject: string; readonly message: string; readonly fix: string }[] {
+  const found: { subject: string; message: string; fix: string }[] = []
+  if (config.twoPhase && version < 150_000)
+    found.push({ subject: 'twoPhase', message: 'prepared transactions need Postgres 15 or later', fix: 'set twoPhase: false' })
+  if (config.origin === 'none' && version < 160_000)
+    found.push({ subject: 'origin', message: 'origin: none needs Postgres 16 or later', fix: 'set origin: any' })
+  return found
+}

@@ -1,4 +1,5 @@
 import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import {
   type CaptureOutput,
@@ -12,10 +13,12 @@ import {
 import type { CapturedTables } from './captured-tables.ts'
 import type { CatalogConnection } from './catalog-connection.ts'
 import { ChangeStream } from './change-stream.ts'
+import { sees } from './fence.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
 import { dropPublication, quoteName, tableName } from './publication.ts'
 import type { ReplicationConnection } from './replication-connection.ts'
-import { dropSlot, type PostgresOffset, readOffset, writeOffset } from './slot.ts'
+import { dropSlot, historyLost, type PostgresOffset, readOffset, writeOffset } from './slot.ts'
+import { parseFence } from './snapshot-reader.ts'
 import type { TablePatterns } from './table-patterns.ts'
 import { describeTable, type MappedTable, type TypeMappingOptions } from './type-mapping.ts'
 
@@ -66,7 +69,11 @@ export class PostgresSource implements SourceConnector {
       isCaptured: (namespace, name) => patterns.matches(namespace, name),
       describe: (oid, columns) => streamCatalog.run('to describe a table', (client) => describeTable(client, oid, mapping, columns)),
       filled: (oid) => streamCatalog.run('to describe a table', (client) => filledColumns(client, oid)),
-      select: (table, columns, key) => streamCatalog.run('to read columns that were not sent', (client) => selectColumns(client, table, columns, key)),
+      select: (table, columns, key, xid) =>
+        streamCatalog.run('to read columns that were not sent', async (client) => {
+          await untilVisible(client, xid)
+          return await selectColumns(client, table, columns, key)
+        }),
     })
     let complete = lsn
     let offset = from
@@ -86,7 +93,7 @@ export class PostgresSource implements SourceConnector {
   }
 
   async lag(): Promise<{ readonly retainedBytes: number; readonly behindBytes: number }> {
-    const { catalog, slot } = this.#parts
+    const { catalog, context, slot } = this.#parts
     const { rows } = await catalog.run('to look at its WAL', (client) =>
       client.query<{ head: string; restart: string | null; confirmed: string | null }>(
         `select (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end)::text as head,
@@ -96,7 +103,7 @@ export class PostgresSource implements SourceConnector {
       ),
     )
     const row = rows[0]
-    if (row === undefined) return { retainedBytes: 0, behindBytes: 0 }
+    if (row === undefined) throw historyLost(`the slot ${slot} is gone`, context)
     const head = parseLsn(row.head)
     const since = (lsn: string | null) => (lsn === null ? 0 : Math.max(0, Number(head - parseLsn(lsn))))
     return { retainedBytes: since(row.restart), behindBytes: since(row.confirmed) }
@@ -124,6 +131,15 @@ async function filledColumns(client: pg.ClientBase, oid: number): Promise<Readon
     [oid],
   )
   return new Set(rows.map(({ id }) => id))
+}
+
+/** A commit reaches the stream when it is in the WAL, a moment before others can see its rows. */
+async function untilVisible(client: pg.ClientBase, xid: number): Promise<void> {
+  for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, 50)) {
+    const { rows } = await client.query<{ snapshot: string }>('select pg_current_snapshot()::text as snapshot')
+    if (sees(parseFence(rows[0]!.snapshot, '0'), xid)) return
+    await delay(waitMs)
+  }
 }
 
 /** Text forms of some columns of the row with this key; null: there is no such row. */

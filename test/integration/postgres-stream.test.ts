@@ -1,19 +1,19 @@
 import { mkdtempSync, readdirSync, statSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { LogicalReplicationService, PgoutputPlugin } from 'pg-logical-replication'
 import pino from 'pino'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import postgres from '../../connectors/postgres/index.ts'
-import { type PluginContext, type SourceConnector, type SourceOffset, UNCHANGED } from '../../core/plugin.ts'
+import { parseLsn } from '../../connectors/postgres/lsn.ts'
+import { type PluginContext, type SourceOffset, UNCHANGED } from '../../core/plugin.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
-import { RecordingOutput } from './recording-output.ts'
+import { RunningCapture, until } from './running-capture.ts'
 
 let db: TestDatabase
 let context: PluginContext
-const running: Capture[] = []
+const running: RunningCapture[] = []
 
 beforeEach(async () => {
   db = await testDatabase()
@@ -29,71 +29,14 @@ afterEach(async () => {
 const settings = (more: object = {}) => postgres.config.parse({ url: db.url, tables: ['public.*', '!public.tmp_*'], ...more })
 const slotName = () => `millrace_test_${db.database}`
 
-async function until(what: string, condition: () => boolean | Promise<boolean>, ms = 20_000): Promise<void> {
-  const deadline = performance.now() + ms
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`not within ${ms} ms: ${what}`)
-    await delay(10)
-  }
-}
-
-class Capture {
-  readonly output = new RecordingOutput()
-  readonly connector: SourceConnector
-  readonly offsets: SourceOffset[] = []
-  failure: unknown = null
-  readonly #abort = new AbortController()
-  readonly #done: Promise<void>
-
-  constructor(connector: SourceConnector, from: SourceOffset) {
-    this.connector = connector
-    this.#done = this.#run(from).catch((error: unknown) => {
-      this.failure = error
-    })
-  }
-
-  async #run(from: SourceOffset): Promise<void> {
-    for await (const offset of this.connector.changes(from, this.output, this.#abort.signal)) {
-      if (this.offsets.at(-1) !== offset) this.offsets.push(offset)
-    }
-  }
-
-  get offset(): SourceOffset {
-    return this.offsets.at(-1)!
-  }
-
-  /** Waits until all that is committed now has been streamed. */
-  async caughtUp(): Promise<void> {
-    const { rows } = await db
-      .sql('create table if not exists done (id int primary key); select 1')
-      .then(() => db.sql('select pg_current_wal_lsn()::text as lsn'))
-    const target = lsn(rows[0].lsn)
-    await until(`the stream reaches ${rows[0].lsn}`, () => {
-      if (this.failure !== null) throw this.failure
-      return this.offsets.length > 0 && lsn(this.offset.lsn as string) >= target
-    })
-  }
-
-  async stop(): Promise<void> {
-    this.#abort.abort()
-    await this.#done
-    await this.connector[Symbol.asyncDispose]()
-  }
-}
-
-const lsn = (text: string) => {
-  const [high, low] = text.split('/') as [string, string]
-  return (BigInt(`0x${high}`) << 32n) + BigInt(`0x${low}`)
-}
-
-async function start(more: object = {}, resume: SourceOffset | null = null): Promise<Capture> {
+async function start(more: object = {}, resume: SourceOffset | null = null): Promise<RunningCapture> {
   const connector = await postgres.open(settings(more), context, resume)
-  const capture = new Capture(connector, resume ?? connector.start)
+  const capture = new RunningCapture(connector, resume ?? connector.start, db)
   running.push(capture)
   return capture
 }
 
-const rows = (capture: Capture, table: string) => capture.output.of(table).map(({ op, key, before, after }) => ({ op, key, before, after }))
+const rows = (capture: RunningCapture, table: string) => capture.output.of(table).map(({ op, key, before, after }) => ({ op, key, before, after }))
 
 describe('the Postgres stream', () => {
   it('captures inserts, updates and deletes under each replica identity', async () => {
@@ -289,10 +232,10 @@ describe('the Postgres stream', () => {
       await other.sql('create table noise as select generate_series(1, 10000) i')
       await capture.caughtUp()
       capture.connector.acknowledge(capture.offset)
-      const acknowledged = lsn(capture.offset.lsn as string)
+      const acknowledged = parseLsn(capture.offset.lsn as string)
       await until('the slot follows', async () => {
         const { rows } = await db.sql('select confirmed_flush_lsn::text as lsn from pg_replication_slots where slot_name = $1', [slotName()])
-        return lsn(rows[0].lsn) >= acknowledged
+        return parseLsn(rows[0].lsn) >= acknowledged
       })
       expect(capture.output.changes).toEqual([])
       expect((await capture.connector.lag()).retainedBytes).toBeGreaterThanOrEqual(0)
@@ -325,7 +268,7 @@ describe('the Postgres stream', () => {
       `select pg_snapshot_xmin(s)::text as xmin, pg_snapshot_xmax(s)::text as xmax, array(select pg_snapshot_xip(s)::text) as xip, pg_current_wal_insert_lsn()::text as lsn from pg_current_snapshot() s`,
     )
     const row = taken.rows[0]
-    const fence = { xmin: BigInt(row.xmin), xmax: BigInt(row.xmax), inProgress: new Set((row.xip as string[]).map(BigInt)), lsn: lsn(row.lsn) }
+    const fence = { xmin: BigInt(row.xmin), xmax: BigInt(row.xmax), inProgress: new Set((row.xip as string[]).map(BigInt)), lsn: parseLsn(row.lsn) }
     await capture.caughtUp()
     // held back by a lock on nothing: the stream is idle, and only a question to the server brings it here
     capture.output.chunks.waiting.add(fence)

@@ -47,11 +47,15 @@ function featureVersion(java: string): number {
 /** Why Java services cannot run here, or null. */
 export function javaSkipReason(atLeast: number): string | null {
   if (findJava(atLeast) === null) return `no JDK ${atLeast} or later found by JAVA_HOME, JAVA17_HOME, PATH or /usr/lib/jvm`
-  if (!onPath('mvn')) return 'no mvn on PATH'
-  return null
+  return mavenSkipReason()
 }
 
-function onPath(program: string): boolean {
+/** Why nothing can be fetched by Maven here, or null. */
+export function mavenSkipReason(): string | null {
+  return onPath('mvn') ? null : 'no mvn on PATH'
+}
+
+export function onPath(program: string): boolean {
   return (process.env.PATH ?? '').split(path.delimiter).some((dir) => existsSync(path.join(dir, program)))
 }
 
@@ -90,6 +94,19 @@ export function mavenArchive(name: string, coordinate: Coordinate, classifier: s
     const archive = path.join(dir, `${coordinate.artifact}-${coordinate.version}-${classifier}.tar.gz`)
     await run('tar', ['xzf', archive, '-C', dir])
     rmSync(archive)
+  })
+}
+
+/** Folder into which the `.txz` inside the jar `group:artifact:version` is unpacked; needs `xz`. */
+export function mavenPackedTree(name: string, { group, artifact, version }: Coordinate): Promise<string> {
+  return cached(name, async (dir) => {
+    const jar = path.join(dir, 'jar')
+    mkdirSync(jar)
+    await run('mvn', ['-q', '-B', `${DEPENDENCY_PLUGIN}:unpack`, `-Dartifact=${group}:${artifact}:${version}`, `-DoutputDirectory=${jar}`], { cwd: jar })
+    const tree = readdirSync(jar).find((file) => file.endsWith('.txz'))
+    if (tree === undefined) throw new Error(`no .txz in ${artifact} ${version}`)
+    await run('tar', ['xJf', path.join(jar, tree), '-C', dir])
+    rmSync(jar, { recursive: true })
   })
 }
 

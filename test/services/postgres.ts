@@ -20,6 +20,11 @@ export async function testDatabase(): Promise<TestDatabase> {
     const server = await startPostgres({ dataDir: path.join(dir, 'data'), detached: true })
     return { port: server.port, pids: [server.pid] }
   })
+  return databaseOn(port)
+}
+
+/** A fresh database on the server at this port, as the role `postgres`. */
+export async function databaseOn(port: number): Promise<TestDatabase> {
   const database = `t_${randomBytes(5).toString('hex')}`
   const admin = new pg.Pool({ host: '127.0.0.1', port, user: 'postgres', database: 'postgres', max: 1 })
   admin.on('error', () => {})
