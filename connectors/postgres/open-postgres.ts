@@ -15,6 +15,7 @@ import {
   findSlot,
   historyLost,
   inUse,
+  isInvalidated,
   type PostgresOffset,
   readOffset,
   type SlotClaim,
@@ -145,9 +146,12 @@ async function prepareSlot(catalog: CatalogConnection, config: PostgresConfig, c
   return await catalog.run('to prepare the slot', async (client) => {
     const found = await findSlot(client, claim.slot, server.version)
     if (found !== null) {
-      checkSlot(found, claim)
-      // Its stream starts before the publication was there, which pgoutput cannot decode; nothing was captured from it.
-      if (!publicationCreated && found.confirmedLsn !== null) return found.confirmedLsn
+      // Without progress nothing depends on what an invalidated slot of ours has lost.
+      if (config.slot !== undefined || !isInvalidated(found)) {
+        checkSlot(found, claim)
+        // Its stream starts before the publication was there, which pgoutput cannot decode; nothing was captured from it.
+        if (!publicationCreated && found.confirmedLsn !== null) return found.confirmedLsn
+      }
       if (config.slot !== undefined) {
         throw new MillraceError('source.unprepared', `the slot ${claim.slot} is older than its publication`, {
           fix: `select pg_drop_replication_slot('${claim.slot}')`,
