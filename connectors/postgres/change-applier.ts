@@ -37,8 +37,16 @@ export interface ChangeApplierOptions {
   readonly describe: (oid: number, columns: readonly RelationColumn[]) => Promise<MappedTable>
   /** Column ids (attnums) that existing rows may have a value for although none was written: those with a default. */
   readonly filled: (oid: number) => Promise<ReadonlySet<number>>
-  /** Values of `columns` in text form, of the row with this key, as they are now; null: there is no such row. Binary key values are Buffers. */
-  readonly select: (table: MappedTable, columns: readonly number[], key: readonly (string | Buffer)[]) => Promise<readonly (string | null)[] | null>
+  /**
+   * Values of `columns` in text form, of the row with this key, as they are once transaction `xid` can be seen; null: there is no such row any more. Binary
+   * key values are Buffers.
+   */
+  readonly select: (
+    table: MappedTable,
+    columns: readonly number[],
+    key: readonly (string | Buffer)[],
+    xid: number,
+  ) => Promise<readonly (string | null)[] | null>
 }
 
 /**
@@ -300,7 +308,7 @@ export class ChangeApplier {
       const to = from + view.getInt32(at + 1)
       return bytes[at] === KIND.binary ? Buffer.from(bytes.subarray(from, to)) : bytes.toString('utf8', from, to)
     })
-    const values = await this.#options.select(relation.mapped!, missing, key)
+    const values = await this.#options.select(relation.mapped!, missing, key, this.#xid)
     this.#fetched = values === null ? null : new Map(missing.map((column, i) => [column, values[i]!]))
     try {
       this.#write(relation, bytes, view)

@@ -7,7 +7,7 @@ import { postgresError, readServerError, type ServerError } from './postgres-err
 
 /** The socket always fills the buffer from here; what is left of a message is moved in front of it, so that messages lie in one piece. */
 const CARRY_BYTES = 256 * 1024
-const READ_BYTES = 4 * 1024 * 1024
+const READ_BYTES = 2 * 1024 * 1024
 /** No Postgres message is larger than 1 GB. */
 const LARGEST_MESSAGE = 0x4400_0000
 

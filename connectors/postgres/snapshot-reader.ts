@@ -180,7 +180,8 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
   }
 }
 
-function parseFence(snapshot: string, lsn: string): PostgresFence {
+/** @param snapshot text of a `pg_snapshot` */
+export function parseFence(snapshot: string, lsn: string): PostgresFence {
   const [xmin, xmax, running = ''] = snapshot.split(':')
   return { xmin: BigInt(xmin!), xmax: BigInt(xmax!), inProgress: new Set(running === '' ? [] : running.split(',').map(BigInt)), lsn: BigInt(lsn) }
 }

@@ -31,7 +31,7 @@ export function openIndexFile(file: string): DatabaseSync {
     mkdirSync(path.dirname(file), { recursive: true })
     const db = new DatabaseSync(file, { timeout: 1_000 })
     try {
-      db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -8000')
+      db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -1000')
       const owner = db.prepare('PRAGMA application_id').get() as { application_id: number }
       if (owner.application_id === 0) {
         const foreign = db.prepare("SELECT name FROM sqlite_schema WHERE name NOT LIKE 'millrace_%' LIMIT 1").get()

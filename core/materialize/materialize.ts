@@ -8,6 +8,7 @@ import { RecordDecoders } from '../schema/record-decoder.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
 import { Alignment } from './alignment.ts'
 import { DeadLetterBox, deadLetterOf } from './dead-letter.ts'
+import type { MemoryBudget } from './memory-budget.ts'
 import { OpenBatch } from './open-batch.ts'
 import { type RetryPolicy, retrying, STOPPED } from './retry.ts'
 import { changeConverter, fillFromBefore } from './shape-conversion.ts'
@@ -27,6 +28,8 @@ export interface MaterializeOptions {
   /** Opens a writer for dead letters, when the first comes; null: a rejection stops the node. */
   readonly deadLetters: (() => Promise<LogWriter>) | null
   readonly retry: RetryPolicy
+  /** Shared by all drivers of the process. */
+  readonly memory: MemoryBudget
   readonly onStatus: (status: MaterializeStatus) => void
   readonly signal: AbortSignal
 }
@@ -83,6 +86,8 @@ class Driver implements AsyncDisposable {
   #fillsFromBefore = false
   #ends = new Map<number, bigint>()
   #endsAt = 0
+  /** Bytes of the budget that were taken for a frame and are not in the open batch yet. */
+  #reserved = 0
   #rows = 0
   #rejected = 0
   #lastCommittedMs: number | null = null
@@ -112,6 +117,8 @@ class Driver implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#release(this.#batch)
+    this.#options.memory.give(this.#reserved)
     await this.#letters?.[Symbol.asyncDispose]()
   }
 
@@ -158,6 +165,7 @@ class Driver implements AsyncDisposable {
   /** Milliseconds until the open batch is old enough; null when there is nothing to apply, or no table yet to apply it to. */
   #dueMs(): number | null {
     const { openedAt } = this.#batch
+    if (openedAt !== null && this.#table !== null && this.#options.memory.pressed) return 0
     return openedAt === null || this.#table === null ? null : Math.max(0, openedAt + this.#options.sink.limits.ageMs - Date.now())
   }
 
@@ -166,11 +174,13 @@ class Driver implements AsyncDisposable {
     const { partition } = batch
     const from = this.#read.get(partition)
     if (from === undefined || batch.nextOffset <= from) return
+    await this.#reserve(batch.frame.length)
     // The log's frame is only valid until the next is asked for, and rejected records are sent on as they were.
     const frame = Buffer.from(batch.frame)
     await this.#retrying(() => this.#decoders.prepare(frame))
     this.#batch.begin(frame, partition)
     this.#batch.sizeBytes += frame.length
+    this.#reserved -= frame.length
     this.#batch.openedAt ??= Date.now()
     for (const record of records(frame)) {
       if (record.offset < from) continue
@@ -198,6 +208,22 @@ class Driver implements AsyncDisposable {
     }
     this.#read.set(partition, batch.nextOffset)
     if (this.#batch.sizeBytes >= sink.limits.bytes) await this.#flush()
+  }
+
+  /** I8: takes room for a frame; without room the own batch goes first. */
+  async #reserve(bytes: number): Promise<void> {
+    const { memory, signal } = this.#options
+    if (!memory.tryTake(bytes)) {
+      await this.#flush()
+      await memory.take(bytes, signal)
+      if (signal.aborted) throw STOPPED
+    }
+    this.#reserved += bytes
+  }
+
+  #release(batch: OpenBatch): void {
+    this.#options.memory.give(batch.sizeBytes)
+    batch.sizeBytes = 0
   }
 
   /** Null: a tombstone, or a record that became a dead letter. */
@@ -261,7 +287,7 @@ class Driver implements AsyncDisposable {
   async #flush(): Promise<void> {
     const table = this.#table
     const batch = this.#batch
-    const { sink, topic, signal } = this.#options
+    const { sink, topic, signal, memory } = this.#options
     if (batch.openedAt === null) return
     if (table === null) return this.#flushLetters()
     const positions = [...this.#read].map(([partition, offset]) => ({ topic, partition, offset }))
@@ -276,7 +302,11 @@ class Driver implements AsyncDisposable {
       for (const { index } of fresh) announced.add(index)
     }
     // I3: the positions move only past what was applied or is a durable dead letter
-    const rejections = await this.#retrying(() => sink.apply({ table, changes: batch.changes, positions, onRejected }, signal))
+    const rejections = await this.#retrying(
+      () => memory.inTurn(() => sink.apply({ table, changes: batch.changes, positions, onRejected }, signal)),
+      () => this.#release(batch),
+    )
+    this.#release(batch)
     // For a sink that did not announce them: a crash between its commit and here would lose these letters.
     await onRejected(rejections)
     for (const { partition, offset } of positions) this.#applied.set(partition, offset)
@@ -297,6 +327,7 @@ class Driver implements AsyncDisposable {
     if (sizeBytes < this.#options.sink.limits.bytes) return
     if (malformed.length > 0) await this.#retrying(() => this.#letters!.send(malformed))
     this.#rejected += malformed.length
+    this.#release(this.#batch)
     this.#batch = new OpenBatch(this.#options.topic)
     this.#report()
   }
@@ -311,11 +342,13 @@ class Driver implements AsyncDisposable {
     this.#endsAt = Date.now()
   }
 
-  #retrying<T>(work: () => Promise<T>): Promise<T> {
+  /** @param onFailure called at each failure that is tried again */
+  #retrying<T>(work: () => Promise<T>, onFailure: () => void = () => {}): Promise<T> {
     const { retry, signal } = this.#options
     let failed = false
     return retrying(work, retry, signal, (error) => {
       failed = true
+      onFailure()
       this.#degraded(error)
     }).then((result) => {
       if (failed) this.#recovered()

@@ -42,8 +42,8 @@ export const snapshotSchema = z
       .enum(['initial', 'never'])
       .default('initial')
       .describe('initial reads the rows that exist before streaming goes on from them; never starts with new changes only.'),
-    chunkRows: z.int().min(1).max(1_000_000).default(20_000).describe('Most rows of one chunk.'),
-    chunkBytes: z.int().min(1024).max(256_000_000).default(8_000_000).describe('Most bytes of one chunk; this times `parallel` is held in memory.'),
+    chunkRows: z.int().min(1).max(1_000_000).default(10_000).describe('Most rows of one chunk.'),
+    chunkBytes: z.int().min(1024).max(256_000_000).default(2_000_000).describe('Most bytes of one chunk; this times `parallel` is held in memory.'),
     parallel: z.int().min(1).max(16).default(2).describe('Chunks read at the same time, each over its own connection.'),
   })
   .describe('How the rows that exist are read.')

@@ -172,6 +172,7 @@ export class SinkRunner implements RunningNode {
         // a writer for each stream, so that one that is fenced or lost takes no other stream with it
         deadLetters: onRejected === 'halt' ? null : () => log.openWriter(`${this.name}.${topic}`),
         retry: DEFAULT_RETRY,
+        memory: this.#context.memory,
         signal: stop,
         onStatus: (status) => {
           this.#take(stream, status)

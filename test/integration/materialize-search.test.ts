@@ -11,6 +11,7 @@ import { openKafkaLog } from '../../core/log/kafka/kafka-log.ts'
 import type { Log } from '../../core/log/log.ts'
 import { deadLetterTopic, decodeDeadLetter } from '../../core/materialize/dead-letter.ts'
 import { type MaterializeStatus, materialize } from '../../core/materialize/materialize.ts'
+import { MemoryBudget } from '../../core/materialize/memory-budget.ts'
 import { targetRows } from '../contract/sink.contract.ts'
 import { skipReason, testKafka } from '../services/kafka.ts'
 import { SHAPES, type StreamChange, StreamRecords } from '../unit/core/materialize/stream-records.ts'
@@ -70,6 +71,7 @@ describe.each(LOGS)('a stream of three partitions on the $name log into a search
         sink,
         deadLetters: () => log.openWriter(node),
         retry: { firstMs: 10, maxMs: 100 },
+        memory: new MemoryBudget(6_000_000),
         onStatus: (now) => {
           status = now
         },

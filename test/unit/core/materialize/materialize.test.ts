@@ -5,6 +5,7 @@ import { type PlainRecord, records } from '../../../../core/event/record-batch.t
 import { type TableSchema, type Tuple, UNCHANGED, type Value } from '../../../../core/event/table-schema.ts'
 import { deadLetterTopic, decodeDeadLetter } from '../../../../core/materialize/dead-letter.ts'
 import { type MaterializeOptions, type MaterializeStatus, materialize } from '../../../../core/materialize/materialize.ts'
+import { MemoryBudget } from '../../../../core/materialize/memory-budget.ts'
 import { MemoryLog } from './memory-log.ts'
 import { MemorySink, MemoryTarget } from './memory-sink.ts'
 import { SHAPES, type StreamChange, StreamRecords, TOPIC } from './stream-records.ts'
@@ -34,6 +35,7 @@ function stream(partitions = 1) {
       sink,
       deadLetters: () => log.openWriter(NODE),
       retry: RETRY,
+      memory: new MemoryBudget(6_000_000),
       onStatus: (status) => statuses.push(status),
       signal: stop.signal,
       ...more,

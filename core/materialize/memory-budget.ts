@@ -1,0 +1,81 @@
+/**
+ * The bytes that the open batches of all drivers of a process may hold together, and the turn in which one of them applies: so that memory does not grow with
+ * the number of streams. A driver gives its bytes back when its batch is applied, and also while its sink is away, since one failing sink must not
+ * starve the others; such a driver reads no further, so what it holds stays bounded.
+ */
+export class MemoryBudget {
+  readonly #limitBytes: number
+  #usedBytes = 0
+  readonly #waiting: { readonly bytes: number; readonly go: () => void }[] = []
+  #turn: Promise<void> = Promise.resolve()
+
+  constructor(limitBytes: number) {
+    this.#limitBytes = limitBytes
+  }
+
+  /** True when the bytes are taken. One frame larger than the whole budget is taken when nothing else is. */
+  tryTake(bytes: number): boolean {
+    if (this.#waiting.length > 0 || !this.#fits(bytes)) return false
+    this.#usedBytes += bytes
+    return true
+  }
+
+  /** Waits for its bytes, in the order of calls. Resolves without them when `signal` aborts. */
+  async take(bytes: number, signal: AbortSignal): Promise<void> {
+    if (this.tryTake(bytes) || signal.aborted) return
+    await new Promise<void>((resolve) => {
+      const entry = {
+        bytes,
+        go: () => {
+          signal.removeEventListener('abort', abort)
+          resolve()
+        },
+      }
+      const abort = () => {
+        const at = this.#waiting.indexOf(entry)
+        if (at >= 0) this.#waiting.splice(at, 1)
+        resolve()
+        this.#serve()
+      }
+      signal.addEventListener('abort', abort, { once: true })
+      this.#waiting.push(entry)
+    })
+  }
+
+  give(bytes: number): void {
+    this.#usedBytes -= bytes
+    this.#serve()
+  }
+
+  /** Somebody waits: whoever holds an open batch should apply it now. */
+  get pressed(): boolean {
+    return this.#waiting.length > 0
+  }
+
+  /** Runs `work` alone among all that take turns. */
+  async inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const before = this.#turn
+    let done = () => {}
+    this.#turn = new Promise((resolve) => {
+      done = resolve
+    })
+    await before
+    try {
+      return await work()
+    } finally {
+      done()
+    }
+  }
+
+  #fits(bytes: number): boolean {
+    return this.#usedBytes === 0 || this.#usedBytes + bytes <= this.#limitBytes
+  }
+
+  #serve(): void {
+    for (let first = this.#waiting[0]; first !== undefined && this.#fits(first.bytes); first = this.#waiting[0]) {
+      this.#waiting.shift()
+      this.#usedBytes += first.bytes
+      first.go()
+    }
+  }
+}
