@@ -68,10 +68,11 @@ export class SearchSink implements SinkConnector {
   readonly #options: SearchSinkOptions
   readonly #db: DatabaseSync
   readonly #id: number
-  readonly #epoch: number
+  /** Ours since the first apply; null: only read so far. */
+  #epoch: number | null = null
   #shape: Shape | null = null
 
-  /** Takes the index over: an earlier writer's next apply fails with sink.conflict. @throws config.invalid, sink.forbidden, sink.unreachable */
+  /** The first apply takes the index over: an earlier writer's next one fails with sink.conflict. Readers disturb none. @throws config.invalid, sink.forbidden, sink.unreachable */
   static async open(options: SearchSinkOptions): Promise<SearchSink> {
     const db = openIndexFile(options.file)
     try {
@@ -86,16 +87,17 @@ export class SearchSink implements SinkConnector {
     this.#options = options
     this.#db = db
     this.limits = options.limits
-    const row = db
-      .prepare('INSERT INTO millrace_index(name, topic, epoch) VALUES(?, ?, 1) ON CONFLICT(name) DO UPDATE SET epoch = epoch + 1 RETURNING id, topic, epoch')
-      .get(options.index, options.topic) as { id: number; topic: string; epoch: number }
+    const find = db.prepare('SELECT id, topic FROM millrace_index WHERE name = ?')
+    if (find.get(options.index) === undefined) {
+      db.prepare('INSERT INTO millrace_index(name, topic, epoch) VALUES(?, ?, 0) ON CONFLICT(name) DO NOTHING').run(options.index, options.topic)
+    }
+    const row = find.get(options.index) as { id: number; topic: string }
     if (row.topic !== options.topic) {
       throw new MillraceError('config.invalid', `index ${options.index} in ${options.file} is of ${row.topic}, not of ${options.topic}`, {
         fix: "set the sink's index to '{namespace}.{table}', or give the streams sinks of their own",
       })
     }
     this.#id = row.id
-    this.#epoch = row.epoch
   }
 
   async prepare(table: TableSchema): Promise<void> {
@@ -105,7 +107,7 @@ export class SearchSink implements SinkConnector {
       })
     }
     const text = textColumns(table, this.#options.text)
-    await this.#transaction(async () => {
+    await this.#transaction(false, async () => {
       const stored = this.#description()
       const types = stored?.types ?? {}
       if (stored !== null) {
@@ -141,7 +143,7 @@ export class SearchSink implements SinkConnector {
   async apply(batch: SinkBatch, _signal: AbortSignal): Promise<readonly Rejection[]> {
     const shape = this.#shape
     if (shape === null) throw new MillraceError('invariant.broken', 'apply before prepare')
-    return this.#transaction(async () => {
+    return this.#transaction(true, async () => {
       const held = this.#positions()
       const covered = batch.positions.every((p) => held.some((h) => h.topic === p.topic && h.partition === p.partition && h.offset >= p.offset))
       if (covered && batch.positions.length > 0) return []
@@ -176,20 +178,23 @@ export class SearchSink implements SinkConnector {
     if (this.#db.isOpen) await inTurn(this.#options.file, async () => this.#db.close())
   }
 
-  /** One write transaction of this index, for as long as nobody took it over. */
-  #transaction<T>(work: () => Promise<T>): Promise<T> {
+  /** One write transaction of this index, for as long as nobody took it over; `claims` takes it over itself. */
+  #transaction<T>(claims: boolean, work: () => Promise<T>): Promise<T> {
     const { file, index } = this.#options
     return inTurn(file, async () => {
       try {
         this.#db.exec('BEGIN IMMEDIATE')
         const { epoch } = this.#db.prepare('SELECT epoch FROM millrace_index WHERE id = ?').get(this.#id) as { epoch: number }
-        if (epoch !== this.#epoch) {
+        if (this.#epoch !== null && epoch !== this.#epoch) {
           throw new MillraceError('sink.conflict', `another process took over index ${index} in ${file}`, {
             fix: 'run one sink per index, or set another index',
           })
         }
+        const takesOver = claims && this.#epoch === null
+        if (takesOver) this.#db.prepare('UPDATE millrace_index SET epoch = ? WHERE id = ?').run(epoch + 1, this.#id)
         const result = await work()
         this.#db.exec('COMMIT')
+        if (takesOver) this.#epoch = epoch + 1
         return result
       } catch (error) {
         if (this.#db.isTransaction) this.#db.exec('ROLLBACK')

@@ -5,7 +5,7 @@ import type { ChangeWriter, SourceReader } from '../capture/source-connector.ts'
 import { commitBase } from '../capture/start-over.ts'
 import { MillraceError } from '../errors.ts'
 import type { SourceOffset } from '../event/offset.ts'
-import { POSITION_HEADER } from '../event/position.ts'
+import { POSITION_BYTES, POSITION_HEADER } from '../event/position.ts'
 import { recordHeader, records } from '../event/record-batch.ts'
 import { RowChecksum } from '../event/row-hash.ts'
 import { type TableSchema, tableId } from '../event/table-schema.ts'
@@ -140,8 +140,9 @@ async function compareLedger(log: Log, node: string, topic: string, signal: Abor
         for (const record of records(batch.frame)) {
           if (record.offset >= end) break
           const position = recordHeader(batch.frame, record, POSITION_HEADER)
-          if (position === null) throw new MillraceError('record.malformed', `${topic}/${batch.partition}@${record.offset} has no position`)
-          sum.addPosition(position.readUInt32BE(0), position.readUInt32BE(4), position.readUInt32BE(8))
+          // a record that capture did not write counts, and makes the sums differ
+          if (position?.length === POSITION_BYTES) sum.addPosition(position.readUInt32BE(0), position.readUInt32BE(4), position.readUInt32BE(8))
+          else sum.addPosition(0, 0, 0)
         }
         if (batch.nextOffset >= end) left.delete(batch.partition)
         if (left.size === 0) break

@@ -1,5 +1,5 @@
 import { MillraceError } from '../errors.ts'
-import { records } from '../event/record-batch.ts'
+import { type FrameRecord, records } from '../event/record-batch.ts'
 import { compileConversion } from '../event/row-conversion.ts'
 import { RowChecksum } from '../event/row-hash.ts'
 import { type TableSchema, type Tuple, UNCHANGED } from '../event/table-schema.ts'
@@ -65,7 +65,7 @@ export async function logState(log: Log, registry: SchemaRegistry, topic: string
       await decoders.prepare(batch.frame)
       for (const record of records(batch.frame)) {
         if (record.offset >= until) break
-        const change = decoders.decode(batch.frame, record)
+        const change = decodeOrSkip(decoders, batch.frame, record)
         if (change === null || change.kind === 'message') continue
         if (cut.below !== null && change.position.commit >= cut.below) continue
         if (change.kind === 'truncate') {
@@ -94,6 +94,16 @@ export async function logState(log: Log, registry: SchemaRegistry, topic: string
   const sum = new RowSum(table)
   for (const row of rows.values()) sum.add(row)
   return sum.checksum
+}
+
+/** Null for a record that no sink takes up either: it is a dead letter there, and the ledger counts it as foreign. */
+function decodeOrSkip(decoders: RecordDecoders, frame: Buffer, record: FrameRecord): ReturnType<RecordDecoders['decode']> {
+  try {
+    return decoders.decode(frame, record)
+  } catch (error) {
+    if (error instanceof MillraceError && error.code === 'record.malformed') return null
+    throw error
+  }
 }
 
 function keyText(key: Tuple | null): string {
