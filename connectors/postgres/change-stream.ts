@@ -1,6 +1,7 @@
 import { mkdirSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import type { CaptureOutput } from '../../core/plugin.ts'
+import type { AppliedTransactions } from './applied-transactions.ts'
 import { ChangeApplier, type ChangeApplierOptions } from './change-applier.ts'
 import { hasReached, sees } from './fence.ts'
 import { PgoutputDecoder, POSTGRES_EPOCH_US, protocolError, TAG } from './pgoutput.ts'
@@ -19,6 +20,7 @@ export interface ChangeStreamOptions extends ChangeApplierOptions {
   /** Scratch folder of this stream alone; emptied. */
   readonly spillDir: string
   readonly node: string
+  readonly applied: AppliedTransactions
 }
 
 /**
@@ -146,6 +148,7 @@ export class ChangeStream {
         if (this.#open) throw protocolError('a transaction within a transaction', tag, walStart)
         this.#open = true
         this.#applier.begin(decoder.lsn, decoder.timestamp, decoder.xid, false)
+        this.#options.applied.add(decoder.xid)
         return this.#placeChunks(decoder.xid)
       case TAG.commit:
         if (!this.#open) throw protocolError('the end of a transaction that did not begin', tag, walStart)
@@ -263,6 +266,7 @@ export class ChangeStream {
     const applier = this.#applier
     const decoder = this.#decoder
     const walStart = Number(commit)
+    this.#options.applied.add(spill.xid)
     const hold = this.#placeChunks(spill.xid)
     if (hold !== null) await hold
     if (signal.aborted) return

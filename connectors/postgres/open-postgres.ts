@@ -1,4 +1,5 @@
 import { invariant, MillraceError, type PluginContext, type SourceConnector, type SourceOffset } from '../../core/plugin.ts'
+import { AppliedTransactions } from './applied-transactions.ts'
 import { CapturedTables, publicationLost, requireIdentity } from './captured-tables.ts'
 import { CatalogConnection, connectClient } from './catalog-connection.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
@@ -84,6 +85,7 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
   await connection.start(startCommand(config, claim.slot, publication.name, lsn, server.version), (error) => explain(error, claim, publication.name))
   connection.received = lsn
   connection.confirmed = lsn
+  const applied = new AppliedTransactions()
   const source = new PostgresSource({
     context,
     connection,
@@ -92,7 +94,8 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
     tables,
     patterns,
     mapping,
-    snapshot: new PostgresSnapshotReader({ connect: () => connectClient(connect), mapping }),
+    snapshot: new PostgresSnapshotReader({ connect: () => connectClient(connect), mapping, accepts: (fence) => applied.allSeenBy(fence) }),
+    applied,
     slot: claim.slot,
     publication: publication.name,
     version: server.version,

@@ -10,6 +10,7 @@ import {
   type SourceOffset,
   type TableSchema,
 } from '../../core/plugin.ts'
+import type { AppliedTransactions } from './applied-transactions.ts'
 import type { CapturedTables } from './captured-tables.ts'
 import type { CatalogConnection } from './catalog-connection.ts'
 import { ChangeStream } from './change-stream.ts'
@@ -33,6 +34,8 @@ export interface PostgresSourceParts {
   readonly patterns: TablePatterns
   readonly mapping: TypeMappingOptions
   readonly snapshot: SnapshotReader & AsyncDisposable
+  /** Shared with `snapshot`. */
+  readonly applied: AppliedTransactions
   readonly slot: string
   readonly publication: string
   /** server_version_num */
@@ -66,6 +69,7 @@ export class PostgresSource implements SourceConnector {
       start: lsn,
       spillDir: path.join(context.dataDir, 'spill'),
       node: context.node,
+      applied: this.#parts.applied,
       isCaptured: (namespace, name) => patterns.matches(namespace, name),
       describe: (oid, columns) => streamCatalog.run('to describe a table', (client) => describeTable(client, oid, mapping, columns)),
       filled: (oid) => streamCatalog.run('to describe a table', (client) => filledColumns(client, oid)),

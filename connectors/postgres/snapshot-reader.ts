@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import {
   type ChangeWriter,
@@ -28,6 +29,8 @@ export interface SnapshotReaderOptions {
   /** An ordinary connection to the database; as many are made as chunks are read at once. */
   readonly connect: () => Promise<pg.Client>
   readonly mapping: TypeMappingOptions
+  /** Whether a view may be used; when not, another is taken a moment later. All are when absent. */
+  readonly accepts?: (fence: PostgresFence) => boolean
 }
 
 /**
@@ -97,9 +100,7 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
     signal: AbortSignal,
   ): Promise<SnapshotChunk> {
     return this.#use(`to read a chunk of ${tableId(table)}`, async (client) => {
-      const results = (await client.query(BEGIN)) as unknown as readonly pg.QueryResult<{ snapshot: string; lsn: string; at: string }>[]
-      const view = results.at(-1)!.rows[0]!
-      const place = { fence: parseFence(view.snapshot, view.lsn), readAt: BigInt(view.at) }
+      const place = await this.#view(client, signal)
       onView(place.fence)
       const from = cursor as Cursor | null
       const oid = await findTable(client, table, from)
@@ -149,6 +150,19 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
       await client.query('commit')
       return BigInt(lsn)
     })
+  }
+
+  /** Begins a transaction in a view that is accepted. */
+  async #view(client: pg.Client, signal: AbortSignal): Promise<{ readonly fence: PostgresFence; readonly readAt: bigint }> {
+    for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, 50)) {
+      signal.throwIfAborted()
+      const results = (await client.query(BEGIN)) as unknown as readonly pg.QueryResult<{ snapshot: string; lsn: string; at: string }>[]
+      const view = results.at(-1)!.rows[0]!
+      const fence = parseFence(view.snapshot, view.lsn)
+      if (this.#options.accepts?.(fence) !== false) return { fence, readAt: BigInt(view.at) }
+      await client.query('rollback')
+      await delay(waitMs)
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

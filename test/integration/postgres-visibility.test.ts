@@ -1,0 +1,86 @@
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import pg from 'pg'
+import pino from 'pino'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import postgres from '../../connectors/postgres/index.ts'
+import { type PostgresServer, startPostgres } from '../../control/demo/postgres-server.ts'
+import { UNCHANGED } from '../../core/plugin.ts'
+import { RunningCapture, until } from './running-capture.ts'
+
+let dir: string
+let server: PostgresServer
+let pool: pg.Pool
+
+beforeAll(async () => {
+  dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-visibility-'))
+  chmodSync(dir, 0o755)
+  server = await startPostgres({ dataDir: path.join(dir, 'data'), settings: { synchronous_commit: 'local' } })
+  pool = new pg.Pool({ connectionString: server.url })
+  pool.on('error', () => {})
+})
+afterAll(async () => {
+  await pool.end()
+  await server.stop('SIGQUIT')
+  rmSync(dir, { recursive: true, force: true })
+})
+
+const sql = (text: string) => pool.query(text)
+
+/** Commits `text` in such a way that it is in the WAL, and so in the stream, but cannot be seen until `release`: it waits for a standby that there is none. */
+async function commitUnseen(text: string): Promise<{ release: () => Promise<void> }> {
+  await sql("alter system set synchronous_standby_names = 'nobody'")
+  await sql('select pg_reload_conf()')
+  await until('the setting is in force', async () => (await sql('show synchronous_standby_names')).rows[0].synchronous_standby_names === 'nobody')
+  const client = new pg.Client({ connectionString: server.url })
+  await client.connect()
+  const committed = client.query(`begin; set local synchronous_commit = on; ${text}; commit`)
+  await until('the commit waits', async () => (await sql("select 1 from pg_stat_activity where wait_event = 'SyncRep'")).rowCount === 1)
+  return {
+    async release() {
+      await sql("alter system set synchronous_standby_names = ''")
+      await sql('select pg_reload_conf()')
+      await committed
+      await client.end()
+    },
+  }
+}
+
+test('what is streamed before it can be seen is neither read too early nor overwritten by a chunk', async () => {
+  await sql('create table t (id text primary key, big text, n int)')
+  await sql("insert into t select 'a', string_agg(md5(j::text), ''), 0 from generate_series(1, 400) j")
+  const { big } = (await sql("select big from t where id = 'a'")).rows[0]
+  const context = { mesh: 'visible', node: 'source', dataDir: path.join(dir, 'node'), logger: pino({ level: 'silent' }), metric: () => {} }
+  const connector = await postgres.open(postgres.config.parse({ url: server.url, tables: ['public.t'] }), context, null)
+  const capture = new RunningCapture(connector, connector.start, { sql } as never)
+  try {
+    // a changed key, whose large value the server leaves out: it must be read from the row, which nobody sees yet
+    const moved = await commitUnseen("update t set id = 'b' where id = 'a'")
+    for (let i = 0; i < 50; i++) await sql('select 1')
+    expect(capture.output.of('public.t')).toEqual([])
+    await moved.release()
+    await until('the change is streamed', async () => capture.output.of('public.t').length === 1)
+    expect(capture.output.of('public.t')[0]!.after).toEqual({ id: 'b', big, n: 0 })
+
+    // an update that the stream has and a view has not: no chunk may be read from such a view
+    const updated = await commitUnseen("update t set n = 1 where id = 'b'")
+    await until('the change is streamed', async () => capture.output.of('public.t').length === 2)
+    expect(capture.output.of('public.t')[1]!.after).toEqual({ id: 'b', big: UNCHANGED, n: 1 })
+    const [table] = await connector.tables()
+    let read = false
+    const reading = connector.snapshot
+      .read(table!, null, { maxRows: 10, maxBytes: 1_000_000 }, () => {}, new AbortController().signal)
+      .then((chunk) => {
+        read = true
+        return chunk
+      })
+    for (let i = 0; i < 50; i++) await sql('select 1')
+    expect(read).toBe(false)
+    await updated.release()
+    const chunk = await reading
+    expect(chunk.rows).toBe(1)
+  } finally {
+    await capture.stop()
+  }
+})
