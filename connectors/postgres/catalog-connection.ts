@@ -1,3 +1,4 @@
+import type { EventEmitter } from 'node:events'
 import pg from 'pg'
 import { MillraceError } from '../../core/plugin.ts'
 import { postgresError } from './postgres-error.ts'
@@ -56,10 +57,31 @@ export async function connectClient(config: pg.ClientConfig, onLost: () => void 
   client.on('error', onLost)
   client.on('end', onLost)
   try {
-    await client.connect()
+    await connect(client, 'to connect')
     return client
   } catch (error) {
     void client.end().catch(() => {})
-    throw postgresError(error, 'to connect')
+    throw error
+  }
+}
+
+/** Connects `client`. @throws source.unreachable, source.forbidden, source.unprepared */
+export async function connect(client: pg.Client, doing: string): Promise<void> {
+  let asked = false
+  const { connection } = client as pg.Client & { readonly connection: EventEmitter }
+  connection.once('authenticationSASL', () => {
+    asked = true
+  })
+  try {
+    await client.connect()
+  } catch (error) {
+    // `pg` finds this out itself, so there is no SQLSTATE
+    if (asked && !client.password) {
+      throw new MillraceError('source.forbidden', `Postgres asks for the password of ${client.user}, and the source has none`, {
+        fix: 'set `password` of the source, or change pg_hba.conf',
+        cause: error,
+      })
+    }
+    throw postgresError(error, doing)
   }
 }

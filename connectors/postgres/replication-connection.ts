@@ -2,6 +2,7 @@ import net from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { invariant, MillraceError } from '../../core/plugin.ts'
+import { connect } from './catalog-connection.ts'
 import { POSTGRES_EPOCH_US, protocolError } from './pgoutput.ts'
 import { postgresError, readServerError, type ServerError } from './postgres-error.ts'
 
@@ -46,6 +47,8 @@ export class ReplicationConnection implements AsyncDisposable {
   received = 0n
   /** Up to here it is durable in our log; the server may forget it. */
   confirmed = 0n
+  /** How often `read` let the socket fill first, so that the server sends in bulk. */
+  pauses = 0
 
   readonly #options: ReplicationConnectionOptions
   readonly #client: pg.Client
@@ -84,10 +87,10 @@ export class ReplicationConnection implements AsyncDisposable {
   static async connect(options: ReplicationConnectionOptions): Promise<ReplicationConnection> {
     const connection = new ReplicationConnection(options)
     try {
-      await connection.#client.connect()
+      await connect(connection.#client, 'to open a replication connection')
     } catch (error) {
       connection.#socket.destroy()
-      throw postgresError(error, 'to open a replication connection')
+      throw error
     }
     return connection
   }
@@ -221,7 +224,10 @@ export class ReplicationConnection implements AsyncDisposable {
    */
   async read(): Promise<boolean> {
     if (this.#interrupted) return false
-    if (this.#rate >= BULK_BYTES_PER_MS && this.#lastRead < DRAINED_BYTES) await delay(BULK_PAUSE_MS)
+    if (this.#rate >= BULK_BYTES_PER_MS && this.#lastRead < DRAINED_BYTES) {
+      this.pauses++
+      await delay(BULK_PAUSE_MS)
+    }
     this.#carry()
     for (;;) {
       if (this.#failure !== null) throw this.#failure
