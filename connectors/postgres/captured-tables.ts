@@ -60,7 +60,7 @@ export class CapturedTables {
         if (!table.identified) {
           // Publishing it would make the application's own updates fail, so it stays out, loudly.
           if (!this.#warned.has(table.oid))
-            logger.error({ table: tableId(table), fix: identityFix(table) }, 'table is not captured: it has no key and no replica identity')
+            logger.error({ table: tableId(table), fix: identityFix([table]) }, 'table is not captured: it has no key and no replica identity')
           this.#warned.add(table.oid)
           continue
         }
@@ -96,13 +96,15 @@ export function requireIdentity(tables: readonly SourceTable[]): void {
     'source.unprepared',
     `no key and no replica identity: ${bare.map(tableId).join(', ')}; Postgres would refuse their updates once they are published`,
     {
-      fix: bare.map(identityFix).join('; '),
+      fix: identityFix(bare),
     },
   )
 }
 
-export function identityFix(table: SourceTable): string {
-  return `ALTER TABLE ${tableName(table)} REPLICA IDENTITY FULL`
+/** Sinks hold one row per key, so a key comes first. */
+export function identityFix(bare: readonly SourceTable[]): string {
+  const full = bare.map((table) => `ALTER TABLE ${tableName(table)} REPLICA IDENTITY FULL`).join('; ')
+  return `add a primary key, which sinks need; or, for the log alone, ${full}; or leave out ${bare.map((table) => `'!${tableId(table)}'`).join(', ')} in tables`
 }
 
 export function publicationLost(name: string, node: string): MillraceError {

@@ -1,5 +1,5 @@
 import type pg from 'pg'
-import { asMillraceError, type Finding, type PluginContext, tableId } from '../../core/plugin.ts'
+import { type Finding, type PluginContext, tableId } from '../../core/plugin.ts'
 import { identityFix } from './captured-tables.ts'
 import { CatalogConnection } from './catalog-connection.ts'
 import { OLDEST_VERSION, WAL_LEVEL_FIX } from './open-postgres.ts'
@@ -26,15 +26,10 @@ interface Facts {
   readonly standby: boolean
 }
 
-/** Everything that `open` needs, looked at without changing anything; all findings at once. */
+/** Everything that `open` needs, looked at without changing anything; all findings at once. @throws source.unreachable, source.forbidden */
 export async function checkPostgres(config: PostgresConfig, context: PluginContext): Promise<readonly Finding[]> {
   await using catalog = new CatalogConnection(clientConfig(config))
-  try {
-    return await catalog.run('to look at the server', (client) => findings(client, config, context))
-  } catch (error) {
-    const { message, fix } = asMillraceError(error)
-    return [{ level: 'error', subject: 'connection', message, ...(fix === undefined ? {} : { fix }) }]
-  }
+  return await catalog.run('to look at the server', (client) => findings(client, config, context))
 }
 
 async function findings(client: pg.Client, config: PostgresConfig, context: PluginContext): Promise<readonly Finding[]> {
@@ -175,7 +170,7 @@ function oneTable(
       level: 'error',
       subject: `replica identity of ${id}`,
       message: 'it has no key: Postgres refuses updates and deletes of a published table without replica identity',
-      fix: identityFix(table),
+      fix: identityFix([table]),
     })
   } else found.push({ level: 'ok', subject: `replica identity of ${id}`, message: table.fullRows ? 'full: old rows are sent whole' : 'by key' })
   if (!table.fullRows && rights.toastable.length > 0) {

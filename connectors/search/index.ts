@@ -33,10 +33,10 @@ export default definePlugin<SearchConfig>({
     const file = indexFile(settings, context.dataDir)
     try {
       openIndexFile(file).close()
-      return [{ level: 'ok', subject: file, message: 'the index file can be written' }]
+      return [{ level: 'ok', subject: 'index file', message: settings.path === undefined ? "search.db in the node's data folder" : `${file} can be written` }]
     } catch (thrown) {
       const error = asMillraceError(thrown)
-      return [{ level: 'error', subject: file, message: error.message, ...(error.fix === undefined ? {} : { fix: error.fix }) }]
+      return [{ level: 'error', subject: 'index file', message: error.message, ...(error.fix === undefined ? {} : { fix: error.fix }) }]
     }
   },
   open(settings, context, stream) {

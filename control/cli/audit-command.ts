@@ -1,3 +1,4 @@
+import type { Side } from '../../core/audit/audit.ts'
 import { EXIT_CODE, MillraceError } from '../../core/errors.ts'
 import { loadMesh } from '../../core/mesh/read-mesh.ts'
 import { auditMesh, type SourceTableAudit } from '../../core/runtime/audit-mesh.ts'
@@ -46,24 +47,25 @@ ${LOG_HELP}`,
   },
 }
 
-/** One line per table: rows and checksum at every place, and below what differs. */
+/**
+ * One line per table: rows and checksum of the source; then, for the log and each sink, `=` when they are the same there, else the rows there: a sink stands at
+ * its own position of the log, so while rows change it may hold others and still be equal to that. Below stands what makes a table different.
+ */
 export function renderAudit(audit: readonly Pick<SourceTableAudit, 'table' | 'equal' | 'source' | 'log' | 'sinks' | 'differences'>[]): string {
   const sinks = [...new Set(audit.flatMap((table) => Object.keys(table.sinks)))]
-  const cell = (side: { readonly rows: number; readonly checksum: string } | undefined) => (side === undefined ? '-' : `${side.rows} ${side.checksum}`)
+  const rows = (count: number) => count.toLocaleString('en-US')
   const lines = [
-    ['table', 'source', 'log', ...sinks, ''],
-    ...audit.map(({ table, source, log, sinks: held, equal }) => [
-      table,
-      cell(source),
-      cell(log),
-      ...sinks.map((sink) => cell(held[sink])),
-      equal ? 'equal' : 'DIFFERENT',
-    ]),
+    ['table', 'rows', 'checksum', 'log', ...sinks, ''],
+    ...audit.map(({ table, source, log, sinks: held, equal }) => {
+      const same = (side: Side | undefined) =>
+        side === undefined ? '-' : side.rows === source.rows && side.checksum === source.checksum ? '=' : rows(side.rows)
+      return [table, rows(source.rows), source.checksum, same(log), ...sinks.map((sink) => same(held[sink])), equal ? 'equal' : 'DIFFERENT']
+    }),
   ]
   const widths = lines[0]!.map((_, i) => Math.max(...lines.map((line) => line[i]!.length)))
   const text = lines.map((line) =>
     line
-      .map((part, i) => part.padEnd(widths[i]!))
+      .map((part, i) => (i === 1 ? part.padStart(widths[i]!) : part.padEnd(widths[i]!)))
       .join('  ')
       .trimEnd(),
   )

@@ -48,11 +48,23 @@ export function openCliLogger(
   }
 }
 
-/** `12:04:05 warn shop message (fix)` of a JSON log line. */
+/** `12:04:05 warn  message (shop.public.orders) [code]`, and below it the fix, of a JSON log line. */
 export function shortLine(json: string): string {
   try {
-    const { time, level, msg, fix, code } = JSON.parse(json) as { time: string; level: string; msg?: string; fix?: string; code?: string }
-    return `${time.slice(11, 19)} ${level.padEnd(5)} ${msg ?? ''}${code === undefined ? '' : ` [${code}]`}${fix === undefined ? '' : `\n               fix: ${fix}`}`
+    const {
+      time,
+      level,
+      msg = '',
+      fix,
+      code,
+      topic,
+      table,
+    } = JSON.parse(json) as { readonly time: string; readonly level: string } & {
+      readonly [name in 'msg' | 'fix' | 'code' | 'topic' | 'table']?: string
+    }
+    const subject = topic ?? table
+    const about = subject === undefined || msg.includes(subject) ? '' : ` (${subject})`
+    return `${time.slice(11, 19)} ${level.padEnd(5)} ${msg}${about}${code === undefined ? '' : ` [${code}]`}${fix === undefined ? '' : `\n               fix: ${fix}`}`
   } catch {
     return json.trimEnd()
   }

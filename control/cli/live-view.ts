@@ -46,7 +46,8 @@ const STATE_COLOR: Readonly<Record<NodeState, 'green' | 'yellow' | 'red' | 'cyan
 /** A status as lines that fit the width: pure, so that it is the same in a terminal, a test and `millrace status`. */
 export function renderStatus(status: MeshStatus, rates: Rates, options: ViewOptions): string[] {
   const paint = (style: Parameters<typeof styleText>[0], text: string) => (options.color ? styleText(style, text, { validateStream: false }) : text)
-  const ready = status.ready ? paint('green', 'ready') : paint('yellow', 'not ready')
+  const isOver = status.nodes.length > 0 && status.nodes.every(({ state }) => state === 'done')
+  const ready = isOver ? paint('dim', 'stopped') : status.ready ? paint('green', 'ready') : paint('yellow', 'not ready')
   const rows = status.nodes.map((node) => cells(node, rates))
   const header = ['NODE', 'STATE', 'ROWS', 'ROWS/S', 'LAG', 'BEHIND']
   const widths = header.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]!.length)))
@@ -83,7 +84,10 @@ function details(node: NodeStatus, rates: Rates, now: number, paint: (style: 'di
     const more = open.length > 8 ? `, ${open.length - 8} more to go` : ''
     if (done > 0 || more !== '') lines.push(paint('dim', `    ${done} of ${node.snapshot.length} tables read${more}`))
   }
-  if (node.rejected > 0) lines.push(`    ${formatCount(node.rejected)} dead letters: millrace tap ${node.node}.dead-letter`)
+  if (node.rejected > 0)
+    lines.push(
+      `    ${formatCount(node.rejected)} dead ${node.rejected === 1 ? 'letter' : 'letters'}: tap ${node.node}.dead-letter --mesh FILE --from-beginning`,
+    )
   if (node.error !== null) {
     const again = node.retryAt === null ? '' : ` (again in ${formatDuration(node.retryAt - now)})`
     lines.push(paint('red', `    ${node.error.code}: ${oneLine(node.error.message)}${again}`))

@@ -51,7 +51,7 @@ ${LOG_HELP}`,
     const screen = io.stderr.isTTY === true && !flag(input, 'no-view') && !flag(input, 'json') ? new LiveScreen(io.stderr) : null
     await using log = openCliLogger(input, {
       redact: (text) => secrets.redact(text),
-      ...(screen === null ? {} : { printLine: (line: string) => screen.log(line) }),
+      ...(screen === null ? {} : { printLine: onceInARow((line) => screen.log(line)) }),
     })
     const { logger } = log
     const rates = new RateWindow()
@@ -98,6 +98,16 @@ ${LOG_HELP}`,
       screen?.end()
     }
   },
+}
+
+/** What is tried again and again says the same each time: the view shows that it goes on. */
+function onceInARow(print: (line: string) => void): (line: string) => void {
+  let last = ''
+  return (line) => {
+    const said = line.slice('00:00:00 '.length)
+    if (said !== last) print(line)
+    last = said
+  }
 }
 
 async function repeat(work: () => void, everyMs: number, signal: AbortSignal): Promise<void> {

@@ -130,7 +130,7 @@ async function main(): Promise<number> {
           ? `All equal: ${workload.statements()} changed rows in ${seconds} s, ${captured} records in the log, ${Math.round(peakRssMb)} MB at most.\n`
           : 'NOT EQUAL: see the lines marked above.\n',
       )
-      process.stdout.write(`\n${linesToQuery(dir, warehouse, catalog)}\n`)
+      process.stdout.write(`\n${linesToQuery(file, warehouse, catalog)}\n`)
     }
     if (values.keep) {
       say(`\nPostgres goes on at ${postgres.url}; ctrl-c ends it.`)
@@ -198,12 +198,13 @@ function readdirNotEmpty(dir: string): boolean {
   }
 }
 
-function linesToQuery(dir: string, warehouse: string, catalog: string): string {
-  const index = path.join(dir, 'search.db')
+function linesToQuery(file: string, warehouse: string, catalog: string): string {
+  const here = (name: string) => path.relative(process.cwd(), name) || '.'
   return [
     'Everything is left in place. To look at it:',
-    `  npx millrace search products '${EXAMPLE_QUERY}' --path ${index}`,
-    `  duckdb -c "INSTALL iceberg; LOAD iceberg; SELECT status, count(*) FROM iceberg_scan('${path.join(warehouse, 'public', 'orders')}') GROUP BY 1"`,
+    `  npx millrace search products '${EXAMPLE_QUERY}' --mesh ${here(file)}`,
+    `  npx millrace tap shop.public.orders --mesh ${here(file)} --from-beginning --limit 3`,
+    `  duckdb -c "INSTALL iceberg; LOAD iceberg; SELECT status, count(*) FROM iceberg_scan('${here(path.join(warehouse, 'public', 'orders'))}') GROUP BY 1"`,
     `  python3 -c "from pyiceberg.catalog.sql import SqlCatalog; print(SqlCatalog('millrace', uri='sqlite:///${catalog}').load_table('public.orders').schema())"`,
   ].join('\n')
 }

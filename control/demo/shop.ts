@@ -23,7 +23,7 @@ const FIRST = ['Ada', 'Céline', 'Dmitri', 'Fatima', 'Grace', 'Hiroshi', 'Ingrid
 const LAST = ['Abe', 'Brönte', 'Chen', 'Dubois', 'Eriksen', 'Fischer', 'García', 'Haddad', 'Ivanova', 'Jensen', 'Kowalski', 'Ōe']
 
 /** Words that the embedded search finds: printed as the demo's example query. */
-export const EXAMPLE_QUERY = 'amber kettle'
+export const EXAMPLE_QUERY = 'amber lamp'
 
 export async function createShop(url: string, rows: number): Promise<void> {
   const client = new pg.Client({ connectionString: url })

@@ -13,7 +13,7 @@ const retention = z
 
 const topicFields = {
   partitions: z.int().min(1).max(4096).describe('Partitions of each new topic; rows are spread by key.'),
-  retention: retention.describe('How long the log keeps changes: forever, or a duration such as 7d.'),
+  retention: retention.describe('How long the log keeps changes: forever (the default), or a duration such as 7d.'),
   compacted: z.boolean().describe('Keep only the last change of each key, for ever; deletes are followed by a tombstone.'),
   replicationFactor: z.int().min(1).max(32).nullable().describe('Kafka only: copies of each partition; the cluster default when absent.'),
 }
@@ -43,8 +43,13 @@ export const snapshotSchema = z
       .default('initial')
       .describe('initial reads the rows that exist before streaming goes on from them; never starts with new changes only.'),
     chunkRows: z.int().min(1).max(1_000_000).default(10_000).describe('Most rows of one chunk.'),
-    chunkBytes: z.int().min(1024).max(256_000_000).default(2_000_000).describe('Most bytes of one chunk; this times `parallel` is held in memory.'),
-    parallel: z.int().min(1).max(16).default(2).describe('Chunks read at the same time, each over its own connection.'),
+    chunkBytes: z
+      .int()
+      .min(1024)
+      .max(256_000_000)
+      .default(2_000_000)
+      .describe('About the most bytes of one chunk; twice this times `parallel` may be held in memory.'),
+    parallel: z.int().min(1).max(16).default(2).describe('Tables read at the same time, each over its own connection.'),
   })
   .describe('How the rows that exist are read.')
 

@@ -22,25 +22,34 @@ export async function preflight(
     try {
       return (await check()).map((finding) => ({ node, ...finding, message: secrets.redact(finding.message) }))
     } catch (thrown) {
-      const { message, fix, category } = asMillraceError(thrown)
-      return [{ node, level: 'error', category, subject, message: secrets.redact(message), ...(fix === undefined ? {} : { fix: secrets.redact(fix) }) }]
+      const { message, fix, category, where } = asMillraceError(thrown)
+      return [
+        {
+          node,
+          level: 'error',
+          category,
+          subject: where === undefined ? subject : 'settings',
+          message: secrets.redact(message),
+          ...(fix === undefined ? {} : { fix: secrets.redact(fix) }),
+        },
+      ]
     }
   }
   const findings = await Promise.all([
-    guarded('log', 'log', async () => {
+    guarded('log', 'connection', async () => {
       const { kind } = mesh.log.resolve(secrets, mesh.dir)
-      if (kind === 'embedded') return [{ level: 'ok', subject: 'log', message: 'embedded: nothing to reach' }]
+      if (kind === 'embedded') return [{ level: 'ok', subject: 'embedded', message: 'nothing to reach' }]
       await using log = await openLog({ mesh, secrets, logger, readOnly: true })
-      return [{ level: 'ok', subject: 'log', message: `${kind} answers; it has ${(await log.topics()).length} topics` }]
+      return [{ level: 'ok', subject: kind, message: `answers; it has ${(await log.topics()).length} topics` }]
     }),
-    guarded('registry', 'registry', async () => {
+    guarded('registry', 'connection', async () => {
       const { kind } = mesh.registry.resolve(secrets, mesh.dir)
-      if (kind === 'embedded') return [{ level: 'ok', subject: 'registry', message: 'embedded: nothing to reach' }]
+      if (kind === 'embedded') return [{ level: 'ok', subject: 'embedded', message: 'nothing to reach' }]
       await using registry = await openRegistry({ mesh, secrets })
-      return [{ level: 'ok', subject: 'registry', message: `${kind} answers; it has ${(await registry.subjects()).length} subjects` }]
+      return [{ level: 'ok', subject: kind, message: `answers; it has ${(await registry.subjects()).length} subjects` }]
     }),
     ...[...mesh.sources, ...mesh.sinks].map((node) =>
-      guarded(node.name, 'settings', async () => {
+      guarded(node.name, 'connection', async () => {
         const config = node.settings.resolve(secrets, mesh.dir)
         const context = { mesh: mesh.name, node: node.name, dataDir, logger: logger.child({ node: node.name }), metric: () => {} }
         return node.plugin.check(config as never, context)

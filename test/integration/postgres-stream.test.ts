@@ -79,7 +79,7 @@ describe('the Postgres stream', () => {
     )
     await expect(start()).rejects.toMatchObject({
       code: 'source.unprepared',
-      fix: 'ALTER TABLE "public"."bare" REPLICA IDENTITY FULL; ALTER TABLE "public"."none" REPLICA IDENTITY FULL',
+      fix: expect.stringContaining('ALTER TABLE "public"."bare" REPLICA IDENTITY FULL; ALTER TABLE "public"."none" REPLICA IDENTITY FULL'),
     })
     await db.sql('update bare set v = 1')
     const findings = await postgres.check(settings(), context)

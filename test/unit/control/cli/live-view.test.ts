@@ -53,7 +53,7 @@ describe('the live view', () => {
       '    public.odd  7 rows',
       '    1 of 3 tables read',
       '  lake  degraded             50       -  35 ms  1,200 rec',
-      '    3 dead letters: millrace tap lake.dead-letter',
+      '    3 dead letters: tap lake.dead-letter --mesh FILE --from-beginning',
       '    sink.unreachable: the lake is away (again in 3.0 s)',
       '    fix: start it',
     ])
