@@ -59,7 +59,7 @@ export class ChangeApplier {
   readonly #options: ChangeApplierOptions
   readonly #decoder: PgoutputDecoder
   readonly #relations = new Map<number, Relation>()
-  readonly #shapes = new Map<number, { readonly shape: string; readonly table: TableSchema; readonly writer: ChangeWriter }>()
+  readonly #shapes = new Map<number, { readonly shape: string; readonly writer: ChangeWriter }>()
   /** Relations that a transaction in replay brought itself: what came later outside of it must not decide how its rows read. */
   #own: Map<number, Relation> | null = null
   #current: Relation | null = null
@@ -175,10 +175,9 @@ export class ChangeApplier {
     const shape = JSON.stringify(table)
     let known = this.#shapes.get(message.oid)
     if (known === undefined || known.shape !== shape) {
-      const before = known?.table
-      known = { shape, table, writer: await this.#options.output.table(table) }
+      const filled = await this.#options.filled(message.oid)
+      known = { shape, writer: await this.#options.output.table(table, (before) => rewritten(before, table, filled)) }
       this.#shapes.set(message.oid, known)
-      if (before !== undefined && rewritten(before, table, await this.#options.filled(message.oid))) this.#options.output.reread(table)
     }
     relation.mapped = mapped
     relation.writer = known.writer
@@ -349,10 +348,12 @@ export class ChangeApplier {
 
   #message(bytes: Buffer): Promise<void> | undefined {
     if (this.#messages === null) {
-      return this.#options.output.table(MESSAGE_TABLE).then((writer) => {
-        this.#messages = writer
-        return this.#message(bytes)
-      })
+      return this.#options.output
+        .table(MESSAGE_TABLE, () => false)
+        .then((writer) => {
+          this.#messages = writer
+          return this.#message(bytes)
+        })
     }
     const { prefix, contentAt, contentEnd, transactional } = this.#decoder
     const ordinal = this.#take()

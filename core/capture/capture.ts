@@ -1,7 +1,7 @@
 import { asMillraceError, type MillraceError } from '../errors.ts'
 import type { Json, SourceOffset } from '../event/offset.ts'
 import { RowChecksum } from '../event/row-hash.ts'
-import type { TableSchema } from '../event/table-schema.ts'
+import { type TableSchema, tableId } from '../event/table-schema.ts'
 import type { EncodedBatch, Log, LogWriter } from '../log/log.ts'
 import { envelopeSchemaOf, keySchemaOf } from '../schema/avro-mapping.ts'
 import { AvroWriter } from '../schema/avro-writer.ts'
@@ -11,7 +11,7 @@ import { TableWriter, type WriterState } from './change-writer.ts'
 import { ChunkedSnapshot, type SnapshotSettings, type TableSnapshotStatus } from './chunked-snapshot.ts'
 import { FrameAssembler } from './frame-assembler.ts'
 import type { CaptureOutput, SourceConnector, TransactionStart } from './source-connector.ts'
-import { commitBase } from './start-over.ts'
+import { commitBase, SHAPE_ENTRY } from './start-over.ts'
 
 /** Under load a batch is closed at this size, or after this time. */
 const BATCH_BYTES = 512 * 1024
@@ -94,6 +94,9 @@ class Capture implements CaptureOutput {
   readonly #opening = new Map<string, Promise<TableWriter>>()
   readonly #topics = new Set<string>()
   readonly #ledgers = new Map<string, RowChecksum>()
+  /** What the rows in the log look like, by table id; those that are not durable yet. */
+  readonly #shapes = new Map<string, TableSchema>()
+  readonly #newShapes = new Map<string, TableSchema>()
   readonly #stop = new AbortController()
   /** The last change that the durable progress of the start names: changes at or before it are in the log. */
   readonly #resume: { readonly commit: bigint; readonly ordinal: number } | null
@@ -137,8 +140,9 @@ class Capture implements CaptureOutput {
       options.connector.snapshot,
       options.snapshot,
       (table) => this.#writerFor(table),
-      (readAt) => this.#beforeChunk(readAt),
+      (readAt, first) => this.#beforeChunk(readAt, first),
     )
+    for (const [key, entry] of progress) if (key.startsWith(SHAPE_ENTRY)) this.#shapes.set(key.slice(SHAPE_ENTRY.length), entry as unknown as TableSchema)
   }
 
   get chunks(): ChunkedSnapshot {
@@ -200,19 +204,30 @@ class Capture implements CaptureOutput {
   }
 
   /** Rows of a chunk belong to no transaction of the source: they take the time of their view. */
-  #beforeChunk(readAt: bigint): void {
+  #beforeChunk(readAt: bigint, first: TableSchema | null): void {
+    // later chunks may be of a newer shape: the oldest rows decide whether to read again
+    if (first !== null) this.#adopt(first)
     this.#state.version++
     this.#state.committedAt = readAt
     this.#state.sourceFields = this.#encodeSource(this.#options.plugin.sourceFields.map(() => null))
     if (this.#state.clock.length === 0) this.#tick()
   }
 
-  async table(schema: TableSchema): Promise<TableWriter> {
-    return this.#writerFor(schema)
+  async table(schema: TableSchema, isRewritten: (before: TableSchema) => boolean): Promise<TableWriter> {
+    const writer = await this.#writerFor(schema)
+    const before = this.#shapes.get(tableId(schema))
+    // I4: both facts land with one batch, before the first row of the new shape
+    if (before !== undefined && JSON.stringify(before) !== JSON.stringify(schema) && isRewritten(before)) this.#snapshot.reread(schema)
+    this.#adopt(schema)
+    return writer
   }
 
-  reread(table: TableSchema): void {
-    this.#snapshot.reread(table)
+  /** The rows in the log are of this shape, or will be once the reading that was asked for is done. */
+  #adopt(table: TableSchema): void {
+    const id = tableId(table)
+    if (JSON.stringify(this.#shapes.get(id)) === JSON.stringify(table)) return
+    this.#shapes.set(id, table)
+    this.#newShapes.set(id, table)
   }
 
   #encodeSource(values: readonly (bigint | string | null)[]): Buffer {
@@ -369,6 +384,8 @@ class Capture implements CaptureOutput {
     const progress = new Map<string, Json | null>([['offset', offset]])
     if (count > 0) progress.set('position', { commit: this.#commit.toString(), ordinal: this.#state.lastOrdinal })
     this.#snapshot.takeProgress(progress)
+    for (const [id, table] of this.#newShapes) progress.set(SHAPE_ENTRY + id, table as unknown as Json)
+    this.#newShapes.clear()
     for (const topic of new Set(frames.map((frame) => frame.topic))) {
       const ledger = this.#ledger(topic)
       progress.set(LEDGER_ENTRY + topic, { records: ledger.rows, checksum: ledger.toString() })

@@ -43,6 +43,8 @@ export type RowReadWriter = ChangeWriter & { beginRead(): void; clear(): void }
 /** A chunk from the moment its view is asked for until its rows are written. */
 interface Pending {
   readonly state: TableState
+  /** It starts the table. */
+  readonly first: boolean
   /** undefined while the view is being taken. */
   fence: SnapshotFence | undefined
   viewed: boolean
@@ -67,7 +69,7 @@ export class ChunkedSnapshot implements PendingChunks {
   readonly #tables = new Map<string, TableState>()
   readonly #queue: TableState[] = []
   readonly #changed = new Set<TableState>()
-  readonly #beforeChunk: (readAt: bigint) => void
+  readonly #beforeChunk: (readAt: bigint, first: TableSchema | null) => void
   readonly #openWriter: (table: TableSchema) => Promise<RowReadWriter>
   readonly #blocked = new Set<() => void>()
   /** In the order in which their reading began. */
@@ -79,13 +81,13 @@ export class ChunkedSnapshot implements PendingChunks {
 
   /**
    * @param openWriter the writer for a chunk's shape; may register schemas
-   * @param beforeChunk called before the rows of a chunk are written, with the time of their view in microseconds
+   * @param beforeChunk called before the rows of a chunk are written, with the time of their view in microseconds, and their shape when they are the first of a table
    */
   constructor(
     reader: SnapshotReader,
     settings: SnapshotSettings,
     openWriter: (table: TableSchema) => Promise<RowReadWriter>,
-    beforeChunk: (readAt: bigint) => void,
+    beforeChunk: (readAt: bigint, first: TableSchema | null) => void,
   ) {
     this.#beforeChunk = beforeChunk
     this.#reader = reader
@@ -134,6 +136,7 @@ export class ChunkedSnapshot implements PendingChunks {
     if (state === undefined) return
     if (!state.done) {
       state.again = true
+      this.#changed.add(state)
       return
     }
     this.#restart(state)
@@ -179,7 +182,7 @@ export class ChunkedSnapshot implements PendingChunks {
         complete = false
       } else {
         this.#pending.delete(item)
-        this.#beforeChunk(item.ready.chunk.readAt)
+        this.#beforeChunk(item.ready.chunk.readAt, item.first ? item.ready.chunk.table : null)
         if (item.state.clear) item.ready.writer.clear()
         item.state.clear = false
         writeChunk(item.ready.chunk, item.ready.writer)
@@ -203,8 +206,10 @@ export class ChunkedSnapshot implements PendingChunks {
   /** Progress entries that changed since the last call, to land with the batch that holds the chunks' rows. */
   takeProgress(into: Map<string, Json | null>): void {
     for (const state of this.#changed) {
-      const { done, rows, cursor, clear } = state
-      const entry: TableProgress = done ? { done, rows } : { done, next: cursor, rows, ...(clear ? { clear } : {}) }
+      const { rows, again, clear } = state
+      // a pass that will be repeated is worth nothing after a restart
+      const done = state.done && !again
+      const entry: TableProgress = done ? { done, rows } : { done, next: again ? null : state.cursor, rows: again ? 0 : rows, ...(clear ? { clear } : {}) }
       into.set(SNAPSHOT_ENTRY + state.id, entry as unknown as Json)
     }
     this.#changed.clear()
@@ -260,6 +265,7 @@ export class ChunkedSnapshot implements PendingChunks {
     this.#blocked.add(release)
     const item: Pending = {
       state,
+      first: cursor === null,
       fence: undefined,
       viewed: false,
       ready: null,

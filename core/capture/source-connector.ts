@@ -34,12 +34,14 @@ export interface SourceConnector extends AsyncDisposable {
 
 /** What a source writes into. Synchronous but for `table`, which may register schemas. */
 export interface CaptureOutput {
-  /** The writer for this version of the table. Call before the first change that has this shape, and whenever the shape changes. */
-  table(schema: TableSchema): Promise<ChangeWriter>
+  /**
+   * The writer for this version of the table. Call before the first change that has this shape, and whenever the shape changes. When the rows in the log
+   * are of another shape, also one of before a restart, `isRewritten` is asked whether existing rows changed without changes in the log (a column was added
+   * with a default): then the table is read again, in chunks, while it streams.
+   */
+  table(schema: TableSchema, isRewritten: (before: TableSchema) => boolean): Promise<ChangeWriter>
   /** A transaction begins: all changes until the next call belong to it. */
   transaction(start: TransactionStart): void
-  /** Existing rows changed without changes in the log (a column added with a default): read the table again, in chunks, while it streams. */
-  reread(table: TableSchema): void
   /** Chunks that were read and wait for their place in the stream. */
   readonly chunks: PendingChunks
 }

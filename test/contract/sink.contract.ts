@@ -465,6 +465,18 @@ export function sinkContract(name: string, provision: (table: TableSchema, topic
       expect(await targetRows(other)).toEqual(sorted([row(1n), row(2n), row(4n)]))
     })
 
+    test('reading beside a writer, as an audit does, takes nothing over', async () => {
+      const { sink, open } = await target()
+      const history = new History()
+      await sink.apply(history.batch([history.put('c', row(1n))]), still)
+      const reader = await open()
+      await reader.committed()
+      await reader.prepare(ITEMS)
+      expect(await targetRows(reader)).toEqual(sorted([row(1n)]))
+      await sink.apply(history.batch([history.put('c', row(2n))]), still)
+      expect(await targetRows(reader)).toEqual(sorted([row(1n), row(2n)]))
+    })
+
     test('random histories, cut anywhere and delivered again, end as the oracle says', async () => {
       const step = fc.oneof(
         { weight: 8, arbitrary: fc.record({ kind: fc.constant('put' as const), op: fc.constantFrom('r' as const, 'c' as const, 'u' as const), id: fc.bigInt(0n, 7n), text: fc.string({ maxLength: 6 }), body: fc.option(fc.string({ maxLength: 4 }), { nil: null }), keep: fc.boolean() }) }, // biome-ignore format: one shape

@@ -41,7 +41,9 @@ export class RecordingOutput implements CaptureOutput {
     }
   }
 
-  async table(schema: TableSchema): Promise<ChangeWriter> {
+  async table(schema: TableSchema, isRewritten: (before: TableSchema) => boolean): Promise<ChangeWriter> {
+    const before = this.tables.findLast((known) => tableId(known) === tableId(schema))
+    if (before !== undefined && JSON.stringify(before) !== JSON.stringify(schema) && isRewritten(before)) this.rereads.push(schema)
     this.tables.push(schema)
     return recordingWriter(schema, this)
   }
@@ -49,10 +51,6 @@ export class RecordingOutput implements CaptureOutput {
   transaction(start: TransactionStart): void {
     if (this.start !== null && start.commit <= this.start.commit) throw new Error(`commit ${start.commit} does not follow ${this.start.commit}`)
     this.start = start
-  }
-
-  reread(table: TableSchema): void {
-    this.rereads.push(table)
   }
 
   of(table: string): readonly RecordedChange[] {

@@ -144,7 +144,7 @@ async function live(db: Database, store: Store, dice: () => number, crashAt: num
       return [TABLE]
     },
     async *changes(from: SourceOffset, to: CaptureOutput, signal: AbortSignal) {
-      const table = await to.table(TABLE)
+      const table = await to.table(TABLE, () => false)
       let at = from.done as number
       while (!signal.aborted) {
         if (dice() % 3 === 0 && db.committed < db.transactions.length) db.committed++

@@ -1,0 +1,91 @@
+import { randomBytes } from 'node:crypto'
+import path from 'node:path'
+import { afterEach, describe, expect, test } from 'vitest'
+import { skipReason as registrySkipReason, testRegistry } from '../services/apicurio.ts'
+import { skipReason as kafkaSkipReason, testKafka } from '../services/kafka.ts'
+import { MeshProcess } from '../services/mesh-process.ts'
+import { type TestDatabase, testDatabase } from '../services/postgres.ts'
+import { expectEqual, faultDir, flows, keepBusy, moreRows, openShop, SHOP_TABLES, shopYaml } from './shop-mesh.ts'
+
+let folder: ReturnType<typeof faultDir> | null = null
+let db: TestDatabase | null = null
+const meshes: MeshProcess[] = []
+afterEach(async () => {
+  for (const mesh of meshes.splice(0)) await mesh.kill()
+  await db?.drop()
+  folder?.remove()
+})
+
+async function begin(source = 'shop', more = '') {
+  folder = faultDir()
+  const database = await testDatabase()
+  db = database
+  await openShop(database.url, 2000)
+  const open = (name: string) => {
+    const mesh = new MeshProcess(path.join(folder!.dir, name), shopYaml({ name: database.database, source, url: database.url, more }))
+    meshes.push(mesh)
+    return mesh
+  }
+  const first = open('first')
+  first.start()
+  await first.until('flowing', flows)
+  return { first, open, shop: keepBusy(database.url) }
+}
+
+test('a second process on the same data folder is refused and says who holds it; the first does not notice', async () => {
+  const { first, open, shop } = await begin()
+  const second = open('first')
+  second.start()
+  expect(await second.ended()).toBe(1)
+  expect(second.output).toContain('log.locked')
+  expect(second.output).toContain(`process ${first.pid} runs a mesh on ${first.dataDir}`)
+  await moreRows(first, 100)
+  await shop.stop()
+  await expectEqual(first)
+  expect(await first.stop()).toBe(0)
+})
+
+test('a second mesh with its own data folder on the same slot is refused; if it comes when the first is gone, the first notices that it missed changes', async () => {
+  const { first, open, shop } = await begin()
+  const second = open('second')
+  second.start()
+  expect(await second.ended()).toBe(1)
+  expect(second.output).toMatch(/source\.in_use: the slot millrace_\w+_shop is in use by the server process \d+/)
+  await moreRows(first, 100)
+  await shop.stop()
+  await expectEqual(first)
+  expect(await first.stop()).toBe(0)
+  second.start()
+  await second.until('flowing', flows)
+  await db!.sql('delete from reviews')
+  await expectEqual(second, SHOP_TABLES, ['public.reviews'])
+  expect(await second.stop()).toBe(0)
+  first.start()
+  expect(await first.ended()).toBe(1)
+  expect(first.output).toMatch(/source\.history_lost: the slot \S+ stands at \S+; the changes between \S+ and there were given to someone else/)
+})
+
+const reason = kafkaSkipReason() ?? registrySkipReason()
+describe.skipIf(reason !== null)(`on Kafka${reason === null ? '' : ` (skipped: ${reason})`}`, () => {
+  test('two processes with one node name: whoever comes later takes over or is refused, and the log stays exact', async () => {
+    const { brokers } = await testKafka()
+    const { url } = await testRegistry()
+    const unique = randomBytes(4).toString('hex')
+    const { first, open, shop } = await begin(
+      `shop${unique}`,
+      `log: { kind: kafka, brokers: [${brokers.map((broker) => `'${broker}'`).join(', ')}], progressTopic: progress-${unique} }\nregistry: { kind: confluent, url: '${url}' }`,
+    )
+    const second = open('second')
+    second.start()
+    // the second fences the first's writer in the log before it finds the slot taken, or the first lets go of the slot in time
+    const given = await Promise.race([first.ended().then(() => 'first'), second.ended().then(() => 'second')])
+    const [gone, left] = given === 'first' ? [first, second] : [second, first]
+    expect(gone.output).toMatch(/log\.fenced|source\.in_use/)
+    await shop.stop()
+    if (given === 'second' && first.running) await first.kill()
+    if (!left.running) left.start()
+    await left.until('running', flows)
+    await expectEqual(left)
+    expect(await left.stop()).toBe(0)
+  })
+})
