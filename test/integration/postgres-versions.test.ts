@@ -61,7 +61,7 @@ describe.each(MAJORS)(`Postgres %i${reason === null ? '' : ` (skipped: ${reason}
   it('reads the main types by snapshot and by stream, binary and text, as the same values', async () => {
     await db.sql(`create type mood as enum ('sad', 'glad'); create type pair as (x int, y text); create domain percent as int check (value between 0 and 100);
       create table kinds (id int primary key, b boolean, i2 int2, i8 int8, f4 float4, f8 float8, n numeric(12,2), wide numeric, t text, c char(4), raw bytea, u uuid, j json,
-        jb jsonb, d date, tm time, ts timestamp, tz timestamptz, iv interval, e mood, a int[], ta text[], r int4range, mr int4multirange, ip inet, p pair, dom percent)`)
+        jb jsonb, d date, tm time, ts timestamp, tz timestamptz, iv interval, e mood, a int[], ta text[], r int4range, mr int4multirange, ip inet, p pair, dom percent, twice int generated always as (id * 2) stored)`)
     const row = `true, -7, 9007199254740993, 1.5, 0.1, 123456.78, 12345678901234567890.123, 'grün', 'ab', '\\x00ff', '6f1c1f0e-0000-4000-8000-00000000002a', '{"a": 1}',
       '{"b": [2]}', '2024-02-29', '23:59:59.000001', '2024-02-29 12:00:00.5', '2024-02-29 12:00:00+02', '1 mon 2 days', 'glad', '{1,null,3}', '{a,"b c"}', '[1,5)', '{[1,2),[5,9)}',
       '10.0.0.0/8', '(1,one)', 42`
@@ -76,6 +76,7 @@ describe.each(MAJORS)(`Postgres %i${reason === null ? '' : ` (skipped: ${reason}
     await Promise.all([binary.caughtUp(), text.caughtUp()])
     const read = await snapshot(binary, 'kinds')
     const names = read.table.columns.map(({ name }) => name)
+    expect(names).not.toContain('twice')
     const streamed = (capture: RunningCapture) => capture.output.of('public.kinds').map(({ after }) => names.map((name) => after![name]))
     expect(read.rows.length).toBe(6)
     expect(streamed(binary)).toEqual(read.rows.slice(3))
@@ -113,11 +114,11 @@ describe.each(MAJORS)(`Postgres %i${reason === null ? '' : ` (skipped: ${reason}
     expect(value).toMatchObject({ mr: '{[1,2),[5,9)}', ip: '10.0.0.0/8', p: [1, 'one'], dom: 42 })
   })
 
-  it('captures updates with unsent values, deletes, changed keys and truncates', async () => {
+  it('captures updates with unsent values, deletes, changed keys, truncates and messages', async () => {
     await db.sql(`create table big (id int, part text, v text, n int, primary key (id, part)); alter table big alter v set storage external;
       create table whole (id int primary key, v text, n int); alter table whole alter v set storage external; alter table whole replica identity full;
       create table named (id int, code text not null unique, v int); alter table named replica identity using index named_code_key`)
-    const capture = await start()
+    const capture = await start({ messages: true })
     const large = 'x'.repeat(10_000)
     await db.sql(`insert into big values (1, 'p', '${large}', 1)`)
     await db.sql('update big set n = 2')
@@ -126,7 +127,7 @@ describe.each(MAJORS)(`Postgres %i${reason === null ? '' : ` (skipped: ${reason}
     await db.sql(`insert into whole values (1, '${large}', 1); update whole set n = 2; delete from whole`)
     await db.sql(`insert into named values (7, 'x', 1); update named set v = 2; update named set code = 'y'; delete from named`)
     await db.sql('begin; insert into named values (8, $$z$$, 1); truncate named, whole; commit')
-    // the row under the new key is read as it is now, so it must not be gone before
+    await db.sql(`select pg_logical_emit_message(false, 'loose', 'one'); begin; select pg_logical_emit_message(true, 'bound', 'two'); commit`)
     await capture.caughtUp()
     expect(rows(capture, 'public.big').map(({ op, key, after }) => ({ op, key, n: after?.n, id: after?.id }))).toEqual([
       { op: 'c', n: 1, id: 1 },
@@ -148,6 +149,10 @@ describe.each(MAJORS)(`Postgres %i${reason === null ? '' : ` (skipped: ${reason}
       { op: 'd', key: { code: 'y' } },
       { op: 'c', after: { id: 8, code: 'z', v: 1 } },
       { op: 't' },
+    ])
+    expect(capture.output.of('millrace.message').map(({ after }) => [after!.prefix, after!.transactional])).toEqual([
+      ['loose', false],
+      ['bound', true],
     ])
   })
 
@@ -206,6 +211,34 @@ describe.each(MAJORS)(`Postgres %i${reason === null ? '' : ` (skipped: ${reason}
     await resumed?.caughtUp()
     if (resumed !== null) expect(resumed.output.changes).toEqual(plain.output.changes)
   })
+
+  if (major >= 15) {
+    it('receives a large prepared transaction while it runs, and again after a restart before its commit', async () => {
+      await db.sql(`create table t (id int primary key, v text); alter database ${db.database} set logical_decoding_work_mem = '64kB'`)
+      const capture = await start({ twoPhase: true })
+      await db.sql(`begin; insert into t select i, repeat(md5(i::text), 20) from generate_series(1, 1000) i; prepare transaction 'big-${db.database}'`)
+      await db.sql('insert into t values (-1, null)')
+      await until('the insert is there', () => capture.output.changes.length === 1)
+      expect(readdirSync(spillDir(capture)).length).toBe(1)
+      await capture.stop()
+      const resumed = await start({ twoPhase: true }, capture.offset)
+      await db.sql(`commit prepared 'big-${db.database}'`)
+      await resumed.caughtUp()
+      expect(resumed.output.changes.map((change) => change.after?.id)).toEqual([-1, ...Array.from({ length: 1000 }, (_, i) => i + 1)])
+    })
+
+    it('uses a publication of a whole schema', async () => {
+      await db.sql('create table t (id int primary key); create publication p for tables in schema public with (publish_via_partition_root = true)')
+      const capture = await start({ publication: 'p' })
+      await db.sql('insert into t values (1); create table later (id int primary key); insert into later values (2)')
+      await capture.caughtUp()
+      expect(capture.output.changes.map(({ table, after }) => [table, after?.id])).toEqual([
+        ['public.t', 1],
+        ['public.later', 2],
+      ])
+      expect((await capture.connector.tables()).map(({ name }) => name)).toContain('t')
+    })
+  }
 
   it('follows DDL within the stream', async () => {
     await db.sql('create table t (id int primary key, v text, gone int)')
