@@ -1,4 +1,5 @@
 import { MillraceError } from '../errors.ts'
+import { comparePositions, type Position } from '../event/position.ts'
 import { type FrameRecord, records } from '../event/record-batch.ts'
 import { compileConversion } from '../event/row-conversion.ts'
 import { RowChecksum } from '../event/row-hash.ts'
@@ -16,8 +17,8 @@ export class RowSum {
   readonly #out = new AvroWriter()
 
   constructor(table: TableSchema) {
-    // branches for values that were not sent have no place in a state
-    this.#encode = compileRowEncoder({ ...table, columns: table.columns.map((column) => ({ ...column, mayBeUnchanged: false })) })
+    // a value that never came is summed as such, and so makes a difference
+    this.#encode = compileRowEncoder(table)
   }
 
   add(row: Tuple): void {
@@ -53,7 +54,7 @@ export async function logState(log: Log, registry: SchemaRegistry, topic: string
     }
     if (offset > 0n) left.set(partition, offset)
   }
-  const rows = new Map<string, Tuple>()
+  const rows = new Map<string, { readonly row: Tuple; readonly position: Position }>()
   if (left.size > 0) {
     const decoders = new RecordDecoders(registry)
     const conversions = new Map<TableSchema, (row: Tuple) => Tuple>()
@@ -69,7 +70,8 @@ export async function logState(log: Log, registry: SchemaRegistry, topic: string
         if (change === null || change.kind === 'message') continue
         if (cut.below !== null && change.position.commit >= cut.below) continue
         if (change.kind === 'truncate') {
-          rows.clear()
+          // it is in every partition, and partitions are read beside each other: newer rows of another one stay
+          for (const [key, { position }] of rows) if (comparePositions(position, change.position) < 0) rows.delete(key)
           continue
         }
         let convert = conversions.get(change.table)
@@ -81,8 +83,8 @@ export async function logState(log: Log, registry: SchemaRegistry, topic: string
         if (change.after === null) rows.delete(key)
         else {
           const row = convert(change.after)
-          const base = row.includes(UNCHANGED) ? rows.get(key) : undefined
-          rows.set(key, base === undefined ? row : row.map((value, i) => (value === UNCHANGED ? base[i]! : value)))
+          const base = row.includes(UNCHANGED) ? rows.get(key)?.row : undefined
+          rows.set(key, { row: base === undefined ? row : row.map((value, i) => (value === UNCHANGED ? base[i]! : value)), position: change.position })
         }
       }
       if (batch.nextOffset >= until) left.delete(batch.partition)
@@ -92,7 +94,7 @@ export async function logState(log: Log, registry: SchemaRegistry, topic: string
     if (left.size > 0) throw new MillraceError('log.unreachable', `the replay of ${topic} was stopped before its end`)
   }
   const sum = new RowSum(table)
-  for (const row of rows.values()) sum.add(row)
+  for (const { row } of rows.values()) sum.add(row)
   return sum.checksum
 }
 
