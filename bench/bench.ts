@@ -1,5 +1,6 @@
 /** `npm run bench -- NAME [options]`: measures Millrace, beside a peer in the same run when asked to. */
 import { parseArgs } from 'node:util'
+import { auditCost } from './audit-cost.ts'
 import type { BenchCase } from './cases.ts'
 import * as cases from './cases.ts'
 import type { Measurement } from './drain.ts'
@@ -15,6 +16,7 @@ const CASES: Readonly<Record<string, BenchCase>> = {
   'big-transaction': cases.bigTransaction,
   start: cases.start,
   iceberg: cases.iceberg,
+  audit: auditCost,
 }
 const HELP = `npm run bench -- NAME [options]
 

@@ -1,0 +1,87 @@
+/** What the audit's running totals cost the hot path: the change writer alone, with and without them, in turns in one process. */
+import { TableWriter, type WriterState } from '../core/capture/change-writer.ts'
+import { FrameAssembler } from '../core/capture/frame-assembler.ts'
+import { RowChecksum } from '../core/event/row-hash.ts'
+import type { ColumnType, TableSchema } from '../core/event/table-schema.ts'
+import type { BenchCase } from './cases.ts'
+import { round } from './drain.ts'
+
+const TYPES: readonly ColumnType[] = [
+  { kind: 'int64' },
+  { kind: 'int32' },
+  { kind: 'string' },
+  { kind: 'string' },
+  { kind: 'decimal', precision: 12, scale: 2 },
+  { kind: 'timestamptz' },
+  { kind: 'boolean' },
+  { kind: 'json' },
+]
+const TABLE: TableSchema = {
+  namespace: 'public',
+  name: 'bench',
+  key: [0],
+  columns: TYPES.map((type, i) => ({ name: `c${i}`, id: i + 1, type, sourceType: type.kind, nullable: i > 0, mayBeUnchanged: false, maybeSpecial: false })),
+}
+
+class NoTotals extends RowChecksum {
+  override addPosition(): void {}
+}
+
+function writeRows(rows: number, ledger: RowChecksum): number {
+  const frames = new FrameAssembler()
+  const state: WriterState = {
+    version: 1,
+    commitHigh: 0,
+    commitLow: 1,
+    committedAt: 1n,
+    sourceFields: Buffer.alloc(10),
+    skipThrough: -1,
+    lastOrdinal: 0,
+    clock: Buffer.alloc(14),
+    clockVersion: 0,
+  }
+  const target = { topic: 'bench', partitions: 1, keySchemaId: 1, valueSchemaId: 2, sourcePrefix: Buffer.alloc(60), tombstones: false, ledger }
+  const writer = new TableWriter(TABLE, target, state, frames)
+  const text = Buffer.from('x'.repeat(200))
+  const begin = process.cpuUsage()
+  for (let i = 0; i < rows; i++) {
+    if (i % 1000 === 0) state.version++
+    writer.begin('c', (i % 1000) * 2 + 1)
+    writer.after()
+    writer.long64(0, i)
+    writer.int(i % 1000)
+    writer.text(text, 0, 20)
+    writer.text(text, 20, 80)
+    writer.decimal(i * 3)
+    writer.long64(400_000, i)
+    writer.boolean(true)
+    writer.text(text, 80, 110)
+    writer.end()
+    if (frames.count >= 2000) for (const frame of frames.take()) frames.give(frame.buffer)
+  }
+  const { user, system } = process.cpuUsage(begin)
+  return ((user + system) * 1e6) / rows / 1e6
+}
+
+export const auditCost: BenchCase = async ({ rows, report }) => {
+  const figures = { with: [] as number[], without: [] as number[] }
+  writeRows(rows, new RowChecksum())
+  writeRows(rows, new NoTotals())
+  for (let turn = 0; turn < 3; turn++) {
+    figures.with.push(writeRows(rows, new RowChecksum()))
+    figures.without.push(writeRows(rows, new NoTotals()))
+  }
+  for (const [name, values] of Object.entries(figures)) {
+    report({
+      label: `change writer ${name} the audit's totals`,
+      rows,
+      rowsPerSecond: Number.NaN,
+      firstRecordS: null,
+      cpuPerMillion: round(Math.min(...values), 3),
+      cpuFromLaunchPerMillion: Number.NaN,
+      walsenderCpuPerMillion: null,
+      brokerCpuPerMillion: null,
+      peakRssMb: 0,
+    })
+  }
+}
