@@ -48,7 +48,7 @@ ${LOG_HELP}`,
 }
 
 /**
- * One line per table: rows and checksum of the source; then, for the log and each sink, `=` when they are the same there, else the rows there: a sink stands at
+ * One line per table: rows and checksum of the source; then, for the log and each sink, `=` when they are the same there, else `≠` and the rows there: a sink stands at
  * its own position of the log, so while rows change it may hold others and still be equal to that. Below stands what makes a table different.
  */
 export function renderAudit(audit: readonly Pick<SourceTableAudit, 'table' | 'equal' | 'source' | 'log' | 'sinks' | 'differences'>[]): string {

@@ -8,6 +8,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
 import { renderAudit } from '../cli/audit-command.ts'
+import { formatCount } from '../cli/figures.ts'
 import { startPostgres } from './postgres-server.ts'
 import { createShop, EXAMPLE_QUERY, runWorkload } from './shop.ts'
 
@@ -87,7 +88,7 @@ async function main(): Promise<number> {
   const file = path.join(dir, 'quickstart.mesh.yaml')
   copyFileSync(path.join(repository, 'mesh-config', 'quickstart.mesh.yaml'), file)
 
-  say(`starting Postgres 18 and loading ${rows} rows…`)
+  say(`starting Postgres 18 and loading ${formatCount(rows)} rows…`)
   const postgres = await startPostgres({ dataDir: path.join(postgresDir, 'data') })
   const env = { ...process.env, SHOP_URL: postgres.url }
   let mesh: ChildProcess | null = null
@@ -127,7 +128,7 @@ async function main(): Promise<number> {
       process.stdout.write(`\n${renderAudit(tables)}\n\n`)
       process.stdout.write(
         equal
-          ? `All equal: ${workload.statements()} changed rows in ${seconds} s, ${captured} records in the log, ${Math.round(peakRssMb)} MB at most.\n`
+          ? `All equal (= is the same rows and checksum): ${formatCount(workload.statements())} changed rows in ${seconds} s, ${formatCount(captured)} records in the log, ${Math.round(peakRssMb)} MB at most.\n`
           : 'NOT EQUAL: see the lines marked above.\n',
       )
       process.stdout.write(`\n${linesToQuery(file, warehouse, catalog)}\n`)
