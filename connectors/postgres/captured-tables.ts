@@ -1,6 +1,7 @@
 import type { Logger } from 'pino'
 import { MillraceError, type TableSchema, tableId } from '../../core/plugin.ts'
 import type { CatalogConnection } from './catalog-connection.ts'
+import { movedPartitions, type Partition } from './partitions.ts'
 import { addTable, findPublication, listTables, type SourceTable, tableName } from './publication.ts'
 import { historyLost } from './slot.ts'
 import type { TablePatterns } from './table-patterns.ts'
@@ -29,6 +30,7 @@ export class CapturedTables {
   #list: Promise<readonly TableSchema[]> | null = null
   #listedAt = 0
   #warned = new Set<number>()
+  #partitions = new Map<number, readonly Partition[]>()
 
   constructor(options: CapturedTablesOptions) {
     this.#options = options
@@ -71,6 +73,7 @@ export class CapturedTables {
       const schemas = new Map<number, KnownTable>()
       for (const table of tables) {
         if (!table.published) continue
+        this.#watchPartitions(table)
         const known = this.#schemas.get(table.oid)
         if (known?.fingerprint === table.fingerprint) schemas.set(table.oid, known)
         else {
@@ -85,6 +88,19 @@ export class CapturedTables {
       this.#schemas = schemas
       return [...schemas.values()].map((entry) => entry.table)
     })
+  }
+
+  #watchPartitions(table: SourceTable): void {
+    if (table.partitions === null) return
+    const before = this.#partitions.get(table.oid)
+    this.#partitions.set(table.oid, table.partitions)
+    const moved = before === undefined ? [] : movedPartitions(before, table.partitions)
+    if (moved.length === 0) return
+    const { logger, node } = this.#options
+    logger.error(
+      { table: tableId(table), moved, fix: `millrace run FILE --resnapshot ${node}` },
+      'rows came or went with whole partitions, which is in no stream: the captured table may differ from its source',
+    )
   }
 }
 

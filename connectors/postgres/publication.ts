@@ -1,5 +1,6 @@
 import type pg from 'pg'
 import { MillraceError } from '../../core/plugin.ts'
+import { PARTITIONS, type Partition } from './partitions.ts'
 import type { TablePatterns } from './table-patterns.ts'
 
 /** Writers wait behind our lock at most this long when a table joins the publication; then it is tried again later. */
@@ -16,6 +17,8 @@ export interface SourceTable {
   readonly fullRows: boolean
   /** Changes when columns, keys or the replica identity do. */
   readonly fingerprint: string
+  /** null: not partitioned. */
+  readonly partitions: readonly Partition[] | null
 }
 
 export interface Publication {
@@ -72,6 +75,7 @@ export async function listTables(client: pg.ClientBase, publication: string, pat
     identified: boolean
     fullRows: boolean
     fingerprint: string
+    partitions: Partition[] | null
   }>(
     `select c.oid::text, n.nspname as namespace, c.relname as name,
             exists (select from pg_publication_tables p where p.pubname = $1 and p.schemaname = n.nspname and p.tablename = c.relname) as published,
@@ -84,7 +88,8 @@ export async function listTables(client: pg.ClientBase, publication: string, pat
               || coalesce((select string_agg(a.attnum || ':' || a.attname::text || ':' || a.atttypid::text || ':' || a.atttypmod || ':' || a.attnotnull::text || ':' || a.attstorage::text, ',' order by a.attnum)
                    from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped), '')
               || coalesce((select string_agg(i.indexrelid::text || ':' || i.indkey::text || ':' || i.indisprimary::text || ':' || i.indisreplident::text, ',' order by i.indexrelid)
-                   from pg_index i where i.indrelid = c.oid and i.indisunique), '')) as fingerprint
+                   from pg_index i where i.indrelid = c.oid and i.indisunique), '')) as fingerprint,
+            ${PARTITIONS} as partitions
        from pg_class c join pg_namespace n on n.oid = c.relnamespace
       where c.relkind in ('r', 'p') and not c.relispartition and c.relpersistence = 'p'
         and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_(toast|temp)'

@@ -350,6 +350,31 @@ describe.each(MAJORS)(`Postgres %i${reason === null ? '' : ` (skipped: ${reason}
     expect(capture.output.changes.every((change) => change.table === 'public.part')).toBe(true)
   })
 
+  it.runIf(major === 14 || major === 17)('says so when rows come or go with a whole partition', async () => {
+    await db.sql(`create table part (id int, region text, primary key (id, region)) partition by list (region);
+      create table part_a partition of part for values in ('a'); create table part_b partition of part for values in ('b')`)
+    const logged: { msg: string; moved: string[]; fix: string }[] = []
+    context = { ...context, logger: pino({ level: 'error' }, { write: (line) => void logged.push(JSON.parse(line)) }) }
+    const capture = await start()
+    await db.sql(`create table part_c partition of part for values in ('c'); insert into part values (1, 'a'), (2, 'b'), (3, 'c')`)
+    await capture.caughtUp()
+    await db.sql(`create table part_d (like part including all); insert into part_d values (4, 'd')`)
+    await db.sql(`alter table part attach partition part_d for values in ('d'); truncate part_a; drop table part_b`)
+    await until('the move of partitions is noticed', async () => {
+      await capture.connector.tables()
+      return logged.length > 0
+    })
+    expect(logged).toMatchObject([
+      {
+        table: 'public.part',
+        moved: ['part_a was truncated or rewritten', 'part_b was detached or dropped', 'part_d was attached'],
+        fix: expect.stringContaining('--resnapshot'),
+      },
+    ])
+    const findings = await postgres.check(settings(), context)
+    expect(findings.filter(({ level }) => level === 'warning').map(({ subject }) => subject)).toContain('partitions of public.part')
+  })
+
   it('leaves out what was replicated to this server, where the server can', async () => {
     await db.sql('create table t (id int primary key)')
     const any = await start()
