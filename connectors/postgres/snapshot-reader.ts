@@ -51,6 +51,10 @@ const SETTINGS: Readonly<Record<string, string>> = {
   idle_in_transaction_session_timeout: '0',
 }
 
+/** Undefined column and undefined table: the view's catalog still has them, the server's present one has not. */
+const CHANGED: ReadonlySet<string> = new Set(['42703', '42P01'])
+const MOST_TRIES = 100
+
 /** A scan reads pieces of about so many bytes, all in one view. */
 const SCAN_BYTES = 4_000_000
 const SCAN_FIRST_ROWS = 200
@@ -100,33 +104,51 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
     signal: AbortSignal,
   ): Promise<SnapshotChunk> {
     return this.#use(`to read a chunk of ${tableId(table)}`, async (client) => {
-      const place = await this.#view(client, signal)
-      onView(place.fence)
-      const from = cursor as Cursor | null
-      const oid = await findTable(client, table, from)
-      if (oid === null) {
-        await client.query('commit')
-        return { ...place, rows: 0, next: null, table, write: () => {} }
-      }
-      const mapped = await describeTable(client, oid, this.#options.mapping, undefined, new Set(table.columns.map(({ id }) => id)))
-      const usable = from !== null && from.oid === oid ? from : null
-      const id = tableId(table)
-      const limit = Math.max(1, Math.min(limits.maxRows, Math.floor(limits.maxBytes / (this.#rowBytes.get(id) ?? 1))))
-      const part =
-        mapped.table.key.length > 0
-          ? await readByKey(client, mapped, usable, limit, limits.maxBytes, signal)
-          : await readByPage(client, mapped, usable, limit, limits.maxBytes, signal)
-      const { copied, next } = part
-      if (copied.rows > 0) this.#rowBytes.set(id, (copied.length - copied.first) / copied.rows)
-      if (!copied.stopped) await client.query('commit')
-      return {
-        ...place,
-        rows: copied.rows,
-        next: next as Json,
-        table: mapped.table,
-        write: (writer, beginRow, endRow) => writeRows(mapped, copied, writer, beginRow, endRow),
+      for (let tries = 1; ; tries++) {
+        const place = await this.#view(client, signal)
+        onView(place.fence)
+        try {
+          if (await isAsSeen(client, table)) return await this.#readIn(client, place, table, cursor as Cursor | null, limits, signal)
+        } catch (error) {
+          if (tries >= MOST_TRIES || !CHANGED.has(String((error as { readonly code?: unknown }).code))) throw error
+        }
+        // DDL came between the view and the reading: the stream stands at the old view, so a newer one takes its place
+        await client.query('rollback')
       }
     })
+  }
+
+  async #readIn(
+    client: pg.Client,
+    place: { readonly fence: PostgresFence; readonly readAt: bigint },
+    table: TableSchema,
+    from: Cursor | null,
+    limits: { readonly maxRows: number; readonly maxBytes: number },
+    signal: AbortSignal,
+  ): Promise<SnapshotChunk> {
+    const oid = await findTable(client, table, from)
+    if (oid === null) {
+      await client.query('commit')
+      return { ...place, rows: 0, next: null, table, write: () => {} }
+    }
+    const mapped = await describeTable(client, oid, this.#options.mapping, undefined, new Set(table.columns.map(({ id }) => id)))
+    const usable = from !== null && from.oid === oid ? from : null
+    const id = tableId(table)
+    const limit = Math.max(1, Math.min(limits.maxRows, Math.floor(limits.maxBytes / (this.#rowBytes.get(id) ?? 1))))
+    const part =
+      mapped.table.key.length > 0
+        ? await readByKey(client, mapped, usable, limit, limits.maxBytes, signal)
+        : await readByPage(client, mapped, usable, limit, limits.maxBytes, signal)
+    const { copied, next } = part
+    if (copied.rows > 0) this.#rowBytes.set(id, (copied.length - copied.first) / copied.rows)
+    if (!copied.stopped) await client.query('commit')
+    return {
+      ...place,
+      rows: copied.rows,
+      next: next as Json,
+      table: mapped.table,
+      write: (writer, beginRow, endRow) => writeRows(mapped, copied, writer, beginRow, endRow),
+    }
   }
 
   /** Reads a whole table in one view, see `SourceReader.scan`. @returns the insert LSN at the view */
@@ -192,6 +214,22 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
       throw postgresError(error, doing)
     }
   }
+}
+
+/**
+ * Locks the table against further DDL; false when it was rewritten after the view was taken: Postgres then shows no row of it (its manual, 13.6 "Caveats").
+ */
+async function isAsSeen(client: pg.Client, table: TableSchema): Promise<boolean> {
+  const name = `${identifier(table.namespace)}.${identifier(table.name)}`
+  const { rows } = await client.query<{ there: boolean }>('select pg_catalog.to_regclass($1) is not null as there', [name])
+  if (rows[0]?.there !== true) return true
+  await client.query(`lock table ${name} in access share mode`)
+  // the function asks the present catalog, the column is the view's
+  const seen = await client.query<{ same: boolean }>(
+    `select c.relkind = 'p' or c.relfilenode = pg_catalog.pg_relation_filenode(c.oid) as same from pg_catalog.pg_class c where c.oid = pg_catalog.to_regclass($1)`,
+    [name],
+  )
+  return seen.rows[0]?.same ?? true
 }
 
 /** @param snapshot text of a `pg_snapshot` */
