@@ -58,7 +58,7 @@ export function renderAudit(audit: readonly Pick<SourceTableAudit, 'table' | 'eq
     ['table', 'rows', 'checksum', 'log', ...sinks, ''],
     ...audit.map(({ table, source, log, sinks: held, equal }) => {
       const same = (side: Side | undefined) =>
-        side === undefined ? '-' : side.rows === source.rows && side.checksum === source.checksum ? '=' : rows(side.rows)
+        side === undefined ? '-' : side.rows === source.rows && side.checksum === source.checksum ? '=' : `≠ ${rows(side.rows)}`
       return [table, rows(source.rows), source.checksum, same(log), ...sinks.map((sink) => same(held[sink])), equal ? 'equal' : 'DIFFERENT']
     }),
   ]

@@ -216,7 +216,7 @@ class Capture implements CaptureOutput {
   async table(schema: TableSchema, isRewritten: (before: TableSchema) => boolean): Promise<TableWriter> {
     const writer = await this.#writerFor(schema)
     const before = this.#shapes.get(tableId(schema))
-    // I4: both facts land with one batch, before the first row of the new shape
+    // I5: both facts land with one batch, before the first row of the new shape
     if (before !== undefined && JSON.stringify(before) !== JSON.stringify(schema) && isRewritten(before)) this.#snapshot.reread(schema)
     this.#adopt(schema)
     return writer
