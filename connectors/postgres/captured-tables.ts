@@ -1,11 +1,13 @@
 import type { Logger } from 'pino'
 import { MillraceError, type TableSchema, tableId } from '../../core/plugin.ts'
 import type { CatalogConnection } from './catalog-connection.ts'
-import { movedPartitions, type Partition } from './partitions.ts'
+import { isAttach, movedPartitions, type Partition } from './partitions.ts'
 import { addTable, findPublication, listTables, type SourceTable, tableName } from './publication.ts'
 import { historyLost } from './slot.ts'
 import type { TablePatterns } from './table-patterns.ts'
 import { describeTable, type TypeMappingOptions } from './type-mapping.ts'
+
+const KEEPS_UP_WITH_ATTACH_VERSION = 150_000
 
 export interface CapturedTablesOptions {
   readonly catalog: CatalogConnection
@@ -14,6 +16,8 @@ export interface CapturedTablesOptions {
   readonly mapping: TypeMappingOptions
   readonly logger: Logger
   readonly node: string
+  /** server_version_num */
+  readonly version: number
   /** The catalog is looked at this often at most, in milliseconds. */
   readonly refreshMs: number
 }
@@ -36,7 +40,7 @@ export class CapturedTables {
     this.#options = options
   }
 
-  /** @throws source.history_lost when the publication is gone, source.forbidden when a table may not join it */
+  /** @throws source.history_lost when the publication is gone or the server cannot follow a table's partitions, source.forbidden when a table may not join it */
   list(): Promise<readonly TableSchema[]> {
     const now = performance.now()
     if (this.#list === null || now - this.#listedAt > this.#options.refreshMs) {
@@ -96,11 +100,15 @@ export class CapturedTables {
     this.#partitions.set(table.oid, table.partitions)
     const moved = before === undefined ? [] : movedPartitions(before, table.partitions)
     if (moved.length === 0) return
-    const { logger, node } = this.#options
+    const { logger, node, version } = this.#options
     logger.error(
       { table: tableId(table), moved, fix: `millrace run FILE --resnapshot ${node}` },
       'rows came or went with whole partitions, which is in no stream: the captured table may differ from its source',
     )
+    // Its walsender keeps what it once decided about a table, so it may go on leaving out the partition's changes.
+    if (version < KEEPS_UP_WITH_ATTACH_VERSION && moved.some(isAttach)) {
+      throw historyLost(`${moved.filter(isAttach).join(', ')} to ${tableId(table)} while it was captured, which Postgres 14 does not follow`, { node })
+    }
   }
 }
 

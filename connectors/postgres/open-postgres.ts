@@ -76,7 +76,16 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
   }
 
   const { publication, created } = await preparePublication(catalog, config.publication ?? name, patterns, server, from, context.node)
-  const tables = new CapturedTables({ catalog, publication, patterns, mapping, logger: context.logger, node: context.node, refreshMs: REFRESH_MS })
+  const tables = new CapturedTables({
+    catalog,
+    publication,
+    patterns,
+    mapping,
+    logger: context.logger,
+    node: context.node,
+    version: server.version,
+    refreshMs: REFRESH_MS,
+  })
   if (from === null) await tables.list()
   const lsn = from?.lsn ?? (await prepareSlot(catalog, config, claim, server, created))
   const start: PostgresOffset = { lsn, system, timeline, publication: publication.oid }
