@@ -79,7 +79,9 @@ function details(node: NodeStatus, rates: Rates, now: number, paint: (style: 'di
   const lines: string[] = []
   const open = node.snapshot.filter(({ done }) => !done)
   if (node.snapshot.length > 0 && open.length > 0) {
-    for (const table of open.slice(0, 8)) lines.push(`    ${progressLine(table, rates.get(`${node.node} ${table.table}`) ?? 0)}`)
+    const shown = open.slice(0, 8)
+    const width = Math.max(...shown.map(({ table }) => table.length))
+    for (const table of shown) lines.push(`    ${progressLine(table, width, rates.get(`${node.node} ${table.table}`) ?? 0)}`)
     const done = node.snapshot.length - open.length
     const more = open.length > 8 ? `, ${open.length - 8} more to go` : ''
     if (done > 0 || more !== '') lines.push(paint('dim', `    ${done} of ${node.snapshot.length} tables read${more}`))
@@ -100,14 +102,15 @@ function details(node: NodeStatus, rates: Rates, now: number, paint: (style: 'di
 
 const BAR_CELLS = 16
 
-function progressLine(table: TableProgress, rate: number): string {
-  if (table.estimate === null || table.estimate <= 0) return `${table.table}  ${formatCount(table.rows)} rows`
+function progressLine(table: TableProgress, width: number, rate: number): string {
+  const name = table.table.padEnd(width)
+  if (table.estimate === null || table.estimate <= 0) return `${name}  ${formatCount(table.rows)} rows`
   // estimates come from statistics and may be low: a table that is not done is never shown as full
   const part = Math.min(0.99, table.rows / table.estimate)
   const full = Math.floor(part * BAR_CELLS)
   const left = Math.max(0, table.estimate - table.rows)
   const eta = rate > 0 && left > 0 ? `  ETA ${formatDuration((left / rate) * 1000)}` : ''
-  return `${table.table}  ${'█'.repeat(full)}${'░'.repeat(BAR_CELLS - full)} ${Math.floor(part * 100)}%  ${formatCount(table.rows)} of ~${formatCount(table.estimate)}${eta}`
+  return `${name}  ${'█'.repeat(full)}${'░'.repeat(BAR_CELLS - full)} ${Math.floor(part * 100)}%  ${formatCount(table.rows)} of ~${formatCount(table.estimate)}${eta}`
 }
 
 function oneLine(text: string): string {

@@ -50,7 +50,7 @@ describe('the live view', () => {
       '  NODE  STATE              ROWS  ROWS/S    LAG     BEHIND',
       '  shop  snapshotting  1,204,332  12,400  35 ms     2.5 MB',
       '    public.orders  █████████░░░░░░░ 60%  600,000 of ~1,000,000  ETA 40 s',
-      '    public.odd  7 rows',
+      '    public.odd     7 rows',
       '    1 of 3 tables read',
       '  lake  degraded             50       -  35 ms  1,200 rec',
       '    3 dead letters: tap lake.dead-letter --mesh FILE --from-beginning',
