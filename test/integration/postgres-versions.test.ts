@@ -479,6 +479,11 @@ describe.each(MAJORS)(`Postgres %i${reason === null ? '' : ` (skipped: ${reason}
     expect(Math.abs((await slot()).behind - before.behindBytes)).toBeLessThan(500_000)
     capture.connector.acknowledge(capture.offset)
     await until('the slot follows', async () => (await capture.connector.lag()).behindBytes < 500_000)
-    await capture.stop()
+    await db.sql('select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = $1', [slotName()])
+    await until('the slot is gone', async () => {
+      await db.sql('select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1 and not active', [slotName()])
+      return (await slot()) === undefined
+    })
+    await expect(capture.connector.lag()).rejects.toMatchObject({ code: 'source.history_lost' })
   })
 })
