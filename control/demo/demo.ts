@@ -108,7 +108,7 @@ async function main(): Promise<number> {
     const workload = runWorkload(postgres.url, seconds)
     await workload.done
     if (over) throw new Error('the mesh ended early; see its messages above')
-    const document = await audit(file, env)
+    const document = await audit(file, 60 + Math.ceil(rows / 2000), env)
     clearInterval(watch)
     peakRssMb = Math.max(peakRssMb, peakRss(mesh.pid!))
     const status = await json(['status', file, '--json'], env)
@@ -158,14 +158,18 @@ function options() {
   })
 }
 
-async function audit(file: string, env: NodeJS.ProcessEnv): Promise<AuditDocument> {
-  return (await json(['audit', file, '--json', '--wait', '60'], env)) as AuditDocument
+async function audit(file: string, waitSeconds: number, env: NodeJS.ProcessEnv): Promise<AuditDocument> {
+  return (await json(['audit', file, '--json', '--wait', String(waitSeconds)], env)) as AuditDocument
 }
 
-/** Runs a millrace command and returns the document on its stdout; its messages go to stderr. */
+/** Runs a millrace command and returns the document on its stdout. Its messages are kept from the terminal, where the live view is drawn. */
 async function json(args: readonly string[], env: NodeJS.ProcessEnv): Promise<unknown> {
-  const child = spawn(process.execPath, [millrace, ...args], { env, stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, [millrace, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
   let out = ''
+  let said = ''
+  child.stderr!.on('data', (bytes: Buffer) => {
+    said += bytes.toString()
+  })
   child.stdout!.on('data', (bytes: Buffer) => {
     out += bytes.toString()
   })
@@ -173,7 +177,7 @@ async function json(args: readonly string[], env: NodeJS.ProcessEnv): Promise<un
   try {
     return JSON.parse(out)
   } catch {
-    throw new Error(`millrace ${args[0]} gave no JSON: ${out.slice(0, 300)}`)
+    throw new Error(`millrace ${args[0]} gave no JSON: ${(out + said).slice(0, 1000)}`)
   }
 }
 
