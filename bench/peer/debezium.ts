@@ -56,12 +56,10 @@ class Connect implements AsyncDisposable {
     await connect.#admin.createTopics({
       topics: [{ topic: connect.topic, numPartitions: 1, replicationFactor: 1, configEntries: [{ name: 'message.timestamp.type', value: 'LogAppendTime' }] }],
     })
-    const plugins = path.dirname(
-      await mavenArchive(
-        `debezium-postgres-${DEBEZIUM}/plugin`,
-        { group: 'io.debezium', artifact: 'debezium-connector-postgres', version: DEBEZIUM },
-        'plugin',
-      ),
+    const plugins = await mavenArchive(
+      `debezium-postgres-${DEBEZIUM}`,
+      { group: 'io.debezium', artifact: 'debezium-connector-postgres', version: DEBEZIUM },
+      'plugin',
     )
     const { port } = await lab.postgres()
     const properties = (entries: Readonly<Record<string, string | number | boolean>>) =>
