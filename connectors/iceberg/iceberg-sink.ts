@@ -294,7 +294,7 @@ export class IcebergSink implements SinkConnector {
       const id = rowKey(row.key)
       if (pending.rows.get(id) === row) pending.rows.delete(id)
     }
-    return Array.from(rejected, (index) => ({ index, reason: NO_BASE_ROW }))
+    return Array.from(rejected, (index) => ({ index, reason: NO_BASE_ROW, missingBase: true }))
   }
 
   async #write(pending: PendingRows, prepared: Prepared, table: IcebergTable): Promise<readonly DataFile[]> {

@@ -93,7 +93,7 @@ class Collapsing implements PendingRows {
     if (this.#sparse.some((column) => row[column] === UNCHANGED)) {
       const filled = this.#fill(change, index, pending)
       if (filled === null) {
-        this.rejections.push({ index, reason: NO_BASE_ROW })
+        this.rejections.push({ index, reason: NO_BASE_ROW, missingBase: true })
         return
       }
       ;({ row, waiting } = filled)

@@ -270,7 +270,7 @@ export class SearchSink implements SinkConnector {
         const source = base?.row ?? (moved !== null && followsAtOnce(moved.position, change.position) ? moved.row : null)
         const merged = source === null ? null : row.map((value, at) => (value === UNCHANGED ? source[at]! : value))
         if (merged === null || merged.includes(UNCHANGED)) {
-          rejections.push({ index, reason: 'the source did not send all columns of this row, and the index does not have the row' })
+          rejections.push({ index, reason: 'the source did not send all columns of this row, and the index does not have the row', missingBase: true })
           continue
         }
         row = merged

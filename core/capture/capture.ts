@@ -141,6 +141,7 @@ class Capture implements CaptureOutput {
       options.snapshot,
       (table) => this.#writerFor(table),
       (readAt, first) => this.#beforeChunk(readAt, first),
+      () => ({ commit: this.#commit, ordinal: this.#state.lastOrdinal }),
     )
     for (const [key, entry] of progress) if (key.startsWith(SHAPE_ENTRY)) this.#shapes.set(key.slice(SHAPE_ENTRY.length), entry as unknown as TableSchema)
   }

@@ -1,4 +1,6 @@
 import type { Json } from '../event/offset.ts'
+import type { Position } from '../event/position.ts'
+import { SNAPSHOT_ENTRY, type SnapshotProgress } from '../event/snapshot-progress.ts'
 import { type TableSchema, tableId } from '../event/table-schema.ts'
 import type { ChangeWriter, PendingChunks, SnapshotChunk, SnapshotFence, SnapshotReader } from './source-connector.ts'
 
@@ -19,11 +21,6 @@ export interface TableSnapshotStatus {
   readonly done: boolean
 }
 
-/** The durable state of a table's snapshot: where the next chunk starts, or that it is done. */
-type TableProgress =
-  | { readonly done: true; readonly rows: number }
-  | { readonly done: false; readonly next: Json; readonly rows: number; readonly clear?: true }
-
 interface TableState {
   readonly table: TableSchema
   readonly id: string
@@ -33,6 +30,8 @@ interface TableState {
   done: boolean
   /** Read again from the start once the current pass is done. */
   again: boolean
+  /** Position of the last row that was read; null before the end. */
+  at: { readonly commit: string; readonly ordinal: number } | null
   /** The first chunk is preceded by a truncation: rows of an earlier capture may be gone from the source. */
   clear: boolean
 }
@@ -53,8 +52,6 @@ interface Pending {
   readonly written: () => void
 }
 
-/** Prefix of the progress entries; followed by the table's id. */
-export const SNAPSHOT_ENTRY = 'snapshot/'
 /** Chunks of one table read ahead of the one that waits for its place. */
 const READ_AHEAD = 2
 
@@ -70,6 +67,7 @@ export class ChunkedSnapshot implements PendingChunks {
   readonly #queue: TableState[] = []
   readonly #changed = new Set<TableState>()
   readonly #beforeChunk: (readAt: bigint, first: TableSchema | null) => void
+  readonly #position: () => Position
   readonly #openWriter: (table: TableSchema) => Promise<RowReadWriter>
   readonly #blocked = new Set<() => void>()
   /** In the order in which their reading began. */
@@ -81,6 +79,7 @@ export class ChunkedSnapshot implements PendingChunks {
 
   /**
    * @param openWriter the writer for a chunk's shape; may register schemas
+   * @param position of the last row that was written
    * @param beforeChunk called before the rows of a chunk are written, with the time of their view in microseconds, and their shape when they are the first of a table
    */
   constructor(
@@ -88,7 +87,9 @@ export class ChunkedSnapshot implements PendingChunks {
     settings: SnapshotSettings,
     openWriter: (table: TableSchema) => Promise<RowReadWriter>,
     beforeChunk: (readAt: bigint, first: TableSchema | null) => void,
+    position: () => Position,
   ) {
+    this.#position = position
     this.#beforeChunk = beforeChunk
     this.#reader = reader
     this.#settings = settings
@@ -113,7 +114,7 @@ export class ChunkedSnapshot implements PendingChunks {
   add(table: TableSchema, progress: ReadonlyMap<string, Json>): void {
     const id = tableId(table)
     if (this.#tables.has(id)) return
-    const entry = progress.get(SNAPSHOT_ENTRY + id) as TableProgress | undefined
+    const entry = progress.get(SNAPSHOT_ENTRY + id) as SnapshotProgress | undefined
     const done = entry?.done === true || (entry === undefined && this.#settings.mode === 'never')
     const state: TableState = {
       table,
@@ -123,6 +124,7 @@ export class ChunkedSnapshot implements PendingChunks {
       estimate: null,
       done,
       again: false,
+      at: entry?.done === true ? (entry.at ?? null) : null,
       clear: entry?.done === false && entry.clear === true,
     }
     this.#tables.set(id, state)
@@ -147,6 +149,7 @@ export class ChunkedSnapshot implements PendingChunks {
     state.done = false
     state.cursor = null
     state.rows = 0
+    state.at = null
     this.#changed.add(state)
     this.#enqueue(state)
   }
@@ -206,10 +209,12 @@ export class ChunkedSnapshot implements PendingChunks {
   /** Progress entries that changed since the last call, to land with the batch that holds the chunks' rows. */
   takeProgress(into: Map<string, Json | null>): void {
     for (const state of this.#changed) {
-      const { rows, again, clear } = state
+      const { rows, again, clear, at } = state
       // a pass that will be repeated is worth nothing after a restart
       const done = state.done && !again
-      const entry: TableProgress = done ? { done, rows } : { done, next: again ? null : state.cursor, rows: again ? 0 : rows, ...(clear ? { clear } : {}) }
+      const entry: SnapshotProgress = done
+        ? { done, rows, ...(at === null ? {} : { at }) }
+        : { done, next: again ? null : state.cursor, rows: again ? 0 : rows, ...(clear ? { clear } : {}) }
       into.set(SNAPSHOT_ENTRY + state.id, entry as unknown as Json)
     }
     this.#changed.clear()
@@ -274,6 +279,10 @@ export class ChunkedSnapshot implements PendingChunks {
         state.cursor = chunk.next
         state.rows += chunk.rows
         state.done = chunk.next === null
+        if (state.done) {
+          const { commit, ordinal } = this.#position()
+          state.at = { commit: commit.toString(), ordinal }
+        }
         this.#changed.add(state)
         this.#blocked.delete(release)
         release()

@@ -1,5 +1,5 @@
 import type { Json } from '../event/offset.ts'
-import { SNAPSHOT_ENTRY } from './chunked-snapshot.ts'
+import { SNAPSHOT_ENTRY } from '../event/snapshot-progress.ts'
 
 /** Progress entry with what is added to every commit of the source, as a decimal: positions rise on when the source starts over. */
 export const COMMIT_BASE_ENTRY = 'commitBase'

@@ -2,6 +2,7 @@ import { asMillraceError, MillraceError } from '../errors.ts'
 import type { RowChange, Truncation } from '../event/change-event.ts'
 import { comparePositions, type Position } from '../event/position.ts'
 import { type FrameRecord, records } from '../event/record-batch.ts'
+import { SNAPSHOT_ENTRY, type SnapshotProgress } from '../event/snapshot-progress.ts'
 import { type TableSchema, tableId } from '../event/table-schema.ts'
 import type { Log, LogBatch, LogPosition, LogWriter } from '../log/log.ts'
 import { RecordDecoders } from '../schema/record-decoder.ts'
@@ -287,18 +288,25 @@ class Driver implements AsyncDisposable {
   async #flush(): Promise<void> {
     const table = this.#table
     const batch = this.#batch
-    const { sink, topic, signal, memory } = this.#options
+    const { sink, topic, signal, memory, log } = this.#options
     if (batch.openedAt === null) return
     if (table === null) return this.#flushLetters()
     const positions = [...this.#read].map(([partition, offset]) => ({ topic, partition, offset }))
     if (batch.malformed.length > 0) await this.#retrying(() => this.#letters!.send(batch.malformed))
     const announced = new Set<number>()
+    const superseded = new Set<number>()
     const onRejected = async (rejections: readonly Rejection[]): Promise<void> => {
       const fresh = rejections.filter(({ index }) => !announced.has(index))
       if (fresh.length === 0) return
-      if (this.#letters === null) throw rejectedError(table, topic, fresh)
-      const letters = batch.rejected(fresh)
-      await this.#letters.send(letters)
+      const brought = fresh.some(({ missingBase }) => missingBase === true) ? await this.#retrying(() => snapshotEnd(log, topic, table)) : null
+      for (const { index, missingBase } of fresh) {
+        if (missingBase === true && brought !== null && isCovered(brought, batch.changes[index]!.position)) superseded.add(index)
+      }
+      const lost = fresh.filter(({ index }) => !superseded.has(index))
+      if (lost.length > 0) {
+        if (this.#letters === null) throw rejectedError(table, topic, lost)
+        await this.#letters.send(batch.rejected(lost))
+      }
       for (const { index } of fresh) announced.add(index)
     }
     // I3: the positions move only past what was applied or is a durable dead letter
@@ -311,7 +319,7 @@ class Driver implements AsyncDisposable {
     await onRejected(rejections)
     for (const { partition, offset } of positions) this.#applied.set(partition, offset)
     this.#rows += batch.changes.length - announced.size
-    this.#rejected += announced.size + batch.malformed.length
+    this.#rejected += announced.size - superseded.size + batch.malformed.length
     const last = batch.changes.findLast((change) => change.committedAt !== 0n)
     if (last !== undefined) {
       this.#lastCommittedMs = Number(last.committedAt / 1000n)
@@ -381,6 +389,20 @@ class Driver implements AsyncDisposable {
       behindRecords: this.#ends.size === 0 ? null : behind,
     })
   }
+}
+
+/** Up to where the snapshot of a stream's table brings whole rows: `all` while it is read, null when it never was. */
+async function snapshotEnd(log: Log, topic: string, table: TableSchema): Promise<Position | 'all' | null> {
+  const source = topic.slice(0, topic.indexOf('.'))
+  const entry = (await log.progress(source)).get(SNAPSHOT_ENTRY + tableId(table)) as SnapshotProgress | undefined
+  if (entry === undefined) return null
+  if (!entry.done) return 'all'
+  return entry.at === undefined ? null : { commit: BigInt(entry.at.commit), ordinal: entry.at.ordinal }
+}
+
+/** An update that came before the chunk with its row: the row has come since, or will. */
+function isCovered(end: Position | 'all', position: Position): boolean {
+  return end === 'all' || comparePositions(position, end) <= 0
 }
 
 function foreignLog(topic: string, partition: number, offset: bigint, end: bigint | undefined): MillraceError {

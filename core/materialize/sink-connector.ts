@@ -56,4 +56,6 @@ export interface Rejection {
   readonly index: number
   /** Why, without any value of the row. */
   readonly reason: string
+  /** The change leaves columns out (UNCHANGED) and the target has no row to take them from. During a table's snapshot that is no loss: its chunk follows. */
+  readonly missingBase?: true
 }

@@ -203,6 +203,8 @@ class KafkaWriter implements LogWriter {
       const request = requests.get(leader)
       if (request === undefined) return
       requests.delete(leader)
+      // I4: a retried first frame would land behind the second
+      if (request.shipments.some(({ frame }) => !this.#session.isEstablished(frame.topic, frame.partition))) await own.landed()
       await own.room()
       const connection = await this.#session.connection(leader)
       own.add(this.#session.send(connection, request.shipments, compression))

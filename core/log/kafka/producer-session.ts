@@ -30,6 +30,8 @@ export class ProducerSession {
   readonly #purpose: string
   readonly #transactional: boolean
   readonly #sequences = new Map<string, number>()
+  /** Partitions whose broker has taken a frame of this producer epoch: only then does it hold later ones to their order. */
+  readonly #established = new Set<string>()
   readonly #added = new Set<string>()
   #producerId = -1n
   #epoch = -1
@@ -52,6 +54,7 @@ export class ProducerSession {
     this.#producerId = answer.producerId
     this.#epoch = answer.producerEpoch
     this.#sequences.clear()
+    this.#established.clear()
     this.#added.clear()
   }
 
@@ -82,6 +85,11 @@ export class ProducerSession {
     return this.#cluster.connection(`${this.#purpose}:data`, leader)
   }
 
+  /** False while the broker would take any frame as the partition's first: until one is acknowledged, only one may be under way. */
+  isEstablished(topic: string, partition: number): boolean {
+    return this.#established.has(`${topic}/${partition}`)
+  }
+
   /** Sends frames of different partitions of one leader. Frames leave in the order of calls. @throws KafkaFault that names the topic; what landed is marked */
   send(connection: BrokerConnection, shipments: readonly Shipment[], compression: Cluster['settings']['compression']): Promise<void> {
     const parts: ProducePart[] = []
@@ -106,8 +114,10 @@ export class ProducerSession {
       const { topic, partition, end } = shipment.frame
       const result = results.get(`${topic}/${partition}`)
       const failed = result === undefined ? 'UNKNOWN_SERVER_ERROR' : faultId(result.errorCode)
-      if (failed === null || failed === 'DUPLICATE_SEQUENCE_NUMBER') shipment.acknowledged = true
-      else failure ??= new KafkaFault(failed, `topic ${topic} partition ${partition}, a batch of ${end} bytes${result?.message ? `: ${result.message}` : ''}`)
+      if (failed === null || failed === 'DUPLICATE_SEQUENCE_NUMBER') {
+        shipment.acknowledged = true
+        this.#established.add(`${topic}/${partition}`)
+      } else failure ??= new KafkaFault(failed, `topic ${topic} partition ${partition}, a batch of ${end} bytes${result?.message ? `: ${result.message}` : ''}`)
     }
     if (failure !== null) throw failure
   }

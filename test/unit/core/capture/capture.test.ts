@@ -264,5 +264,5 @@ test('values of one chunk reach the log as reads', async () => {
   await live(db, store, () => 1, Number.POSITIVE_INFINITY, false)
   const rows: Value[][] = store.records.map(({ key, value }) => [key, value])
   expect(rows).toEqual([[1, 1]])
-  expect(store.progress.get('snapshot/public.t')).toEqual({ done: true, rows: 1 })
+  expect(store.progress.get('snapshot/public.t')).toEqual({ done: true, rows: 1, at: { commit: '0', ordinal: 0x8000_0000 } })
 })

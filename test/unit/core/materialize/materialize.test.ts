@@ -139,6 +139,27 @@ test('rejected and malformed records become dead letters with their bytes and ca
   expect(statuses.at(-1)).toMatchObject({ rows: 2, rejected: 3 })
 })
 
+test('an update before the chunk with its row is no loss while the snapshot brings that row, and one after it is', async () => {
+  const { log, target, statuses, write, drive } = stream()
+  const entry = `snapshot/${A.namespace}.${A.name}`
+  log.entries.set(entry, { done: false, next: null, rows: 0 })
+  // positions 1 and 2: during the snapshot; 3: after its end
+  write([A, put(1n, 'one', UNCHANGED)], [A, put(2n, 'two', UNCHANGED)])
+  const running = drive()
+  await until(() => caughtUp(log, target), 'what came during the snapshot')
+  expect(letters(log)).toEqual([])
+  log.entries.set(entry, { done: true, rows: 2, at: { commit: '3', ordinal: 5 } })
+  write([A, put(3n, 'three', UNCHANGED)])
+  await until(() => caughtUp(log, target), 'what came with its end')
+  expect(letters(log)).toEqual([])
+  write([A, put(4n, 'four', UNCHANGED)])
+  await until(() => caughtUp(log, target), 'what came after it')
+  running.stop()
+  await running.done
+  expect(letters(log).map(({ position }) => position)).toEqual([{ commit: 4n, ordinal: 1 }])
+  expect(statuses.at(-1)).toMatchObject({ rows: 0, rejected: 1 })
+})
+
 test('without dead letters a rejection and a malformed record stop the node, and what came before has landed', async () => {
   const { log, encoder, target, next, write, drive } = stream()
   write([A, put(1n, 'one')], [A, put(2n, 'two')])

@@ -1,6 +1,7 @@
 import { MillraceError } from '../../../../core/errors.ts'
+import type { Json } from '../../../../core/event/offset.ts'
 import { frameOf, type PlainRecord, stampChecksum, stampOffset } from '../../../../core/event/record-batch.ts'
-import type { EncodedBatch, Log, LogBatch, LogPosition, LogWriter, TopicSpec } from '../../../../core/log/log.ts'
+import type { EncodedBatch, Log, LogBatch, LogPosition, LogWriter, Progress, TopicSpec } from '../../../../core/log/log.ts'
 
 interface Stored {
   readonly frame: Buffer
@@ -111,8 +112,11 @@ export class MemoryLog implements Log {
     }
   }
 
-  async progress() {
-    return new Map()
+  /** What `progress` answers for every node. */
+  entries = new Map<string, Json>()
+
+  async progress(): Promise<Progress> {
+    return this.entries
   }
 
   /** Every frame of a topic, partition by partition. */

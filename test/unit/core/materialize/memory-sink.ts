@@ -87,7 +87,8 @@ export class MemorySink implements SinkConnector {
         if (change.table !== batch.table) throw new MillraceError('invariant.broken', 'shapes are mixed in a batch')
         if (change.kind === 'truncate') next.rows.clear()
         else if (change.after === null) next.delete(change.key!)
-        else if (!next.put(batch.table, change.key!, change.after)) rejections.push({ index, reason: 'the target cannot hold it' })
+        else if (!next.put(batch.table, change.key!, change.after))
+          rejections.push({ index, reason: 'the target cannot hold it', ...(change.after.includes(UNCHANGED) ? { missingBase: true } : {}) })
       }
       await new Promise((resolve) => setImmediate(resolve))
       this.#fault('before onRejected')

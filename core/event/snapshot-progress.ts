@@ -1,0 +1,14 @@
+import type { Json } from './offset.ts'
+
+/** Prefix of a source's progress entries about the snapshot of its tables; followed by the table's id. */
+export const SNAPSHOT_ENTRY = 'snapshot/'
+
+/** The durable state of a table's snapshot: where its next chunk starts, or that it is done. */
+export type SnapshotProgress =
+  | {
+      readonly done: true
+      readonly rows: number
+      /** The position of its last row: rows at or before it whose update came before their chunk have come since. Absent when nothing was read. */
+      readonly at?: { readonly commit: string; readonly ordinal: number }
+    }
+  | { readonly done: false; readonly next: Json; readonly rows: number; readonly clear?: true }
