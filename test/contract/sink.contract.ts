@@ -423,15 +423,16 @@ export function sinkContract(name: string, provision: (table: TableSchema, topic
     })
 
     for (const { name: label, type, values } of EXTREMES) {
-      test.skipIf(capabilities.refuses?.(type) === true)(`extremes of ${label} come back as they went in`, async () => {
-        const table: TableSchema = { ...ITEMS, key: [0], columns: [column('id', 1, { kind: 'int32' }, { nullable: false }), column('value', 2, type)] }
-        const { sink, reopen } = await target(table)
-        const history = new History(table)
-        const rows: Tuple[] = [null, ...values].map((value, n) => [n, value])
-        expect(await sink.apply(history.batch(rows.map((tuple) => history.put('r', tuple))), still)).toEqual([])
-        const again = await reopen(sink)
-        expect(await targetRows(again)).toEqual(sorted(rows))
-      })
+      if (!(capabilities.refuses?.(type) === true))
+        test(`extremes of ${label} come back as they went in`, async () => {
+          const table: TableSchema = { ...ITEMS, key: [0], columns: [column('id', 1, { kind: 'int32' }, { nullable: false }), column('value', 2, type)] }
+          const { sink, reopen } = await target(table)
+          const history = new History(table)
+          const rows: Tuple[] = [null, ...values].map((value, n) => [n, value])
+          expect(await sink.apply(history.batch(rows.map((tuple) => history.put('r', tuple))), still)).toEqual([])
+          const again = await reopen(sink)
+          expect(await targetRows(again)).toEqual(sorted(rows))
+        })
     }
 
     test('composite keys tell their parts apart', async () => {
@@ -453,17 +454,18 @@ export function sinkContract(name: string, provision: (table: TableSchema, topic
       expect(await targetRows(sink)).toEqual(sorted(rows.filter((r) => r[1] !== 1 && r[1] !== 4)))
     })
 
-    test.skipIf(capabilities.secondWriter === null)('a writer that was overtaken gives up', async () => {
-      const { sink, open } = await target()
-      const history = new History()
-      await sink.apply(history.batch([history.put('c', row(1n))]), still)
-      const other = await open()
-      await other.prepare(ITEMS)
-      await other.apply(history.batch([history.put('c', row(2n))]), still)
-      await expect(sink.apply(history.batch([history.put('c', row(3n))]), still)).rejects.toMatchObject({ category: capabilities.secondWriter })
-      await other.apply(history.batch([history.put('c', row(4n))]), still)
-      expect(await targetRows(other)).toEqual(sorted([row(1n), row(2n), row(4n)]))
-    })
+    if (!(capabilities.secondWriter === null))
+      test('a writer that was overtaken gives up', async () => {
+        const { sink, open } = await target()
+        const history = new History()
+        await sink.apply(history.batch([history.put('c', row(1n))]), still)
+        const other = await open()
+        await other.prepare(ITEMS)
+        await other.apply(history.batch([history.put('c', row(2n))]), still)
+        await expect(sink.apply(history.batch([history.put('c', row(3n))]), still)).rejects.toMatchObject({ category: capabilities.secondWriter })
+        await other.apply(history.batch([history.put('c', row(4n))]), still)
+        expect(await targetRows(other)).toEqual(sorted([row(1n), row(2n), row(4n)]))
+      })
 
     test('reading beside a writer, as an audit does, takes nothing over', async () => {
       const { sink, open } = await target()
