@@ -53,6 +53,8 @@ export interface KafkaServerOptions {
   readonly properties?: Readonly<Record<string, string>>
   /** Adds a SASL_SSL or SSL listener named SECURE on `securePort`. */
   readonly secure?: 'SSL' | 'SASL_SSL'
+  /** Flags of the JVM; small and quick to start unless told. */
+  readonly jvm?: readonly string[]
   /** Arguments to StorageTool format, such as `--add-scram` and its value. */
   readonly format?: readonly string[]
 }
@@ -116,10 +118,7 @@ export async function startKafka(options: KafkaServerOptions): Promise<KafkaServ
       java,
       [
         '-server',
-        '-XX:+UseSerialGC',
-        '-XX:TieredStopAtLevel=1',
-        '-Xms128m',
-        '-Xmx768m',
+        ...(options.jvm ?? ['-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-Xms128m', '-Xmx768m']),
         `-Dlog4j2.configurationFile=${log4j}`,
         ...classpath,
         'kafka.Kafka',
