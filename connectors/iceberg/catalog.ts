@@ -1,3 +1,4 @@
+import type { FileStore } from './file-store.ts'
 import type { IcebergSchema, TableMetadata, TableRequirement, TableUpdate } from './table-metadata.ts'
 
 export interface TableIdentifier {
@@ -20,6 +21,8 @@ export type CommitOutcome =
 
 /** Keeps which metadata of a table is current, and swaps it atomically. */
 export interface Catalog extends AsyncDisposable {
+  /** Where the files of its tables lie. */
+  readonly files: FileStore
   /** Null when there is no such table. @throws sink.unreachable, sink.forbidden */
   load(table: TableIdentifier): Promise<LoadedTable | null>
   /** Null when the table is there already. Makes the namespace when it is missing. */

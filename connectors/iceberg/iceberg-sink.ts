@@ -15,7 +15,6 @@ import {
   UNCHANGED,
 } from '../../core/plugin.ts'
 import type { Catalog, TableIdentifier } from './catalog.ts'
-import { removeFiles } from './file-store.ts'
 import { IcebergTable } from './iceberg-table.ts'
 import { KeyRanges } from './key-ranges.ts'
 import { DATA, type DataFile } from './manifest.ts'
@@ -28,7 +27,7 @@ import { formatState, parsePositions, STREAM_PROPERTY } from './sink-state.ts'
 import { COLUMNS_PROPERTY, evolvedLayout, formatFieldIds, newLayout, parseFieldIds, sameFields, type TableLayout } from './table-layout.ts'
 import { currentSchema } from './table-metadata.ts'
 import { rewriteFiles } from './table-rewrite.ts'
-import { fillUnchanged, scanRows } from './table-scan.ts'
+import { fillUnchanged, scanRows, type TableView } from './table-scan.ts'
 
 /** Rows of a rewritten file, held in memory; files of half as many are never merged again. */
 const REWRITTEN_ROWS = 200_000
@@ -38,6 +37,7 @@ interface Prepared {
   readonly layout: TableLayout
   readonly columns: readonly TableColumn[]
   readonly key: readonly TableColumn[]
+  readonly view: TableView
 }
 
 export class IcebergSink implements SinkConnector {
@@ -107,7 +107,7 @@ export class IcebergSink implements SinkConnector {
     try {
       signal.throwIfAborted()
     } catch (error) {
-      await removeFiles(files.map((file) => file.file_path))
+      await table.files.remove(files.map((file) => file.file_path))
       throw error
     }
     await table.commit({
@@ -125,7 +125,7 @@ export class IcebergSink implements SinkConnector {
   async *rows(signal: AbortSignal): AsyncIterable<readonly Tuple[]> {
     const { prepared, table } = this.#ready()
     await table.refresh(true)
-    yield* scanRows(table.live, prepared.layout.schema.fields, prepared.columns, prepared.key, signal)
+    yield* scanRows(table.live, prepared.view, signal)
   }
 
   /** Rewrites the table into files without equality deletes, which every reader can read. Never during another call. */
@@ -137,7 +137,7 @@ export class IcebergSink implements SinkConnector {
     const { prepared, table } = this.#ready()
     if (this.#uncertain && table.writes) await this.#reload(table)
     this.#uncertain = true
-    await rewriteFiles(table, chosen, prepared.layout.schema.fields, prepared.columns, prepared.key, {
+    await rewriteFiles(table, chosen, prepared.view, {
       compression: this.#settings.compression,
       rowsPerFile: REWRITTEN_ROWS,
       state: formatState(this.#positions.values()),
@@ -152,7 +152,7 @@ export class IcebergSink implements SinkConnector {
     try {
       if (!this.#orphansRemoved) {
         this.#orphansRemoved = true
-        await removeFiles(await orphans(table))
+        await table.files.remove(await orphans(table))
       }
       if (deletesAtMost > 0 && table.live.filter(({ file }) => file.content !== DATA).length >= deletesAtMost) await this.compact(signal)
       const small = table.live.flatMap(({ file }) => (isSmall(file) ? [file.file_path] : []))
@@ -259,7 +259,8 @@ export class IcebergSink implements SinkConnector {
 
   #use(layout: TableLayout): void {
     const columns = tableColumns(layout)
-    this.#prepared = { layout, columns, key: keyColumns(layout.table, columns) }
+    const key = keyColumns(layout.table, columns)
+    this.#prepared = { layout, columns, key, view: { files: this.#catalog.files, fields: layout.schema.fields, columns, key } }
   }
 
   async #reload(table: IcebergTable, force = false): Promise<void> {
@@ -285,8 +286,7 @@ export class IcebergSink implements SinkConnector {
     const waiting = [...pending.replaced]
     for (const row of pending.rows.values()) if (row.waiting !== null) waiting.push(row)
     if (waiting.length === 0) return []
-    const { layout, columns, key } = prepared
-    await fillUnchanged(waiting, table.live, layout.schema.fields, columns, key)
+    await fillUnchanged(waiting, table.live, prepared.view)
     const rejected = new Set<number>()
     for (const row of waiting) {
       if (!row.row!.includes(UNCHANGED)) continue
@@ -315,10 +315,11 @@ export class IcebergSink implements SinkConnector {
     }
     const { compression } = this.#settings
     const files: Promise<DataFile>[] = []
-    if (rows.length > 0) files.push(writeParquetFile(columns, rows, { location: table.newFileLocation('data'), content: 0, equalityIds: null, compression }))
+    if (rows.length > 0)
+      files.push(writeParquetFile(table.files, columns, rows, { location: table.newFileLocation('data'), content: 0, equalityIds: null, compression }))
     if (deletes.length > 0) {
       const equalityIds = key.map(({ field }) => field.id)
-      files.push(writeParquetFile(key, deletes, { location: table.newFileLocation('deletes'), content: 2, equalityIds, compression }))
+      files.push(writeParquetFile(table.files, key, deletes, { location: table.newFileLocation('deletes'), content: 2, equalityIds, compression }))
     }
     return await Promise.all(files)
   }

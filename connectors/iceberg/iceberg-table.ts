@@ -2,7 +2,7 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import { MillraceError } from '../../core/plugin.ts'
 import type { Catalog, LoadedTable, TableIdentifier } from './catalog.ts'
-import { readWholeFile, removeFiles, syncFolder, writeFileDurably } from './file-store.ts'
+import type { FileStore } from './file-store.ts'
 import {
   ADDED,
   DATA,
@@ -72,6 +72,10 @@ export class IcebergTable {
     this.identifier = identifier
     this.#table = table
     this.#retention = retention
+  }
+
+  get files(): FileStore {
+    return this.#catalog.files
   }
 
   get metadata(): TableMetadata {
@@ -160,7 +164,7 @@ export class IcebergTable {
         if (this.state[COMMIT_PROPERTY] === commitId) return
         throw new MillraceError('sink.unreachable', `the catalog did not say whether the commit to ${this.#name} landed; it did not`, { cause: result.cause })
       }
-      await removeFiles(prepared.written)
+      await this.files.remove(prepared.written)
     }
     throw new MillraceError('sink.unreachable', `${COMMIT_TRIES} commits to ${this.#name} in a row met another writer's`, { retryAfterMs: 1000 })
   }
@@ -214,11 +218,11 @@ export class IcebergTable {
 
   async #adopt(table: LoadedTable): Promise<void> {
     const current = ancestors(table.metadata).next().value as Snapshot | undefined
-    const manifests = current === undefined ? [] : readManifestList(await readWholeFile(current['manifest-list']), current['manifest-list'])
+    const manifests = current === undefined ? [] : readManifestList(await this.files.read(current['manifest-list']), current['manifest-list'])
     const live: LiveFile[] = []
     const entries = new Map<string, readonly ManifestEntry[]>()
     for (const manifest of manifests) {
-      const known = this.#entries.get(manifest.manifest_path) ?? readManifest(await readWholeFile(manifest.manifest_path), manifest)
+      const known = this.#entries.get(manifest.manifest_path) ?? readManifest(await this.files.read(manifest.manifest_path), manifest)
       entries.set(manifest.manifest_path, known)
       for (const entry of known) if (entry.status !== DELETED) live.push(liveFile(entry, manifest.manifest_path))
     }
@@ -241,7 +245,7 @@ export class IcebergTable {
       const path = `${metadata.location}/metadata/millrace-${commitId}-m${written.length}-${snapshotId}.avro`
       const bytes = writeManifest(entries, content, schema, specId)
       written.push(path)
-      await writeFileDurably(path, bytes)
+      await this.files.write(path, bytes)
       const manifest = describeManifest(entries, { path, sizeBytes: bytes.length, specId, content, sequenceNumber, snapshotId })
       manifests.push(manifest)
       fresh.set(
@@ -282,9 +286,9 @@ export class IcebergTable {
     const parent = currentSnapshotId(metadata)
     const list = `${metadata.location}/metadata/millrace-snap-${snapshotId}-${commitId}.avro`
     written.push(list)
-    await writeFileDurably(list, writeManifestList(manifests, snapshotId, parent, sequenceNumber))
-    await syncFolder(`${metadata.location}/metadata`)
-    if (change.added.length > 0) await syncFolder(`${metadata.location}/data`)
+    await this.files.write(list, writeManifestList(manifests, snapshotId, parent, sequenceNumber))
+    await this.files.syncFolder(`${metadata.location}/metadata`)
+    if (change.added.length > 0) await this.files.syncFolder(`${metadata.location}/data`)
     const state = { ...change.state, [WRITER_PROPERTY]: this.writer, [COMMIT_PROPERTY]: commitId }
     const live = manifests.flatMap((manifest) =>
       (fresh.get(manifest.manifest_path) ?? this.#entries.get(manifest.manifest_path) ?? [])
@@ -317,7 +321,9 @@ export class IcebergTable {
     if (expired.length === 0) return
     const gone = new Set(expired.map((snapshot) => BigInt(snapshot['snapshot-id'])))
     const kept = (before.snapshots ?? []).filter((snapshot) => !gone.has(BigInt(snapshot['snapshot-id'])))
-    await removeFiles(await filesOnlyIn(expired, kept, { manifests: this.#manifests, paths: new Set(this.#live.map((live) => live.file.file_path)) }))
+    await this.files.remove(
+      await filesOnlyIn(this.files, expired, kept, { manifests: this.#manifests, paths: new Set(this.#live.map((live) => live.file.file_path)) }),
+    )
   }
 }
 

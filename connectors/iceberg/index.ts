@@ -2,21 +2,20 @@ import { mkdirSync } from 'node:fs'
 import path from 'node:path'
 import { asMillraceError, definePlugin, type Finding, MillraceError } from '../../core/plugin.ts'
 import type { Catalog } from './catalog.ts'
-import { localPath } from './file-store.ts'
 import { IcebergSink } from './iceberg-sink.ts'
+import { localPath } from './local-store.ts'
 import { RestCatalog } from './rest-catalog.ts'
 import { type IcebergSettings, settings } from './settings.ts'
 import { SqlCatalog } from './sql-catalog.ts'
+import { WarehouseFiles } from './warehouse-files.ts'
 
 function openCatalog(config: IcebergSettings): Catalog {
-  if (config.catalog.kind === 'rest') return new RestCatalog(config.catalog)
+  const files = new WarehouseFiles()
+  if (config.catalog.kind === 'rest') return new RestCatalog(config.catalog, files)
   const folder = localPath(path.isAbsolute(config.warehouse!) || config.warehouse!.startsWith('file:') ? config.warehouse! : path.resolve(config.warehouse!))
   mkdirSync(folder, { recursive: true })
-  return new SqlCatalog({
-    path: path.resolve(config.catalog.path ?? path.join(folder, 'catalog.db')),
-    name: config.catalog.name,
-    warehouse: `file://${folder}`,
-  })
+  const db = path.resolve(config.catalog.path ?? path.join(folder, 'catalog.db'))
+  return new SqlCatalog({ path: db, name: config.catalog.name, warehouse: `file://${folder}` }, files)
 }
 
 export default definePlugin<IcebergSettings>({

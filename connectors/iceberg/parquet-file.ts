@@ -4,7 +4,7 @@ import { type Compressors as Decompressors, type FileMetaData, parquetMetadataAs
 import { ByteWriter, ParquetWriter } from 'hyparquet-writer'
 import { MillraceError, type TableSchema, type Tuple, type Value } from '../../core/plugin.ts'
 import { encodeBound } from './bounds.ts'
-import { openFile, type RandomAccessFile, writeFileDurably } from './file-store.ts'
+import type { FileStore, RandomAccessFile } from './file-store.ts'
 import type { DataFile } from './manifest.ts'
 import type { TableLayout } from './table-layout.ts'
 import type { IcebergField, IcebergType } from './table-metadata.ts'
@@ -65,7 +65,7 @@ function columnData({ codec: { encode } }: TableColumn, rows: readonly Tuple[], 
  * Writes rows whose values lie in the order of `columns`, durably.
  * @throws sink.unreachable, sink.forbidden
  */
-export async function writeParquetFile(columns: readonly TableColumn[], rows: readonly Tuple[], facts: ParquetFacts): Promise<DataFile> {
+export async function writeParquetFile(files: FileStore, columns: readonly TableColumn[], rows: readonly Tuple[], facts: ParquetFacts): Promise<DataFile> {
   const writer = new ByteWriter()
   const schema = [{ name: 'table', num_children: columns.length }, ...columns.flatMap(({ field }) => parquetElements(field))]
   const parquet = new ParquetWriter({ writer, schema, codec: CODECS[facts.compression], compressors: COMPRESSORS, createdBy: 'millrace' })
@@ -79,7 +79,7 @@ export async function writeParquetFile(columns: readonly TableColumn[], rows: re
   const statistics = statisticsOf(columns, parquet, rows.length)
   await parquet.finish()
   const bytes = writer.getBytes()
-  await writeFileDurably(facts.location, bytes)
+  await files.write(facts.location, bytes)
   return {
     content: facts.content,
     file_path: facts.location,
@@ -224,8 +224,8 @@ export interface ParquetReader extends AsyncDisposable {
 }
 
 /** @throws sink.unreachable, record.malformed */
-export async function openParquetFile(location: string, fields: readonly IcebergField[]): Promise<ParquetReader> {
-  const file: RandomAccessFile = await openFile(location)
+export async function openParquetFile(files: FileStore, location: string, fields: readonly IcebergField[]): Promise<ParquetReader> {
+  const file: RandomAccessFile = await files.open(location)
   try {
     const metadata = await parquetMetadataAsync(file, { geoparquet: false })
     normalise(metadata, fields)

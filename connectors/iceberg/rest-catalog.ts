@@ -1,6 +1,7 @@
 /** Client of the Iceberg REST catalog. Source: Apache Iceberg, open-api/rest-catalog-open-api.yaml. */
 import { MillraceError } from '../../core/plugin.ts'
 import type { Catalog, CommitOutcome, LoadedTable, TableIdentifier } from './catalog.ts'
+import type { FileStore } from './file-store.ts'
 import { parseLosslessJson, stringifyLosslessJson } from './lossless-json.ts'
 import type { IcebergSchema, TableMetadata, TableRequirement, TableUpdate } from './table-metadata.ts'
 
@@ -30,12 +31,14 @@ interface TableAnswer {
 }
 
 export class RestCatalog implements Catalog {
+  readonly files: FileStore
   readonly #options: RestCatalogOptions
   readonly #uri: string
   #prefix: string | null = null
   #token: string | null
 
-  constructor(options: RestCatalogOptions) {
+  constructor(options: RestCatalogOptions, files: FileStore) {
+    this.files = files
     this.#options = options
     this.#uri = options.uri.replace(/\/+$/, '').replace(/\/v1$/, '')
     this.#token = options.token ?? null

@@ -1,5 +1,5 @@
 /** Which snapshots go, and which files go with them. */
-import { readWholeFile } from './file-store.ts'
+import type { FileStore } from './file-store.ts'
 import { type ManifestFile, readManifest, readManifestList } from './manifest.ts'
 import { ancestors, type Snapshot, type TableMetadata } from './table-metadata.ts'
 
@@ -31,26 +31,27 @@ export function expiredSnapshots(metadata: TableMetadata, retention: { readonly 
 
 /** Manifest lists, manifests and data files that only `expired` snapshots refer to. */
 export async function filesOnlyIn(
+  files: FileStore,
   expired: readonly Snapshot[],
   kept: readonly Snapshot[],
   current: { readonly manifests: readonly ManifestFile[]; readonly paths: ReadonlySet<string> },
 ): Promise<readonly string[]> {
-  const listOf = async (snapshot: Snapshot) => readManifestList(await readWholeFile(snapshot['manifest-list']), snapshot['manifest-list'])
+  const listOf = async (snapshot: Snapshot) => readManifestList(await files.read(snapshot['manifest-list']), snapshot['manifest-list'])
   const keptManifests = new Map(current.manifests.map((manifest) => [manifest.manifest_path, manifest]))
   for (const snapshot of kept) for (const manifest of await listOf(snapshot)) keptManifests.set(manifest.manifest_path, manifest)
   const dead = new Map<string, ManifestFile>()
   for (const snapshot of expired) {
     for (const manifest of await listOf(snapshot)) if (!keptManifests.has(manifest.manifest_path)) dead.set(manifest.manifest_path, manifest)
   }
-  const files = [...expired.map((snapshot) => snapshot['manifest-list']), ...dead.keys()]
-  if (dead.size === 0) return files
+  const found = [...expired.map((snapshot) => snapshot['manifest-list']), ...dead.keys()]
+  if (dead.size === 0) return found
   const suspects = new Set<string>()
   for (const manifest of dead.values())
-    for (const entry of readManifest(await readWholeFile(manifest.manifest_path), manifest)) suspects.add(entry.data_file.file_path)
+    for (const entry of readManifest(await files.read(manifest.manifest_path), manifest)) suspects.add(entry.data_file.file_path)
   for (const path of current.paths) suspects.delete(path)
   for (const manifest of keptManifests.values()) {
     if (suspects.size === 0) break
-    for (const entry of readManifest(await readWholeFile(manifest.manifest_path), manifest)) if (entry.status !== 2) suspects.delete(entry.data_file.file_path)
+    for (const entry of readManifest(await files.read(manifest.manifest_path), manifest)) if (entry.status !== 2) suspects.delete(entry.data_file.file_path)
   }
-  return [...files, ...suspects]
+  return [...found, ...suspects]
 }

@@ -5,7 +5,7 @@ import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { MillraceError } from '../../core/plugin.ts'
 import type { Catalog, CommitOutcome, LoadedTable, TableIdentifier } from './catalog.ts'
-import { readWholeFile, removeFiles, replaceFile, syncFolder, writeFileDurably } from './file-store.ts'
+import type { FileStore } from './file-store.ts'
 import { parseLosslessJson, stringifyLosslessJson } from './lossless-json.ts'
 import { applyUpdates, type IcebergSchema, newTableMetadata, type TableMetadata, type TableRequirement, type TableUpdate } from './table-metadata.ts'
 
@@ -31,11 +31,13 @@ export interface SqlCatalogOptions {
 }
 
 export class SqlCatalog implements Catalog {
+  readonly files: FileStore
   readonly #options: SqlCatalogOptions
   readonly #db: DatabaseSync
 
   /** @throws sink.unreachable when the file cannot be opened */
-  constructor(options: SqlCatalogOptions) {
+  constructor(options: SqlCatalogOptions, files: FileStore) {
+    this.files = files
     this.#options = options
     try {
       mkdirSync(path.dirname(options.path), { recursive: true })
@@ -50,7 +52,7 @@ export class SqlCatalog implements Catalog {
     for (let location = this.#location(table), tries = 0; ; tries++) {
       if (location === null) return null
       try {
-        return { metadata: parseLosslessJson((await readWholeFile(location)).toString()) as TableMetadata, metadataLocation: location }
+        return { metadata: parseLosslessJson((await this.files.read(location)).toString()) as TableMetadata, metadataLocation: location }
       } catch (error) {
         // a busy writer may have removed the file between the two reads
         const current = this.#location(table)
@@ -71,11 +73,11 @@ export class SqlCatalog implements Catalog {
       this.#db.prepare("insert or ignore into iceberg_namespace_properties values (?, ?, 'exists', 'true')").run(name, namespace)
       this.#db.prepare("insert into iceberg_tables values (?, ?, ?, ?, null, 'TABLE')").run(name, namespace, table.name, metadataLocation)
     } catch (error) {
-      await removeFiles([metadataLocation])
+      await this.files.remove([metadataLocation])
       if (this.#location(table) !== null) return null
       throw unreachable(error)
     }
-    await hint(metadata, metadataLocation)
+    await this.#hint(metadata, metadataLocation)
     return { metadata, metadataLocation }
   }
 
@@ -95,11 +97,11 @@ export class SqlCatalog implements Catalog {
       return { outcome: 'unknown', cause }
     }
     if (changes !== 1) {
-      await removeFiles([metadataLocation])
+      await this.files.remove([metadataLocation])
       return { outcome: 'conflict' }
     }
-    await hint(metadata, metadataLocation)
-    await removeFiles(log.slice(0, -METADATA_FILES_KEPT).map((entry) => entry['metadata-file']))
+    await this.#hint(metadata, metadataLocation)
+    await this.files.remove(log.slice(0, -METADATA_FILES_KEPT).map((entry) => entry['metadata-file']))
     return { outcome: 'committed', table: { metadata, metadataLocation } }
   }
 
@@ -120,9 +122,15 @@ export class SqlCatalog implements Catalog {
 
   async #write(metadata: TableMetadata, version: number): Promise<string> {
     const location = `${metadata.location}/metadata/${String(version).padStart(5, '0')}-${randomUUID()}.metadata.json`
-    await writeFileDurably(location, Buffer.from(stringifyLosslessJson(metadata)))
-    await syncFolder(`${metadata.location}/metadata`)
+    await this.files.write(location, Buffer.from(stringifyLosslessJson(metadata)))
+    await this.files.syncFolder(`${metadata.location}/metadata`)
     return location
+  }
+
+  /** Lets readers without the catalog (DuckDB on the table's folder) find the current metadata. Best effort. */
+  async #hint(metadata: TableMetadata, metadataLocation: string): Promise<void> {
+    const version = path.posix.basename(metadataLocation).replace(/\.metadata\.json$/, '')
+    await this.files.replace(`${metadata.location}/metadata/version-hint.text`, version).catch(() => {})
   }
 }
 
@@ -132,10 +140,4 @@ function unreachable(error: unknown): MillraceError {
 
 function versionOf(location: string): number {
   return Number(/\/v?(\d+)[^/]*$/.exec(location)?.[1] ?? 0)
-}
-
-/** Lets readers without the catalog (DuckDB on the table's folder) find the current metadata. Best effort. */
-async function hint(metadata: TableMetadata, metadataLocation: string): Promise<void> {
-  const version = path.posix.basename(metadataLocation).replace(/\.metadata\.json$/, '')
-  await replaceFile(`${metadata.location}/metadata/version-hint.text`, version).catch(() => {})
 }

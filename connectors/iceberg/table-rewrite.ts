@@ -1,11 +1,9 @@
 /** Compaction: the table's current rows in new files, without equality deletes. */
 import type { Tuple } from '../../core/plugin.ts'
-import { removeFiles } from './file-store.ts'
 import type { IcebergTable } from './iceberg-table.ts'
 import { DATA, type DataFile } from './manifest.ts'
-import { type Compression, type TableColumn, writeParquetFile } from './parquet-file.ts'
-import type { IcebergField } from './table-metadata.ts'
-import { scanRows } from './table-scan.ts'
+import { type Compression, writeParquetFile } from './parquet-file.ts'
+import { scanRows, type TableView } from './table-scan.ts'
 
 export interface RewriteOptions {
   readonly compression: Compression
@@ -19,14 +17,7 @@ export interface RewriteOptions {
  * Reads the current rows of some data files, all of them when `chosen` is null, and replaces those files in one snapshot. The caller is the only
  * writer, so the new files may be newer than every delete.
  */
-export async function rewriteFiles(
-  table: IcebergTable,
-  chosen: ReadonlySet<string> | null,
-  fields: readonly IcebergField[],
-  columns: readonly TableColumn[],
-  key: readonly TableColumn[],
-  options: RewriteOptions,
-): Promise<void> {
+export async function rewriteFiles(table: IcebergTable, chosen: ReadonlySet<string> | null, view: TableView, options: RewriteOptions): Promise<void> {
   await table.refresh()
   const old = chosen === null ? table.live : table.live.filter(({ file }) => file.content !== DATA || chosen.has(file.file_path))
   if (old.length === 0) return
@@ -35,12 +26,17 @@ export async function rewriteFiles(
   const flush = async () => {
     if (held.length === 0) return
     added.push(
-      await writeParquetFile(columns, held, { location: table.newFileLocation('data'), content: 0, equalityIds: null, compression: options.compression }),
+      await writeParquetFile(view.files, view.columns, held, {
+        location: table.newFileLocation('data'),
+        content: 0,
+        equalityIds: null,
+        compression: options.compression,
+      }),
     )
     held = []
   }
   try {
-    for await (const rows of scanRows(old, fields, columns, key, options.signal)) {
+    for await (const rows of scanRows(old, view, options.signal)) {
       for (const row of rows) {
         held.push(row)
         if (held.length >= options.rowsPerFile) await flush()
@@ -48,7 +44,7 @@ export async function rewriteFiles(
     }
     await flush()
   } catch (error) {
-    await removeFiles(added.map((file) => file.file_path))
+    await view.files.remove(added.map((file) => file.file_path))
     throw error
   }
   await table.commit({ operation: 'replace', added, removed: chosen ?? new Set(old.map(({ file }) => file.file_path)), state: options.state })

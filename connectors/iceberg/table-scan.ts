@@ -1,5 +1,6 @@
 /** Reading the table's current rows: equality deletes applied by sequence number. Source: Iceberg table spec, "Scan Planning". */
 import { MillraceError, type Tuple, UNCHANGED, type Value } from '../../core/plugin.ts'
+import type { FileStore } from './file-store.ts'
 import type { LiveFile } from './iceberg-table.ts'
 import { KeyRanges } from './key-ranges.ts'
 import { DATA, EQUALITY_DELETES } from './manifest.ts'
@@ -7,6 +8,14 @@ import { openParquetFile, type TableColumn } from './parquet-file.ts'
 import type { PendingRow } from './pending-rows.ts'
 import { type RowKey, rowKey } from './row-key.ts'
 import type { IcebergField } from './table-metadata.ts'
+
+/** What it takes to read a table's files. */
+export interface TableView {
+  readonly files: FileStore
+  readonly fields: readonly IcebergField[]
+  readonly columns: readonly TableColumn[]
+  readonly key: readonly TableColumn[]
+}
 
 /** Newest first; in one snapshot data comes before deletes, which spare it. */
 function newestFirst(live: readonly LiveFile[]): readonly LiveFile[] {
@@ -30,9 +39,7 @@ function keyAt(columns: readonly (readonly Value[])[], row: number): RowKey {
  */
 export async function* scanRows(
   live: readonly LiveFile[],
-  fields: readonly IcebergField[],
-  columns: readonly TableColumn[],
-  key: readonly TableColumn[],
+  { files: store, fields, columns, key }: TableView,
   signal: AbortSignal,
 ): AsyncGenerator<readonly Tuple[], void, void> {
   const deleted = new Set<RowKey>()
@@ -40,7 +47,7 @@ export async function* scanRows(
   const keyIndexes = key.map((column) => columns.indexOf(column))
   for (const { file } of files) {
     const isData = file.content === DATA
-    await using reader = await openParquetFile(file.file_path, fields)
+    await using reader = await openParquetFile(store, file.file_path, fields)
     for (let group = 0; group < reader.groups.length; group++) {
       signal.throwIfAborted()
       if (!isData) {
@@ -66,9 +73,7 @@ export async function* scanRows(
 export async function fillUnchanged(
   waiting: readonly PendingRow[],
   live: readonly LiveFile[],
-  fields: readonly IcebergField[],
-  columns: readonly TableColumn[],
-  key: readonly TableColumn[],
+  { files: store, fields, columns, key }: TableView,
 ): Promise<void> {
   const open = new Map<RowKey, PendingRow[]>()
   for (const pending of waiting) {
@@ -83,7 +88,7 @@ export async function fillUnchanged(
     if (open.size === 0) return
     const ranges = new KeyRanges([file], first.id, first.type as string)
     if (![...open.values()].some(([pending]) => ranges.mayHold(pending!.waiting!.base[0]))) continue
-    await using reader = await openParquetFile(file.file_path, fields)
+    await using reader = await openParquetFile(store, file.file_path, fields)
     for (let group = 0; group < reader.groups.length; group++) {
       const keys = await reader.read(key, group)
       const hits: (readonly [number, readonly PendingRow[]])[] = []
