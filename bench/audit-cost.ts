@@ -1,6 +1,7 @@
 /** What the audit's running totals cost the hot path: the change writer alone, with and without them, in turns in one process. */
-import { TableWriter, type WriterState } from '../core/capture/change-writer.ts'
+import { TableWriter } from '../core/capture/change-writer.ts'
 import { FrameAssembler } from '../core/capture/frame-assembler.ts'
+import { WriterState } from '../core/capture/writer-state.ts'
 import { RowChecksum } from '../core/event/row-hash.ts'
 import type { ColumnType, TableSchema } from '../core/event/table-schema.ts'
 import type { BenchCase } from './cases.ts'
@@ -29,23 +30,15 @@ class NoTotals extends RowChecksum {
 
 function writeRows(rows: number, ledger: RowChecksum): number {
   const frames = new FrameAssembler()
-  const state: WriterState = {
-    version: 1,
-    commitHigh: 0,
-    commitLow: 1,
-    committedAt: 1n,
-    sourceFields: Buffer.alloc(10),
-    skipThrough: -1,
-    lastOrdinal: 0,
-    clock: Buffer.alloc(14),
-    clockVersion: 0,
-  }
+  const state = new WriterState()
+  const fields = Array.from({ length: 5 }, () => null)
+  state.describe(1n, fields)
   const target = { topic: 'bench', partitions: 1, keySchemaId: 1, valueSchemaId: 2, sourcePrefix: Buffer.alloc(60), tombstones: false, ledger }
   const writer = new TableWriter(TABLE, target, state, frames)
   const text = Buffer.from('x'.repeat(200))
   const begin = process.cpuUsage()
   for (let i = 0; i < rows; i++) {
-    if (i % 1000 === 0) state.version++
+    if (i % 1000 === 0) state.describe(1n, fields)
     writer.begin('c', (i % 1000) * 2 + 1)
     writer.after()
     writer.long64(0, i)

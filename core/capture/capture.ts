@@ -7,11 +7,12 @@ import { envelopeSchemaOf, keySchemaOf } from '../schema/avro-mapping.ts'
 import { AvroWriter } from '../schema/avro-writer.ts'
 import { avroName } from '../schema/names.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
-import { TableWriter, type WriterState } from './change-writer.ts'
+import { TableWriter } from './change-writer.ts'
 import { ChunkedSnapshot, type SnapshotSettings, type TableSnapshotStatus } from './chunked-snapshot.ts'
 import { FrameAssembler } from './frame-assembler.ts'
 import type { CaptureOutput, SourceConnector, TransactionStart } from './source-connector.ts'
 import { commitBase, SHAPE_ENTRY } from './start-over.ts'
+import { WriterState } from './writer-state.ts'
 
 /** Under load a batch is closed at this size, or after this time. */
 const BATCH_BYTES = 512 * 1024
@@ -88,7 +89,7 @@ export async function capture(options: CaptureOptions): Promise<void> {
 class Capture implements CaptureOutput {
   readonly #options: CaptureOptions
   readonly #frames = new FrameAssembler()
-  readonly #state: WriterState
+  readonly #state = new WriterState()
   readonly #snapshot: ChunkedSnapshot
   readonly #writers = new Map<string, { readonly table: TableSchema; readonly writer: TableWriter }>()
   readonly #opening = new Map<string, Promise<TableWriter>>()
@@ -115,7 +116,6 @@ class Capture implements CaptureOutput {
   #rows = 0
   #bytes = 0
   #lagMs: number | null = null
-  #lastClock = 0
 
   constructor(options: CaptureOptions) {
     this.#options = options
@@ -125,17 +125,8 @@ class Capture implements CaptureOutput {
     this.#base = commitBase(progress)
     this.#commit = this.#resume?.commit ?? this.#base
     this.#offset = (progress.get('offset') as SourceOffset | undefined) ?? options.connector.start
-    this.#state = {
-      version: 0,
-      commitHigh: Number(this.#commit >> 32n),
-      commitLow: Number(this.#commit & 0xffff_ffffn),
-      committedAt: 0n,
-      sourceFields: Buffer.alloc(options.plugin.sourceFields.length),
-      skipThrough: -1,
-      lastOrdinal: this.#resume?.ordinal ?? 0,
-      clock: Buffer.alloc(0),
-      clockVersion: 0,
-    }
+    this.#state.commit = this.#commit
+    this.#state.lastOrdinal = this.#resume?.ordinal ?? 0
     this.#snapshot = new ChunkedSnapshot(
       options.connector.snapshot,
       options.snapshot,
@@ -167,7 +158,7 @@ class Capture implements CaptureOutput {
       const poll = this.#pollTables()
       for await (const offset of connector.changes(this.#offset, this, this.#stop.signal)) {
         this.#offset = offset
-        this.#tick()
+        this.#state.tick()
         this.#flush()
         if (this.#failure !== null) break
         // I8: what is on its way to the log is bounded, and the source waits
@@ -191,27 +182,23 @@ class Capture implements CaptureOutput {
   transaction(start: TransactionStart): void {
     const state = this.#state
     const commit = start.commit + this.#base
-    state.version++
-    state.commitHigh = Number(commit >> 32n)
-    state.commitLow = Number(commit & 0xffff_ffffn)
-    state.committedAt = start.committedAt
+    state.commit = commit
     state.lastOrdinal = 0
     this.#commit = commit
     const resume = this.#resume
     // I7: what the log holds already is refused by the writers
     state.skipThrough = resume === null || commit > resume.commit ? -1 : commit === resume.commit ? resume.ordinal : Number.POSITIVE_INFINITY
-    state.sourceFields = this.#encodeSource(start.source)
-    if (state.clock.length === 0) this.#tick()
+    state.describe(start.committedAt, start.source)
   }
 
   /** Rows of a chunk belong to no transaction of the source: they take the time of their view. */
   #beforeChunk(readAt: bigint, first: TableSchema | null): void {
     // later chunks may be of a newer shape: the oldest rows decide whether to read again
     if (first !== null) this.#adopt(first)
-    this.#state.version++
-    this.#state.committedAt = readAt
-    this.#state.sourceFields = this.#encodeSource(this.#options.plugin.sourceFields.map(() => null))
-    if (this.#state.clock.length === 0) this.#tick()
+    this.#state.describe(
+      readAt,
+      this.#options.plugin.sourceFields.map(() => null),
+    )
   }
 
   async table(schema: TableSchema, isRewritten: (before: TableSchema) => boolean): Promise<TableWriter> {
@@ -229,30 +216,6 @@ class Capture implements CaptureOutput {
     if (JSON.stringify(this.#shapes.get(id)) === JSON.stringify(table)) return
     this.#shapes.set(id, table)
     this.#newShapes.set(id, table)
-  }
-
-  #encodeSource(values: readonly (bigint | string | null)[]): Buffer {
-    const out = new AvroWriter(64)
-    for (const value of values) {
-      if (value === null) out.byte(0)
-      else {
-        out.byte(2)
-        if (typeof value === 'bigint') out.bigint(value)
-        else out.string(value)
-      }
-    }
-    return out.buffer.subarray(0, out.at)
-  }
-
-  /** `ts_ms` and `ts_us` of the records that follow. */
-  #tick(): void {
-    const now = Date.now()
-    if (now === this.#lastClock) return
-    this.#lastClock = now
-    const out = new AvroWriter(32)
-    out.long(now)
-    out.long(now * 1000)
-    this.#state.clock = out.buffer.subarray(0, out.at)
   }
 
   #report(): void {

@@ -5,10 +5,11 @@ import { varintBytes, writeVarint } from '../event/record-batch.ts'
 import type { RowChecksum } from '../event/row-hash.ts'
 import { type ColumnType, Special, type TableSchema, tableId, UNCHANGED, type Value } from '../event/table-schema.ts'
 import { valueLayout } from '../schema/avro-mapping.ts'
-import { AvroWriter } from '../schema/avro-writer.ts'
+import type { AvroWriter } from '../schema/avro-writer.ts'
 import { encodeValue } from '../schema/value-encoder.ts'
 import type { FrameAssembler, OpenFrame } from './frame-assembler.ts'
 import type { ChangeWriter } from './source-connector.ts'
+import type { WriterState } from './writer-state.ts'
 
 const NO_BRANCH = 255
 
@@ -53,24 +54,6 @@ const HEADER_BYTES = HEADER.length + POSITION_BYTES
 /** Length, attributes, timestamp delta and offset delta of a record take no more bytes. */
 const MOST_RECORD_OVERHEAD = 16
 
-/** What all writers of a capture share: the transaction that changes belong to, and the clock. */
-export interface WriterState {
-  /** Rises with each transaction and each clock tick of a chunk, so that writers know when their cached source block is stale. */
-  version: number
-  commitHigh: number
-  commitLow: number
-  committedAt: bigint
-  /** The plugin's source fields, Avro-encoded. */
-  sourceFields: Buffer
-  /** Ordinals up to this one are in the log already; -1: none are. */
-  skipThrough: number
-  /** The last ordinal written. */
-  lastOrdinal: number
-  /** `ts_ms` and `ts_us` of now, Avro-encoded; replaced once per piece of input. */
-  clock: Buffer
-  clockVersion: number
-}
-
 export interface WriterTarget {
   readonly topic: string
   readonly partitions: number
@@ -94,8 +77,9 @@ export class TableWriter implements ChangeWriter {
   readonly #frames: FrameAssembler
   readonly #open: readonly OpenFrame[]
 
-  readonly #images = new AvroWriter()
-  readonly #keys = new AvroWriter(512)
+  /** Scratch room that all writers share. */
+  readonly #images: AvroWriter
+  readonly #keys: AvroWriter
   readonly #starts: Int32Array
   readonly #types: readonly ColumnType[]
   readonly #rowBranches: Uint8Array
@@ -122,13 +106,12 @@ export class TableWriter implements ChangeWriter {
   /** Where the columns of a `key` image lie in #images until they are moved to #keys. */
   #keyFrom = -1
 
-  #source = Buffer.alloc(0)
-  #sourceVersion = -1
-
   constructor(table: TableSchema, target: WriterTarget, state: WriterState, frames: FrameAssembler) {
     this.table = table
     this.#target = target
     this.#state = state
+    this.#images = state.images
+    this.#keys = state.keys
     this.#frames = frames
     this.#open = frames.open(target.topic, target.partitions)
     const layout = valueLayout(table)
@@ -417,16 +400,14 @@ export class TableWriter implements ChangeWriter {
     afterTo: number,
   ): void {
     const state = this.#state
-    if (this.#sourceVersion !== state.version) this.#refreshSource()
-    const source = this.#source
-    const { clock } = state
+    const { source, clock } = state
     const snapshot = op === LETTER.r
     const before = beforeFrom < 0 ? 0 : beforeTo - beforeFrom
     const after = afterFrom < 0 ? 0 : afterTo - afterFrom
     const prefix = this.#target.sourcePrefix
     // snapshot flag: the Avro string "true" or "false"
     const flag = snapshot ? TRUE : FALSE
-    const valueLength = 5 + 1 + before + 1 + after + prefix.length + flag.length + source.length + varintBytes(ordinal) + 2 + clock.length
+    const valueLength = 5 + 1 + before + 1 + after + prefix.length + flag.length + source.at + varintBytes(ordinal) + 2 + clock.at
     const keyLength = keyTo < 0 ? -1 : keyTo - keyFrom
     const dataLength = varintBytes(keyLength) + Math.max(0, keyLength) + varintBytes(valueLength) + valueLength + HEADER_BYTES
     // room first: it may open the next frame, whose count begins again
@@ -457,11 +438,11 @@ export class TableWriter implements ChangeWriter {
     }
     at = copy(prefix, 0, buffer, at, prefix.length)
     at = copy(flag, 0, buffer, at, flag.length)
-    at = copy(source, 0, buffer, at, source.length)
+    at = copy(source.buffer, 0, buffer, at, source.at)
     at = writeVarint(buffer, at, ordinal)
     buffer[at++] = 2
     buffer[at++] = op
-    at = copy(clock, 0, buffer, at, clock.length)
+    at = copy(clock.buffer, 0, buffer, at, clock.at)
     invariant(at - valueFrom === valueLength, 'a record is not as long as computed')
     this.#finish(frame, at, ordinal)
   }
@@ -496,17 +477,6 @@ export class TableWriter implements ChangeWriter {
     frame.at = at + POSITION_BYTES
     this.#frames.wrote(frame)
     this.#target.ledger.addPosition(state.commitHigh, state.commitLow, ordinal)
-  }
-
-  /** `ts_ms`, `ts_us` and the plugin's fields of the transaction. */
-  #refreshSource(): void {
-    const state = this.#state
-    const out = new AvroWriter(64)
-    const micros = state.committedAt
-    out.bigint(micros / 1000n)
-    out.bigint(micros)
-    this.#source = Buffer.concat([out.buffer.subarray(0, out.at), state.sourceFields])
-    this.#sourceVersion = state.version
   }
 }
 

@@ -6,8 +6,9 @@ import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import avsc from 'avsc'
 import { expect, test } from 'vitest'
-import { TableWriter, type WriterState } from '../../core/capture/change-writer.ts'
+import { TableWriter } from '../../core/capture/change-writer.ts'
 import { FrameAssembler } from '../../core/capture/frame-assembler.ts'
+import { WriterState } from '../../core/capture/writer-state.ts'
 import type { ChangeEvent } from '../../core/event/change-event.ts'
 import { frameOf, recordHeader, records } from '../../core/event/record-batch.ts'
 import { RowChecksum } from '../../core/event/row-hash.ts'
@@ -128,25 +129,14 @@ interface GoldenRecord {
 function written(): GoldenRecord[] {
   const strings = new AvroWriter()
   for (const text of ['1', 'postgres', 'shop', 'db', 'public', 'every kind']) strings.string(text)
-  const fields = new AvroWriter()
-  fields.byte(2)
-  fields.long(26_501_234)
-  fields.byte(2)
-  fields.string('771')
-  const clock = new AvroWriter()
-  clock.long(Number(COMMITTED_AT / 1000n))
-  clock.bigint(COMMITTED_AT)
-  const state: WriterState = {
-    version: 1,
-    commitHigh: 1,
-    commitLow: 0x8000_0000,
-    committedAt: COMMITTED_AT,
-    sourceFields: fields.buffer.subarray(0, fields.at),
-    skipThrough: -1,
-    lastOrdinal: -1,
-    clock: clock.buffer.subarray(0, clock.at),
-    clockVersion: 1,
-  }
+  const state = new WriterState()
+  state.commitHigh = 1
+  state.commitLow = 0x8000_0000
+  state.lastOrdinal = -1
+  state.describe(COMMITTED_AT, [26_501_234n, '771'])
+  state.clock.at = 0
+  state.clock.long(Number(COMMITTED_AT / 1000n))
+  state.clock.bigint(COMMITTED_AT)
   const frames = new FrameAssembler()
   const target = {
     topic: 't',

@@ -36,32 +36,34 @@ export interface GroupHead {
   readonly facts: Facts | null
 }
 
-export function encodeGroupHead(sequence: number, appendedAt: number, frames: readonly PlacedFrame[], facts: string): Buffer {
-  const factsBytes = Buffer.byteLength(facts)
-  const head = Buffer.allocUnsafe(GROUP_HEAD_BYTES + frames.length * PLACE_BYTES + factsBytes)
-  head.writeUInt32BE(GROUP_MAGIC, 0)
-  head.writeUInt32BE(head.length, 4)
-  head.writeBigUInt64BE(BigInt(sequence), 8)
-  head.writeDoubleBE(appendedAt, 16)
-  head.writeUInt32BE(frames.length, 28)
-  head.writeUInt32BE(factsBytes, 32)
+/** The bytes of a head, and what {@link decodeGroupHead} would read from them. */
+export function encodeGroupHead(sequence: number, appendedAt: number, frames: readonly PlacedFrame[], facts: Facts | null): { bytes: Buffer; head: GroupHead } {
+  const text = facts === null ? '' : JSON.stringify(facts)
+  const factsBytes = Buffer.byteLength(text)
+  const bytes = Buffer.allocUnsafe(GROUP_HEAD_BYTES + frames.length * PLACE_BYTES + factsBytes)
+  bytes.writeUInt32BE(GROUP_MAGIC, 0)
+  bytes.writeUInt32BE(bytes.length, 4)
+  bytes.writeBigUInt64BE(BigInt(sequence), 8)
+  bytes.writeDoubleBE(appendedAt, 16)
+  bytes.writeUInt32BE(frames.length, 28)
+  bytes.writeUInt32BE(factsBytes, 32)
   let at = GROUP_HEAD_BYTES
   let payloadBytes = 0
   for (const frame of frames) {
-    head.writeUInt32BE(frame.topicId, at)
-    head.writeUInt32BE(frame.partition, at + 4)
-    head.writeBigInt64BE(frame.baseOffset, at + 8)
-    head.writeUInt32BE(frame.sizeBytes, at + 16)
-    head.writeUInt32BE(frame.count, at + 20)
-    head.writeUInt32BE(frame.offsets, at + 24)
-    head.writeUInt32BE(frame.crc, at + 28)
+    bytes.writeUInt32BE(frame.topicId, at)
+    bytes.writeUInt32BE(frame.partition, at + 4)
+    bytes.writeBigInt64BE(frame.baseOffset, at + 8)
+    bytes.writeUInt32BE(frame.sizeBytes, at + 16)
+    bytes.writeUInt32BE(frame.count, at + 20)
+    bytes.writeUInt32BE(frame.offsets, at + 24)
+    bytes.writeUInt32BE(frame.crc, at + 28)
     payloadBytes += frame.sizeBytes
     at += PLACE_BYTES
   }
-  head.writeUInt32BE(payloadBytes, 24)
-  head.write(facts, at)
-  head.writeUInt32BE(headCrc(head), CRC_AT)
-  return head
+  bytes.writeUInt32BE(payloadBytes, 24)
+  bytes.write(text, at)
+  bytes.writeUInt32BE(headCrc(bytes), CRC_AT)
+  return { bytes, head: { sequence, appendedAt, headBytes: bytes.length, payloadBytes, frames, facts } }
 }
 
 function headCrc(head: Buffer): number {

@@ -1,11 +1,11 @@
 import fs from 'node:fs'
 import path from 'node:path'
-import { promisify } from 'node:util'
 import type { Logger } from 'pino'
 import type { MillraceError } from '../../errors.ts'
 import { stampChecksum, stampOffset } from '../../event/record-batch.ts'
 import type { EncodedBatch, Frame } from '../log.ts'
-import { decodeGroupHead, encodeGroupHead, type PlacedFrame } from './commit-group.ts'
+import { AppendFile } from './append-file.ts'
+import { encodeGroupHead, type PlacedFrame } from './commit-group.ts'
 import { writeMark } from './committed-mark.ts'
 import { asLogError, fdatasync, syncFolder, writeAll } from './file-io.ts'
 import { applyGroup } from './group-scan.ts'
@@ -43,18 +43,17 @@ export class CommitQueue {
   readonly #markFd: number
   readonly #segmentBytes: number
   readonly #logger: Logging | undefined
-  #fd: number
+  #file: AppendFile
   #generation: number
-  #cutTo: number | null = null
   #waiting: Pending[] = []
   #jobs: (() => Promise<void>)[] = []
   #running: Promise<void> | null = null
   #inFlight: Promise<void> | null = null
 
-  /** `fd` is the active segment's, `markFd` the committed mark's, both open for writing; `close` closes them. */
-  constructor(list: SegmentList, fd: number, markFd: number, generation: number, segmentBytes: number, logger: Logging | undefined) {
+  /** `file` is the active segment's, `markFd` the committed mark's, open for writing; `close` closes them. */
+  constructor(list: SegmentList, file: AppendFile, markFd: number, generation: number, segmentBytes: number, logger: Logging | undefined) {
     this.#list = list
-    this.#fd = fd
+    this.#file = file
     this.#markFd = markFd
     this.#generation = generation
     this.#segmentBytes = segmentBytes
@@ -98,7 +97,7 @@ export class CommitQueue {
 
   async close(): Promise<void> {
     await this.drained()
-    fs.closeSync(this.#fd)
+    await this.#file.close(this.#list.active.sizeBytes)
     fs.closeSync(this.#markFd)
   }
 
@@ -179,14 +178,10 @@ export class CommitQueue {
           buffers.push(frame.buffer.subarray(0, frame.end))
         }
       }
-      const head = encodeGroupHead(list.sequence + 1, Date.now(), places, mergeFacts(group))
-      await this.#cut()
-      this.#cutTo = at
+      const { bytes, head } = encodeGroupHead(list.sequence + 1, Date.now(), places, mergeFacts(group))
       // I5: progress and records are one group, valid as a whole or cut
-      await writeAll(this.#fd, [head, ...buffers], at)
-      await fdatasync(this.#fd)
-      this.#cutTo = null
-      applyGroup(list, active, decodeGroupHead(head)!, at)
+      await this.#file.append([bytes, ...buffers], at)
+      applyGroup(list, active, head, at)
     } catch (error) {
       await this.#fail(group, asLogError(error, 'appending to', active.path))
       return
@@ -197,20 +192,13 @@ export class CommitQueue {
 
   /** Refuses the group and, of each owner in it, all that waits behind: batches of one owner land in order or not at all. */
   async #fail(group: readonly Pending[], error: MillraceError): Promise<void> {
-    await this.#cut().catch(() => {})
+    await this.#file.cut().catch(() => {})
     for (const owner of new Set(group.map((pending) => pending.owner))) {
       if (owner === null) continue
       const batches = group.filter((pending) => pending.owner === owner).map((pending) => pending.batch!)
       owner.failed([...batches, ...this.refuse(owner, error)], error)
     }
     for (const pending of group) pending.reject(error)
-  }
-
-  /** Removes what a failed write left behind; until that succeeds nothing is appended, so that no stale footer can be taken for a good one. */
-  async #cut(): Promise<void> {
-    if (this.#cutTo === null) return
-    await promisify(fs.ftruncate)(this.#fd, this.#cutTo)
-    this.#cutTo = null
   }
 
   /** Seals the active segment and begins the next. Only between groups. @throws log.full, log.unreachable: then the active one goes on */
@@ -220,38 +208,34 @@ export class CommitQueue {
     const at = active.sizeBytes
     const footer = active.footer(at)
     let next: Segment
-    let fd: number
+    let file: AppendFile
     try {
-      await this.#cut()
-      this.#cutTo = at
-      await writeAll(this.#fd, footer.bytes, at)
-      await fdatasync(this.#fd)
-      ;[next, fd] = await beginSegment(list, active.last + 1)
+      await this.#file.seal(footer.bytes, at)
+      ;[next, file] = await beginSegment(list, active.last + 1, this.#segmentBytes)
     } catch (error) {
-      await this.#cut().catch(() => {})
+      await this.#file.cut().catch(() => {})
       throw asLogError(error, 'beginning a segment after', active.path)
     }
-    this.#cutTo = null
     active.seal(footer.directory)
-    fs.closeSync(this.#fd)
-    this.#fd = fd
+    this.#file.leave()
+    this.#file = file
     list.segments = [...list.segments, next]
     this.mark(false)
   }
 }
 
 /** Makes the segment file `number`, which begins with the whole state, durable before it returns. The caller puts it into the list. */
-export async function beginSegment(list: SegmentList, number: number): Promise<[Segment, number]> {
+export async function beginSegment(list: SegmentList, number: number, segmentBytes: number): Promise<[Segment, AppendFile]> {
   const segment = new Segment(list.dir, appendedName(number))
   const fd = fs.openSync(segment.path, 'w')
   try {
-    const head = encodeGroupHead(list.sequence + 1, Date.now(), [], JSON.stringify(list.state.whole()))
-    await writeAll(fd, [head], 0)
+    const { bytes } = encodeGroupHead(list.sequence + 1, Date.now(), [], list.state.whole())
+    await writeAll(fd, [bytes], 0)
     await fdatasync(fd)
     await syncFolder(path.dirname(segment.path))
-    segment.sizeBytes = head.length
+    segment.sizeBytes = bytes.length
     list.sequence++
-    return [segment, fd]
+    return [segment, new AppendFile(fd, bytes.length, segmentBytes)]
   } catch (error) {
     fs.closeSync(fd)
     fs.rmSync(segment.path, { force: true })
@@ -259,14 +243,12 @@ export async function beginSegment(list: SegmentList, number: number): Promise<[
   }
 }
 
-function mergeFacts(group: readonly Pending[]): string {
+function mergeFacts(group: readonly Pending[]): Facts | null {
   const all = group.map((pending) => pending.facts).filter((facts) => facts !== null)
-  if (all.length === 0) return ''
-  if (all.length === 1) return JSON.stringify(all[0])
-  const merged: Facts = {
+  if (all.length <= 1) return all[0] ?? null
+  return {
     topics: all.flatMap((facts) => facts.topics ?? []),
     partitions: all.flatMap((facts) => facts.partitions ?? []),
     progress: all.flatMap((facts) => facts.progress ?? []),
   }
-  return JSON.stringify(merged)
 }

@@ -9,12 +9,16 @@ const fsync = promisify(fs.fsync)
 const open = promisify(fs.open)
 const close = promisify(fs.close)
 
+/** Up to this many bytes go into the page cache faster than another thread could be asked to put them there. */
+const SMALL_BYTES = 64 * 1024
+
 /** Writes all of `buffers` at `at`, without copying them; a short write goes on until it is whole or an error says why not. */
 export async function writeAll(fd: number, buffers: readonly Buffer[], at: number): Promise<void> {
   let rest = buffers
   let position = at
   for (;;) {
-    let { bytesWritten } = await writev(fd, rest, position)
+    const isSmall = rest.reduce((bytes, { length }) => bytes + length, 0) <= SMALL_BYTES
+    let bytesWritten = isSmall ? fs.writevSync(fd, rest, position) : (await writev(fd, rest, position)).bytesWritten
     position += bytesWritten
     let i = 0
     while (i < rest.length && bytesWritten >= rest[i]!.length) bytesWritten -= rest[i++]!.length

@@ -76,3 +76,18 @@ export async function findLaterGroup(fd: number, from: number, to: number, seque
   }
   return null
 }
+
+/** Bytes from `from` to the last one that is not zero: zeros are room that was made ahead. */
+export async function tornBytes(fd: number, from: number, to: number): Promise<number> {
+  let torn = 0
+  const window = Buffer.alloc(WINDOW_BYTES)
+  for (let windowAt = from; windowAt < to; windowAt += WINDOW_BYTES) {
+    const length = await readInto(fd, window.subarray(0, Math.min(WINDOW_BYTES, to - windowAt)), windowAt)
+    for (let at = length - 1; at >= 0; at--) {
+      if (window[at] === 0) continue
+      torn = windowAt + at + 1 - from
+      break
+    }
+  }
+  return torn
+}

@@ -1,10 +1,11 @@
 import fs from 'node:fs'
 import path from 'node:path'
 import { promisify } from 'node:util'
+import { AppendFile } from './append-file.ts'
 import { beginSegment, CommitQueue, type Logging } from './commit-queue.ts'
 import { type CommittedMark, readMark } from './committed-mark.ts'
 import { corrupt, fdatasync, syncFolder } from './file-io.ts'
-import { findLaterGroup, scanGroups } from './group-scan.ts'
+import { findLaterGroup, scanGroups, tornBytes } from './group-scan.ts'
 import { Segment } from './segment.ts'
 import { listSegmentFiles, missingSegment, removeFile, SegmentList } from './segment-list.ts'
 
@@ -32,10 +33,10 @@ export async function openForWriting(dir: string, segmentBytes: number, logger: 
     const newest = segments.at(-1)
     if (mark !== null && (newest === undefined || newest.last < mark.segment)) throw missingSegment(list.dir, mark.segment)
     await readFooters(segments)
-    let fd: number
-    if (newest === undefined || newest.sealed) fd = await begin(list, segments, newest === undefined ? 0 : newest.last + 1)
-    else fd = await recover(list, segments, newest, mark, logger)
-    return { list, queue: new CommitQueue(list, fd, markFd, (mark?.generation ?? 0) + 1, segmentBytes, logger) }
+    let file: AppendFile
+    if (newest === undefined || newest.sealed) file = await begin(list, segments, newest === undefined ? 0 : newest.last + 1, segmentBytes)
+    else file = await recover(list, segments, newest, mark, segmentBytes, logger)
+    return { list, queue: new CommitQueue(list, file, markFd, (mark?.generation ?? 0) + 1, segmentBytes, logger) }
   } catch (error) {
     fs.closeSync(markFd)
     throw error
@@ -50,7 +51,7 @@ async function readFooters(segments: readonly Segment[]): Promise<void> {
 }
 
 /** A new active segment after `sealed`, whose state is that of the last group of the one before. */
-async function begin(list: SegmentList, sealed: readonly Segment[], number: number): Promise<number> {
+async function begin(list: SegmentList, sealed: readonly Segment[], number: number, segmentBytes: number): Promise<AppendFile> {
   const before = sealed.at(-1)
   if (before !== undefined) {
     const fd = fs.openSync(before.path, 'r')
@@ -65,9 +66,9 @@ async function begin(list: SegmentList, sealed: readonly Segment[], number: numb
       fs.closeSync(fd)
     }
   }
-  const [segment, fd] = await beginSegment(list, number)
+  const [segment, file] = await beginSegment(list, number, segmentBytes)
   list.segments = [...sealed, segment]
-  return fd
+  return file
 }
 
 /** Replays the segment that was appended to last, and cuts what no append was told of. */
@@ -76,8 +77,9 @@ async function recover(
   segments: readonly Segment[],
   newest: Segment,
   mark: CommittedMark | null,
+  segmentBytes: number,
   logger: Logging | undefined,
-): Promise<number> {
+): Promise<AppendFile> {
   const committed = mark?.segment === newest.first ? mark.bytes : 0
   const fd = fs.openSync(newest.path, 'r+')
   try {
@@ -88,13 +90,14 @@ async function recover(
     if (later !== null) throw corrupt(newest.path, end, `a committed group is damaged; a later one at byte ${later} is whole`)
     if (end > 0) {
       if (end < size) {
-        logger?.info({ file: newest.path, at: end, sizeBytes: size - end }, 'cut a torn tail, of which no append was told')
+        const torn = await tornBytes(fd, end, size)
+        if (torn > 0) logger?.info({ file: newest.path, at: end, sizeBytes: torn }, 'cut a torn tail, of which no append was told')
         await promisify(fs.ftruncate)(fd, end)
       }
       await fdatasync(fd)
       await syncFolder(list.dir)
       list.segments = segments
-      return fd
+      return new AppendFile(fd, end, segmentBytes)
     }
   } catch (error) {
     fs.closeSync(fd)
@@ -104,5 +107,5 @@ async function recover(
   fs.closeSync(fd)
   if (segments.length === 1 && newest.first > 0) throw corrupt(newest.path, 0, 'its first group is damaged')
   removeFile(newest.path)
-  return begin(list, segments.slice(0, -1), newest.first)
+  return begin(list, segments.slice(0, -1), newest.first, segmentBytes)
 }

@@ -1,8 +1,9 @@
 import avro from 'avsc'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { TableWriter, type WriterState } from '../../../../core/capture/change-writer.ts'
+import { TableWriter } from '../../../../core/capture/change-writer.ts'
 import { FrameAssembler } from '../../../../core/capture/frame-assembler.ts'
+import { WriterState } from '../../../../core/capture/writer-state.ts'
 import { unpackPosition } from '../../../../core/event/position.ts'
 import { recordHeader, records } from '../../../../core/event/record-batch.ts'
 import { RowChecksum } from '../../../../core/event/row-hash.ts'
@@ -54,20 +55,13 @@ interface Decoded {
 function setUp(options: { partitions?: number; tombstones?: boolean; table?: TableSchema } = {}) {
   const table = options.table ?? TABLE
   const frames = new FrameAssembler()
-  const clock = new AvroWriter(32)
-  clock.long(1_700_000_000_000)
-  clock.long(1_700_000_000_000_000)
-  const state: WriterState = {
-    version: 1,
-    commitHigh: 1,
-    commitLow: 7,
-    committedAt: 1_600_000_000_123_456n,
-    sourceFields: Buffer.from([0]),
-    skipThrough: -1,
-    lastOrdinal: 0,
-    clock: clock.buffer.subarray(0, clock.at),
-    clockVersion: 0,
-  }
+  const state = new WriterState()
+  state.commitHigh = 1
+  state.commitLow = 7
+  state.describe(1_600_000_000_123_456n, [null])
+  state.clock.at = 0
+  state.clock.long(1_700_000_000_000)
+  state.clock.long(1_700_000_000_000_000)
   const prefix = new AvroWriter(64)
   for (const text of ['1', 'test', 'node', 'db', 'public', 'things']) prefix.string(text)
   const target = {
