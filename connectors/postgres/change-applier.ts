@@ -1,7 +1,8 @@
 import { type CaptureOutput, type ChangeWriter, MillraceError, type TableSchema, tableId } from '../../core/plugin.ts'
 import { formatLsn } from './lsn.ts'
 import { KIND, OLD_KEY, OLD_ROW, type PgoutputDecoder, protocolError, type RelationMessage, TAG } from './pgoutput.ts'
-import type { MappedTable, RelationColumn, WireReader } from './type-mapping.ts'
+import { FIRST_LOST_ID } from './relation-columns.ts'
+import type { MappedTable, StreamedTable, WireReader } from './type-mapping.ts'
 
 /** The table that logical messages appear in. */
 export const MESSAGE_TABLE: TableSchema = {
@@ -33,8 +34,8 @@ interface Relation {
 export interface ChangeApplierOptions {
   readonly output: CaptureOutput
   readonly isCaptured: (namespace: string, name: string) => boolean
-  /** Describes a table whose Relation message has these columns. */
-  readonly describe: (oid: number, columns: readonly RelationColumn[]) => Promise<MappedTable>
+  /** Describes a table as its Relation message has it, once transaction `xid` can be seen: until then the catalog lacks what that did to the table. */
+  readonly describe: (oid: number, streamed: StreamedTable, xid: number) => Promise<MappedTable>
   /** Column ids (attnums) that existing rows may have a value for although none was written: those with a default. */
   readonly filled: (oid: number) => Promise<ReadonlySet<number>>
   /**
@@ -158,13 +159,9 @@ export class ChangeApplier {
 
   async #bind(relation: Relation): Promise<void> {
     const { message } = relation
-    const mapped = await this.#options.describe(message.oid, message.columns)
+    const { output, describe, filled } = this.#options
+    const mapped = await describe(message.oid, { ...message, before: output.shape(message) }, this.#xid)
     const { columns, table } = mapped
-    if (columns.length !== message.columns.length) {
-      throw new MillraceError('source.schema_unsupported', `${tableId(table)} has ${columns.length} columns, the stream sends ${message.columns.length}`, {
-        fix: 'read the table anew: `millrace run FILE --resnapshot NODE`',
-      })
-    }
     // An old key comes with the replica identity's columns only, so a key outside of them would be NULL in deletes.
     const absent = message.replicaIdentity === 'd' || message.replicaIdentity === 'i' ? table.key.find((i) => !message.columns[i]!.key) : undefined
     if (absent !== undefined) {
@@ -175,8 +172,8 @@ export class ChangeApplier {
     const shape = JSON.stringify(table)
     let known = this.#shapes.get(message.oid)
     if (known === undefined || known.shape !== shape) {
-      const filled = await this.#options.filled(message.oid)
-      known = { shape, writer: await this.#options.output.table(table, (before) => rewritten(before, table, filled)) }
+      const ids = await filled(message.oid)
+      known = { shape, writer: await output.table(table, (before) => rewritten(before, table, ids)) }
       this.#shapes.set(message.oid, known)
     }
     relation.mapped = mapped
@@ -368,12 +365,20 @@ export class ChangeApplier {
   }
 }
 
-/** Existing rows may read differently than before without a change in the WAL: a column came with a default, or has another type. */
+/**
+ * Existing rows may read differently than before without a change in the WAL: a column came with a default or in the place of one of its name, or has another
+ * type; or it was not known which column it was.
+ */
 function rewritten(before: TableSchema, now: TableSchema, filled: ReadonlySet<number>): boolean {
-  return now.columns.some((column) => {
-    const old = before.columns.find(({ id }) => id === column.id)
-    return old === undefined ? filled.has(column.id) : JSON.stringify(old.type) !== JSON.stringify(column.type)
-  })
+  const wasLost = before.columns.some(({ id }) => id >= FIRST_LOST_ID && now.columns.every((column) => column.id !== id))
+  return (
+    wasLost ||
+    now.columns.some((column) => {
+      const old = before.columns.find(({ id }) => id === column.id)
+      if (old !== undefined) return JSON.stringify(old.type) !== JSON.stringify(column.type)
+      return filled.has(column.id) || before.columns.some(({ name }) => name === column.name)
+    })
+  )
 }
 
 /** Where column `index` of the tuple at `at` starts: its kind. */

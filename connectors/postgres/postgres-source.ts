@@ -4,6 +4,7 @@ import type pg from 'pg'
 import {
   type CaptureOutput,
   invariant,
+  MillraceError,
   type PluginContext,
   type SnapshotReader,
   type SourceConnector,
@@ -71,11 +72,15 @@ export class PostgresSource implements SourceConnector {
       node: context.node,
       applied: this.#parts.applied,
       isCaptured: (namespace, name) => patterns.matches(namespace, name),
-      describe: (oid, columns) => streamCatalog.run('to describe a table', (client) => describeTable(client, oid, mapping, columns)),
+      describe: (oid, streamed, xid) =>
+        streamCatalog.run('to describe a table', async (client) => {
+          await untilVisible(client, xid, signal)
+          return await describeTable(client, oid, mapping, streamed)
+        }),
       filled: (oid) => streamCatalog.run('to describe a table', (client) => filledColumns(client, oid)),
       select: (table, columns, key, xid) =>
         streamCatalog.run('to read columns that were not sent', async (client) => {
-          await untilVisible(client, xid)
+          await untilVisible(client, xid, signal)
           return await selectColumns(client, table, columns, key)
         }),
     })
@@ -138,8 +143,9 @@ async function filledColumns(client: pg.ClientBase, oid: number): Promise<Readon
 }
 
 /** A commit reaches the stream when it is in the WAL, a moment before others can see its rows. */
-async function untilVisible(client: pg.ClientBase, xid: number): Promise<void> {
+async function untilVisible(client: pg.ClientBase, xid: number, signal: AbortSignal): Promise<void> {
   for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, 50)) {
+    if (signal.aborted) throw new MillraceError('source.unreachable', `stopped before transaction ${xid} could be seen`)
     const { rows } = await client.query<{ snapshot: string }>('select pg_current_snapshot()::text as snapshot')
     if (sees(parseFence(rows[0]!.snapshot, '0'), xid)) return
     await delay(waitMs)

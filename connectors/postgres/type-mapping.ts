@@ -1,5 +1,6 @@
 import type pg from 'pg'
-import { type Column, MillraceError, type TableSchema, tableId } from '../../core/plugin.ts'
+import { type Column, MillraceError, type TableSchema } from '../../core/plugin.ts'
+import { placeColumns, type RelationColumn } from './relation-columns.ts'
 import { TypeCatalog } from './type-catalog.ts'
 import type { TypeReader, WireReader } from './type-reader.ts'
 
@@ -30,13 +31,13 @@ export interface MappedTable {
   readonly replicaIdentity: 'd' | 'n' | 'f' | 'i'
 }
 
-/** A column of pgoutput's Relation message. */
-export interface RelationColumn {
+/** What pgoutput's Relation message says of a table. */
+export interface StreamedTable {
+  readonly namespace: string
   readonly name: string
-  readonly typeOid: number
-  readonly typeModifier: number
-  /** Part of the replica identity. */
-  readonly key: boolean
+  readonly columns: readonly RelationColumn[]
+  /** Its last shape that the log knows; null: none. */
+  readonly before: TableSchema | null
 }
 
 /**
@@ -92,16 +93,15 @@ const ATTRIBUTES = `
 const NONE: ReadonlySet<number> = new Set()
 
 /**
- * Describes a table from the catalog. For a stream, `names` are the columns of the Relation message: the result has those, in that order, with the types that
- * they had when the message was written; their identity (attnum) is found by name, or, when the column was renamed or dropped since, by its place.
- * Without `names`: the columns of the table, generated ones only when their attnum is in `generated`.
- * @throws source.schema_unsupported when the table is gone, or a column of the stream cannot be told apart from others that came and went since
+ * Describes a table from the catalog. For a stream: with the name of the Relation message, its columns, in its order, with the types that they had when it was
+ * written; `placeColumns` finds their identity (attnum). Without `streamed`: the columns of the table, generated ones only when their attnum is in `generated`.
+ * @throws source.schema_unsupported when the table is gone
  */
 export async function describeTable(
   client: pg.ClientBase,
   oid: number,
   options: TypeMappingOptions,
-  names?: readonly RelationColumn[],
+  streamed?: StreamedTable,
   generated: ReadonlySet<number> = NONE,
 ): Promise<MappedTable> {
   const { rows } = await client.query<AttributeRow>(ATTRIBUTES, [oid])
@@ -112,9 +112,9 @@ export async function describeTable(
     })
   }
   const attributes =
-    names === undefined
+    streamed === undefined
       ? rows.filter((row) => !row.dropped && (!row.generated || generated.has(row.attnum)))
-      : await nameTypes(client, matchRelation(tableId(first), rows, names))
+      : await nameTypes(client, matchRelation(rows, streamed))
   const catalog = await TypeCatalog.load(
     client,
     attributes.map(({ type }) => type),
@@ -127,8 +127,8 @@ export async function describeTable(
     replicaIdentity: identity,
     columns,
     table: {
-      namespace: first.namespace,
-      name: first.name,
+      namespace: (streamed ?? first).namespace,
+      name: (streamed ?? first).name,
       columns: columns.map(({ column }) => column),
       key: attributes.flatMap((row, i) => (isKey(row) ? [i] : [])),
     },
@@ -165,43 +165,16 @@ function undecodable({ name, sourceType }: Column): WireReader {
   }
 }
 
-/**
- * Finds the attribute of each column of a Relation message. Both are in attnum order, and attributes that were dropped stay in the catalog, so a column whose
- * name is gone lies among the attributes between its neighbours.
- */
-function matchRelation(table: string, rows: readonly AttributeRow[], names: readonly RelationColumn[]): readonly AttributeRow[] {
-  const byName = new Map(rows.flatMap((row) => (row.dropped ? [] : [[row.attname, row] as const])))
-  const named = new Set(names.map(({ name }) => name))
-  return names.map((column, i) => {
-    const known = byName.get(column.name) ?? lostAttribute(column, i)
-    const same = known.type === column.typeOid && known.modifier === column.typeModifier
-    return {
-      ...known,
-      attname: column.name,
-      type: column.typeOid,
-      modifier: column.typeModifier,
-      formatted: same ? known.formatted : null,
-      in_identity: column.key,
-    }
+function matchRelation(rows: readonly AttributeRow[], { columns, before }: StreamedTable): readonly AttributeRow[] {
+  const inLog = new Map((before?.columns ?? []).map(({ name, id }) => [name, id]))
+  const byId = new Map(rows.map((row) => [row.attnum, row]))
+  return placeColumns(columns, rows, inLog).map((attnum, i) => {
+    const { name, typeOid, typeModifier, key } = columns[i]!
+    // of a column that is lost nothing is known but what the stream says
+    const known = byId.get(attnum) ?? { ...rows[0]!, attnum, not_null: false, storage: 'x', generated: false, dimensions: 0, in_primary: false }
+    const same = known.type === typeOid && known.modifier === typeModifier
+    return { ...known, attname: name, type: typeOid, modifier: typeModifier, formatted: same ? known.formatted : null, in_identity: key }
   })
-
-  function lostAttribute(column: RelationColumn, i: number): AttributeRow {
-    let from = i
-    while (from > 0 && !byName.has(names[from - 1]!.name)) from--
-    let to = i + 1
-    while (to < names.length && !byName.has(names[to]!.name)) to++
-    const low = from === 0 ? 0 : byName.get(names[from - 1]!.name)!.attnum
-    const high = to === names.length ? Number.POSITIVE_INFINITY : byName.get(names[to]!.name)!.attnum
-    const candidates = rows.filter((row) => row.attnum > low && row.attnum < high && (row.dropped || (!named.has(row.attname) && !row.generated)))
-    if (candidates.length !== to - from) {
-      throw new MillraceError(
-        'source.schema_unsupported',
-        `${table}: column ${column.name} of the stream is no longer in the catalog, and more than one column that came or went since may be it`,
-        { fix: 'read the table again: `millrace run FILE --resnapshot NODE`' },
-      )
-    }
-    return candidates[i - from]!
-  }
 }
 
 /** Names the types that columns had in the stream and have no longer. */

@@ -210,6 +210,10 @@ class Capture implements CaptureOutput {
     return writer
   }
 
+  shape(table: Pick<TableSchema, 'namespace' | 'name'>): TableSchema | null {
+    return this.#shapes.get(tableId(table)) ?? null
+  }
+
   /** The rows in the log are of this shape, or will be once the reading that was asked for is done. */
   #adopt(table: TableSchema): void {
     const id = tableId(table)

@@ -40,6 +40,8 @@ export interface CaptureOutput {
    * with a default): then the table is read again, in chunks, while it streams.
    */
   table(schema: TableSchema, isRewritten: (before: TableSchema) => boolean): Promise<ChangeWriter>
+  /** The shape of the table's rows in the log, also of before a restart; null: it has none there. */
+  shape(table: Pick<TableSchema, 'namespace' | 'name'>): TableSchema | null
   /** A transaction begins: all changes until the next call belong to it. */
   transaction(start: TransactionStart): void
   /** Chunks that were read and wait for their place in the stream. */

@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { FIRST_LOST_ID } from '../../connectors/postgres/relation-columns.ts'
 import { copyRows } from '../../connectors/postgres/snapshot-copy.ts'
 import { describeTable, type MappedTable, SESSION_SETTINGS, type TypeMappingOptions } from '../../connectors/postgres/type-mapping.ts'
 import { formatValue, viewOf } from '../../connectors/postgres/type-reader.ts'
@@ -558,9 +559,9 @@ describe('the description of a table', () => {
     await client.query('drop table if exists moved; create table moved (id int primary key, a text, b int, c int)')
     const { rows } = await client.query<{ oid: number }>(`select 'moved'::regclass::oid as oid`)
     const column = (name: string, typeOid: number, key = false) => ({ name, typeOid, typeModifier: -1, key })
-    const names = [column('id', 23, true), column('a', 25), column('b', 23), column('c', 23)]
+    const streamed = { namespace: 'public', name: 'moved', columns: [column('id', 23, true), column('a', 25), column('b', 23), column('c', 23)], before: null }
     await client.query('alter table moved drop column b; alter table moved rename a to z; alter table moved alter c type int8')
-    const { table } = await describeTable(client, rows[0]!.oid, mapping, names)
+    const { table } = await describeTable(client, rows[0]!.oid, mapping, streamed)
     expect(table.columns.map(({ name, id, sourceType, type }) => [name, id, sourceType, type.kind])).toEqual([
       ['id', 1, 'integer', 'int32'],
       ['a', 2, 'text', 'string'],
@@ -569,9 +570,25 @@ describe('the description of a table', () => {
     ])
     expect(table.key).toEqual([0])
     await client.query('alter table moved drop column c; alter table moved add column d int')
-    await expect(describeTable(client, rows[0]!.oid, mapping, names)).rejects.toMatchObject({ code: 'source.schema_unsupported' })
-    await client.query('drop table moved')
-    await expect(describeTable(client, rows[0]!.oid, mapping, names)).rejects.toMatchObject({ code: 'source.schema_unsupported' })
+    const later = await describeTable(client, rows[0]!.oid, mapping, { ...streamed, before: table })
+    expect(later.table.columns.map(({ id, type }) => [id, type.kind])).toEqual([
+      [1, 'int32'],
+      [2, 'string'],
+      [3, 'int32'],
+      [4, 'int32'],
+    ])
+    // three were renamed or dropped, and four may be they
+    const { columns } = (await describeTable(client, rows[0]!.oid, mapping, streamed)).table
+    expect(columns.map(({ name, id, sourceType }) => [name, id < FIRST_LOST_ID ? id : 'lost', sourceType])).toEqual([
+      ['id', 1, 'integer'],
+      ['a', 'lost', 'text'],
+      ['b', 'lost', 'integer'],
+      ['c', 'lost', 'integer'],
+    ])
+    await client.query('alter table moved rename to elsewhere')
+    expect((await describeTable(client, rows[0]!.oid, mapping, streamed)).table.name).toBe('moved')
+    await client.query('drop table elsewhere')
+    await expect(describeTable(client, rows[0]!.oid, mapping, streamed)).rejects.toMatchObject({ code: 'source.schema_unsupported' })
   })
 
   it('refuses the binary form of a type it does not know, by name and with the way out', async () => {

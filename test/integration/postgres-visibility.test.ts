@@ -80,6 +80,21 @@ test('what is streamed before it can be seen is neither read too early nor overw
     await updated.release()
     const chunk = await reading
     expect(chunk.rows).toBe(1)
+
+    // the stream has rows of a shape that the catalog does not show yet
+    const altered = await commitUnseen("alter table t drop column n, add column extra int not null default 5; insert into t values ('c', 'x', 6)")
+    for (let i = 0; i < 50; i++) await sql('select 1')
+    expect(capture.failure).toBe(null)
+    expect(capture.output.of('public.t').length).toBe(2)
+    await altered.release()
+    await until('the insert is streamed', async () => capture.output.of('public.t').length === 3)
+    expect(capture.output.of('public.t')[2]!.after).toEqual({ id: 'c', big: 'x', extra: 6 })
+    expect(capture.output.tables.at(-1)!.columns.map(({ id, nullable }) => [id, nullable])).toEqual([
+      [1, false],
+      [2, true],
+      [4, false],
+    ])
+    expect(capture.output.rereads.length).toBe(1)
   } finally {
     await capture.stop()
   }

@@ -48,6 +48,10 @@ export class RecordingOutput implements CaptureOutput {
     return recordingWriter(schema, this)
   }
 
+  shape(table: Pick<TableSchema, 'namespace' | 'name'>): TableSchema | null {
+    return this.tables.findLast((known) => tableId(known) === tableId(table)) ?? null
+  }
+
   transaction(start: TransactionStart): void {
     if (this.start !== null && start.commit <= this.start.commit) throw new Error(`commit ${start.commit} does not follow ${this.start.commit}`)
     this.start = start
