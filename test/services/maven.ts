@@ -111,7 +111,7 @@ export function mavenPackedTree(name: string, { group, artifact, version }: Coor
 }
 
 /** `fill` runs in one process of the machine only; the folder appears whole or not at all. */
-async function cached(name: string, fill: (dir: string) => Promise<void>): Promise<string> {
+export async function cached(name: string, fill: (dir: string) => Promise<void>): Promise<string> {
   const target = path.join(cacheDir(), name)
   const lock = `${target}.lock`
   mkdirSync(cacheDir(), { recursive: true })

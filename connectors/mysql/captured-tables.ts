@@ -1,0 +1,97 @@
+import type { Logger } from 'pino'
+import { MillraceError, type TableSchema, tableId } from '../../core/plugin.ts'
+import { type CatalogTable, describeTable, listTables } from './catalog.ts'
+import { type Charsets, defineWireColumn, fits } from './column-definition.ts'
+import type { SqlConnections } from './sql-connection.ts'
+import type { TableMap } from './table-map.ts'
+import type { TablePatterns } from './table-patterns.ts'
+import { type MappedTable, mapTable, type TableDefinition, type TypeMappingOptions } from './type-mapping.ts'
+
+export interface CapturedTablesOptions {
+  readonly connections: SqlConnections
+  readonly patterns: TablePatterns
+  readonly mapping: TypeMappingOptions
+  readonly charsets: Charsets
+  readonly logger: Logger
+  /** The catalog is looked at this often at most, in milliseconds. */
+  readonly refreshMs: number
+}
+
+/** What the captured tables look like: now, and where the stream is. */
+export class CapturedTables {
+  readonly #options: CapturedTablesOptions
+  #list: Promise<readonly TableSchema[]> | null = null
+  #listedAt = 0
+  #bare = new Set<string>()
+
+  constructor(options: CapturedTablesOptions) {
+    this.#options = options
+  }
+
+  list(): Promise<readonly TableSchema[]> {
+    const now = performance.now()
+    if (this.#list === null || now - this.#listedAt > this.#options.refreshMs) {
+      this.#listedAt = now
+      const list = this.#refresh()
+      this.#list = list
+      list.catch(() => {
+        if (this.#list === list) this.#list = null
+      })
+    }
+    return this.#list
+  }
+
+  async #refresh(): Promise<readonly TableSchema[]> {
+    const { connections, patterns, mapping, logger } = this.#options
+    const tables = await connections.run('to look at the tables', (connection) => listTables(connection, patterns))
+    for (const table of tables) {
+      const id = tableId(table)
+      if (table.key.length > 0 || this.#bare.has(id)) continue
+      this.#bare.add(id)
+      logger.warn({ table: id }, 'the table has no key: it is captured into the log, and sinks refuse it')
+    }
+    return tables.map((table) => mapTable(table, mapping).table)
+  }
+
+  /** The table as it is defined now; null: there is none. */
+  async current(namespace: string, name: string): Promise<MappedTable | null> {
+    const table = await this.#describe(namespace, name)
+    return table === null ? null : mapTable(table, this.#options.mapping)
+  }
+
+  /** Columns by name that existing rows may have a value in although none was written. */
+  async filled(namespace: string, name: string): Promise<ReadonlySet<string>> {
+    return (await this.#describe(namespace, name))?.filled ?? new Set()
+  }
+
+  /** The table as rows with this map have it: as it is now when that fits, else as far as the map itself says. @throws source.schema_unsupported */
+  async describe(map: TableMap): Promise<MappedTable> {
+    const { charsets, mapping } = this.#options
+    const now = await this.#describe(map.namespace, map.name)
+    if (now !== null && now.columns.length === map.columns.length && now.columns.every((column, i) => fits(column, map.columns[i]!, charsets))) {
+      return mapTable(now, mapping)
+    }
+    if (map.columns.some(({ name }) => name === null)) {
+      throw new MillraceError(
+        'source.schema_unsupported',
+        `rows of ${tableId(map)} are of an older definition than the table has now, and the binlog does not say which`,
+        {
+          fix: `SET GLOBAL binlog_row_metadata = 'FULL', and in the server configuration, so that it says so from now on; then read the table anew: \`millrace run FILE --resnapshot NODE\``,
+        },
+      )
+    }
+    return mapTable(fromMap(map, now, charsets), mapping)
+  }
+
+  #describe(namespace: string, name: string): Promise<CatalogTable | null> {
+    return this.#options.connections.run('to describe a table', (connection) => describeTable(connection, namespace, name))
+  }
+}
+
+/** A definition from a table map with names. A unique index that stands in for a primary key is known from the present definition only. */
+function fromMap(map: TableMap, now: CatalogTable | null, charsets: Charsets): TableDefinition {
+  const columns = map.columns.map((column) => defineWireColumn(column, charsets))
+  const named = (now?.index?.columns ?? []).map((name) => columns.findIndex((column) => column.name === name))
+  const key = map.primaryKey !== null && map.primaryKey.length > 0 ? map.primaryKey : named.includes(-1) ? [] : [...named].sort((a, b) => a - b)
+  return { namespace: map.namespace, name: map.name, columns, key }
+}

@@ -1,0 +1,99 @@
+import { type ColumnDefinition, defineColumn } from './column-definition.ts'
+import type { TablePatterns } from './table-patterns.ts'
+import type { TableDefinition } from './type-mapping.ts'
+import { literal, type WireConnection } from './wire-connection.ts'
+
+const SYSTEM = new Set(['mysql', 'information_schema', 'performance_schema', 'sys'])
+
+/** A table as information_schema has it now. */
+export interface CatalogTable extends TableDefinition {
+  /** The unique index that identifies rows, and its columns in its order; null: there is none. */
+  readonly index: { readonly name: string; readonly columns: readonly string[] } | null
+  /** Columns that existing rows may have a value in although none was written: those with a default, or computed ones. */
+  readonly filled: ReadonlySet<string>
+  readonly engine: string
+}
+
+export function isCapturable(namespace: string, patterns: TablePatterns, name: string): boolean {
+  return !SYSTEM.has(namespace.toLowerCase()) && patterns.matches(namespace, name)
+}
+
+/** Every table that the patterns take. */
+export async function listTables(connection: WireConnection, patterns: TablePatterns): Promise<readonly CatalogTable[]> {
+  const rows = await connection.query(
+    `select table_schema, table_name from information_schema.tables where table_type in ('BASE TABLE', 'SYSTEM VERSIONED')
+       and table_schema not in ('mysql', 'information_schema', 'performance_schema', 'sys') order by table_schema, table_name`,
+  )
+  const names = rows
+    .map(([namespace, name]) => ({ namespace: namespace!, name: name! }))
+    .filter(({ namespace, name }) => isCapturable(namespace, patterns, name))
+  return await describeTables(connection, names)
+}
+
+/** null: there is no such table. */
+export async function describeTable(connection: WireConnection, namespace: string, name: string): Promise<CatalogTable | null> {
+  return (await describeTables(connection, [{ namespace, name }]))[0] ?? null
+}
+
+interface Name {
+  readonly namespace: string
+  readonly name: string
+}
+
+async function describeTables(connection: WireConnection, names: readonly Name[]): Promise<readonly CatalogTable[]> {
+  if (names.length === 0) return []
+  const [columns, indexes, tables] = await connection.queries([
+    `select table_schema, table_name, column_name, column_type, character_set_name, is_nullable, column_default is not null or extra <> ''
+       from information_schema.columns where ${among(names)} order by table_schema, table_name, ordinal_position`,
+    `select table_schema, table_name, index_name, column_name, nullable from information_schema.statistics
+       where ${among(names)} and non_unique = 0 order by table_schema, table_name, index_name, seq_in_index`,
+    `select table_schema, table_name, engine from information_schema.tables where ${among(names)}`,
+  ])
+  const id = (namespace: string | null, name: string | null) => `${namespace}\0${name}`
+  const engines = new Map(tables!.map(([namespace, name, engine]) => [id(namespace!, name!), engine ?? '']))
+  return names.flatMap(({ namespace, name }): readonly CatalogTable[] => {
+    const own = columns!.filter((row) => row[0] === namespace && row[1] === name)
+    if (own.length === 0) return []
+    const defined = own.map(([, , column, type, charset, nullable]) => defineColumn(column!, type!, charset ?? null, nullable === 'YES'))
+    const index = identity(
+      defined,
+      indexes!
+        .filter((row) => row[0] === namespace && row[1] === name)
+        .map(([, , key, column, nullable]) => ({ key: key!, column: column ?? null, nullable: nullable === 'YES' })),
+    )
+    return [
+      {
+        namespace,
+        name,
+        columns: defined,
+        key: index === null ? [] : index.columns.map((column) => defined.findIndex((one) => one.name === column)).sort((a, b) => a - b),
+        index,
+        filled: new Set(own.filter((row) => row[6] === '1').map((row) => row[2]!)),
+        engine: engines.get(id(namespace, name)) ?? '',
+      },
+    ]
+  })
+}
+
+function among(names: readonly Name[]): string {
+  const schemas = [...new Set(names.map(({ namespace }) => namespace))].map(literal).join(', ')
+  const tables = names.length > 200 ? '' : ` and table_name in (${names.map(({ name }) => literal(name)).join(', ')})`
+  return `table_schema in (${schemas})${tables}`
+}
+
+/** The primary key, else the shortest unique index without NULLs. A functional index has no column of its own. */
+function identity(
+  columns: readonly ColumnDefinition[],
+  parts: readonly { readonly key: string; readonly column: string | null; readonly nullable: boolean }[],
+): CatalogTable['index'] {
+  const indexes = new Map<string, { columns: string[]; fits: boolean }>()
+  for (const { key, column, nullable } of parts) {
+    const index = indexes.get(key) ?? { columns: [], fits: true }
+    index.fits &&= column !== null && !nullable && columns.some((one) => one.name === column)
+    if (column !== null) index.columns.push(column)
+    indexes.set(key, index)
+  }
+  const usable = [...indexes].filter(([, { fits }]) => fits)
+  const chosen = usable.find(([name]) => name === 'PRIMARY') ?? usable.sort(([a, x], [b, y]) => x.columns.length - y.columns.length || (a < b ? -1 : 1))[0]
+  return chosen === undefined ? null : { name: chosen[0], columns: chosen[1].columns }
+}

@@ -1,0 +1,368 @@
+import { type CaptureOutput, MillraceError } from '../../core/plugin.ts'
+import { BinlogEvent, EVENT, serializedInteger } from './binlog-event.ts'
+import { ChangeApplier, type ChangeApplierOptions } from './change-applier.ts'
+import { readStatement } from './ddl-reader.ts'
+import type { GtidSet, MariadbPosition } from './gtid-set.ts'
+import { historyLost, mysqlError, protocolError, type ServerError } from './mysql-error.ts'
+import { fileMark } from './server.ts'
+import type { AppliedMark, MysqlFence } from './snapshot-reader.ts'
+import type { WireConnection } from './wire-connection.ts'
+
+/** Heartbeats come every second when there is nothing else: after this long without any the connection is dead. */
+const SILENCE_MS = 15_000
+
+export interface ChangeStreamOptions extends ChangeApplierOptions {
+  /** Streaming already. */
+  readonly connection: WireConnection
+  readonly output: CaptureOutput
+  /** What was streamed before; the stream adds to it. */
+  readonly gtids: { readonly flavor: 'mysql'; readonly set: GtidSet } | { readonly flavor: 'mariadb'; readonly position: MariadbPosition }
+  readonly node: string
+  readonly checksums: boolean
+  /** A statement that may have changed definitions, for the log. */
+  readonly onStatement: (namespace: string, kind: string) => void
+  /** Whether a statement that is not in rows may concern a captured table. */
+  readonly concerns: (namespace: string, text: string) => boolean
+}
+
+/** What the stream of a server is at. Runs once. */
+export class ChangeStream implements AppliedMark {
+  readonly #options: ChangeStreamOptions
+  readonly #connection: WireConnection
+  readonly #output: CaptureOutput
+  readonly #event = new BinlogEvent()
+  readonly #applier: ChangeApplier
+  /** Between two transactions: where the stream stands, in the numbers of fences. MariaDB: null until the server said where in its files it begins. */
+  #mark: number | null
+  /** Within a transaction, which a view must see when it has a greater mark than this. */
+  #open = false
+  /** It goes on after its first statement. */
+  #group = false
+  /** Position in the file, beyond 32 bits too. */
+  #position = 0
+  /** The resume point. */
+  #complete: string
+
+  constructor(options: ChangeStreamOptions) {
+    this.#options = options
+    this.#connection = options.connection
+    this.#output = options.output
+    this.#applier = new ChangeApplier(options)
+    this.#event.expectChecksums(options.checksums)
+    this.#mark = options.gtids.flavor === 'mysql' ? options.gtids.set.size : null
+    this.#complete = this.#gtidText()
+  }
+
+  /** Where the stream is in the server's files. */
+  get place(): { readonly file: string; readonly position: number } {
+    return { file: this.#event.file, position: this.#position }
+  }
+
+  isSeenBy(mark: number): boolean {
+    return this.#mark !== null && (this.#open ? mark > this.#mark : mark >= this.#mark)
+  }
+
+  #gtidText(): string {
+    const { gtids } = this.#options
+    return String(gtids.flavor === 'mysql' ? gtids.set : gtids.position)
+  }
+
+  /** Yields the resume point, as GTIDs, after each piece of input. Ends when `signal` aborts. */
+  async *run(signal: AbortSignal): AsyncGenerator<string> {
+    const connection = this.#connection
+    const interrupt = () => connection.interrupt()
+    signal.addEventListener('abort', interrupt)
+    try {
+      while (!signal.aborted) {
+        while (connection.next()) {
+          const pause = this.#packet()
+          if (pause != null) await pause
+          if (signal.aborted) return
+        }
+        if (!this.#open) {
+          this.#complete = this.#gtidText()
+          const pause = this.#placeChunks()
+          if (pause !== null) await pause
+          if (signal.aborted) return
+        }
+        yield this.#complete
+        if (!(await this.#read())) return
+      }
+    } finally {
+      signal.removeEventListener('abort', interrupt)
+    }
+  }
+
+  async #read(): Promise<boolean> {
+    const { chunks } = this.#output
+    const silent = setTimeout(() => this.#connection.destroy(), SILENCE_MS)
+    // a chunk whose place is where an idle stream stands must not wait for the next heartbeat
+    chunks.onWaiting = () => this.#connection.nudge()
+    try {
+      return await this.#connection.read()
+    } finally {
+      chunks.onWaiting = null
+      clearTimeout(silent)
+    }
+  }
+
+  #isDue(fence: MysqlFence): boolean {
+    return this.#mark !== null && fence.mark <= this.#mark
+  }
+
+  #placeChunks(): Promise<void> | null {
+    if (this.#output.chunks.size === 0 || this.#mark === null) return null
+    return this.#output.chunks.emit((fence) => this.#isDue(fence as MysqlFence))
+  }
+
+  #packet(): Promise<void> | null | undefined {
+    const connection = this.#connection
+    const { bytes, view, packetAt, packetEnd } = connection
+    if (bytes[packetAt] === 0xff) throw this.#explain(connection.serverError())
+    if (connection.isEof) throw new MillraceError('source.unreachable', 'the server ended the stream of changes')
+    const event = this.#event
+    event.read(bytes, view, packetAt + 1, packetEnd)
+    if (event.type === EVENT.rotate) this.#position = Number(view.getBigUint64(event.at, true))
+    else if (event.nextPosition > 0 && !event.artificial) this.#follow(event.nextPosition)
+    return this.#apply(bytes, view)
+  }
+
+  /** Positions in events have 32 bits, files may be larger. */
+  #follow(next: number): void {
+    const high = Math.floor(this.#position / 2 ** 32) * 2 ** 32
+    this.#position = high + next < this.#position ? high + 2 ** 32 + next : high + next
+  }
+
+  #explain(error: ServerError): MillraceError {
+    if (error.errno !== 1236) return mysqlError(error, 'while streaming')
+    // the one case that has no number of its own
+    if (/same server_(uuid|id)/.test(error.message)) {
+      return new MillraceError('source.in_use', `another process streams as this node: ${error.message}`, {
+        fix: 'stop the other process of this node, or give the source another `serverId`',
+        cause: error,
+      })
+    }
+    return historyLost(`the server cannot stream from where this node was: ${error.message}`, this.#options.node, error)
+  }
+
+  #apply(bytes: Buffer, view: DataView): Promise<void> | null | undefined {
+    const event = this.#event
+    const { type, at, end } = event
+    switch (type) {
+      case EVENT.tableMap:
+        this.#applier.tableMap(bytes, at, end, event.place)
+        return undefined
+      case EVENT.writeRows:
+      case EVENT.updateRows:
+      case EVENT.deleteRows:
+      case EVENT.writeRowsV1:
+      case EVENT.updateRowsV1:
+      case EVENT.deleteRowsV1:
+        if (!this.#open) throw protocolError('rows outside of a transaction', event.place)
+        return this.#applier.rows(type, bytes, view, at, end, event.place)
+      case EVENT.gtid:
+      case EVENT.gtidTagged:
+      case EVENT.mariadbGtid:
+        return this.#begin(bytes, view)
+      case EVENT.xid:
+        this.#end()
+        return undefined
+      case EVENT.query:
+        return this.#query(bytes, view)
+      case EVENT.heartbeat:
+      case EVENT.heartbeatV2:
+        return this.#idle()
+      default:
+        return this.#other()
+    }
+  }
+
+  #other(): Promise<void> | null {
+    const event = this.#event
+    switch (event.type) {
+      case EVENT.rotate:
+      case EVENT.formatDescription:
+      case EVENT.previousGtids:
+      case EVENT.mariadbGtidList:
+      case EVENT.mariadbCheckpoint:
+      case EVENT.stop:
+        return event.artificial ? null : this.#idle()
+      case EVENT.rowsQuery:
+      case EVENT.mariadbAnnotateRows:
+      case EVENT.intvar:
+        return null
+      case EVENT.anonymousGtid:
+        throw new MillraceError('source.unprepared', `a transaction without GTID at ${event.place}`, { fix: 'SET GLOBAL gtid_mode = ON' })
+      case EVENT.incident:
+        throw historyLost(`the server noted at ${event.place} that its binlog lacks changes`, this.#options.node)
+      case EVENT.xaPrepare:
+      case EVENT.transactionPayload:
+      case EVENT.partialUpdateRows:
+        throw unsupported(event)
+    }
+    if (event.ignorable) return null
+    if (event.type >= EVENT.mariadbStartEncryption) throw unsupported(event)
+    throw protocolError(`an event of unknown type ${event.type}`, event.place)
+  }
+
+  /** Nothing to stream: the place moves on in the files, and chunks of views up to it are due. */
+  #idle(): Promise<void> | null {
+    if (this.#open) return null
+    if (this.#options.gtids.flavor === 'mariadb') this.#mark = fileMark(this.#event.file, this.#position)
+    return this.#placeChunks()
+  }
+
+  #begin(bytes: Buffer, view: DataView): Promise<void> | null {
+    const event = this.#event
+    if (this.#open) throw protocolError('a transaction within a transaction', event.place)
+    const { gtids } = this.#options
+    let commit: number
+    let committedAt = BigInt(event.timestamp) * 1_000_000n
+    let gtid: string
+    if (gtids.flavor === 'mysql') {
+      const found = event.type === EVENT.gtidTagged ? taggedGtid(bytes, event) : plainGtid(bytes, view, event)
+      gtid = `${found.uuid}${found.tag === '' ? '' : `:${found.tag}`}:${found.number}`
+      if (!gtids.set.add(found.uuid, found.tag, found.number)) throw protocolError(`the transaction ${gtid}, which was streamed before,`, event.place)
+      committedAt = found.committedAt ?? committedAt
+      commit = gtids.set.size
+      this.#group = false
+    } else {
+      const sequence = Number(view.getBigUint64(event.at, true))
+      const domain = view.getUint32(event.at + 8, true)
+      const flags = bytes[event.at + 12]!
+      gtid = `${domain}-${event.serverId}-${sequence}`
+      if (!gtids.position.add(domain, event.serverId, sequence)) throw outOfOrder(gtid, event.place)
+      // standalone: one statement and no end
+      this.#group = (flags & 1) === 0
+      if ((flags & 0x40) !== 0) throw unsupported(event)
+      commit = gtids.position.sum
+      this.#mark = fileMark(event.file, this.#position - event.size)
+    }
+    const place = this.#placeChunks()
+    const enter = () => {
+      this.#open = true
+      this.#applier.begin({ commit: BigInt(commit), committedAt, source: [gtid, event.file, BigInt(this.#position)] })
+    }
+    if (place === null) {
+      enter()
+      return null
+    }
+    return place.then(enter)
+  }
+
+  #end(): void {
+    if (!this.#open) throw protocolError('the end of a transaction that did not begin', this.#event.place)
+    const { gtids } = this.#options
+    this.#open = false
+    this.#mark = gtids.flavor === 'mysql' ? gtids.set.size : fileMark(this.#event.file, this.#position)
+  }
+
+  #query(bytes: Buffer, view: DataView): Promise<void> | undefined {
+    const event = this.#event
+    const schemaLength = bytes[event.at + 8]!
+    const schemaAt = event.at + 13 + view.getUint16(event.at + 11, true)
+    const textAt = schemaAt + schemaLength + 1
+    if (textAt > event.end) throw protocolError('a statement that is cut off', event.place)
+    const text = bytes.toString('utf8', textAt, event.end)
+    if (text === 'BEGIN') {
+      this.#group = true
+      return undefined
+    }
+    if (text === 'COMMIT' || text === 'ROLLBACK') {
+      this.#end()
+      return undefined
+    }
+    return this.#statement(bytes.toString('utf8', schemaAt, schemaAt + schemaLength), text)
+  }
+
+  async #statement(namespace: string, text: string): Promise<void> {
+    const event = this.#event
+    if (!this.#open) throw protocolError('a statement outside of a transaction', event.place)
+    const statement = readStatement(text, namespace)
+    if (statement.kind === 'xa') throw unsupported(event)
+    if (statement.kind === 'change' && this.#options.concerns(namespace, text)) {
+      throw new MillraceError(
+        'source.unprepared',
+        `changes came as a statement at ${event.place}, so their rows are not known: binlog_format was not ROW where they were made`,
+        {
+          fix: `SET GLOBAL binlog_format = 'ROW', end the sessions that set another, and read the tables anew: \`millrace run FILE --resnapshot ${this.#options.node}\``,
+        },
+      )
+    }
+    if (statement.kind === 'truncate') {
+      for (const table of statement.tables) {
+        if (this.#options.isCaptured(table.namespace, table.name)) await this.#applier.truncate(table.namespace, table.name)
+      }
+    } else if (statement.kind === 'definition') {
+      this.#options.onStatement(namespace, statement.kind)
+      this.#applier.forget()
+    }
+    // a transaction that began with BEGIN, and CREATE TABLE … SELECT, go on
+    if (!this.#group && !/\bSTART TRANSACTION$/i.test(text)) this.#end()
+  }
+}
+
+interface Gtid {
+  readonly uuid: string
+  readonly tag: string
+  readonly number: number
+  readonly committedAt: bigint | null
+}
+
+function uuidText(bytes: Buffer, at: number): string {
+  const hex = bytes.toString('hex', at, at + 16)
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`
+}
+
+/** Flags, uuid, number, then since 5.7 a type byte and the logical clock, since 8.0 the commit's microseconds in 55 bits. */
+function plainGtid(bytes: Buffer, view: DataView, event: BinlogEvent): Gtid {
+  const { at, end } = event
+  if (end - at < 25) throw protocolError('a GTID that is cut off', event.place)
+  const clockAt = at + 42
+  const committedAt = end - clockAt >= 7 ? BigInt(bytes.readUIntLE(clockAt, 6)) | (BigInt(bytes[clockAt + 6]! & 0x7f) << 48n) : null
+  return { uuid: uuidText(bytes, at + 1), tag: '', number: Number(view.getBigUint64(at + 17, true)), committedAt }
+}
+
+/** Fields with numbers before each, in rising order: 0 flags, 1 uuid (16 numbers), 2 number (signed), 3 tag, 4 and 5 logical clock, 6 microseconds. */
+function taggedGtid(bytes: Buffer, event: BinlogEvent): Gtid {
+  const { end, place } = event
+  let at = event.at
+  const integer = () => {
+    const { value, next } = serializedInteger(bytes, at, end, place)
+    at = next
+    return value
+  }
+  if (integer() !== 1n) throw protocolError('a tagged GTID in an unknown version', place)
+  integer()
+  integer()
+  const uuid = Buffer.alloc(16)
+  let number = 0
+  let tag = ''
+  let committedAt: bigint | null = null
+  for (let field = -1n; at < end && field < 6n; ) {
+    field = integer()
+    if (field === 1n) for (let i = 0; i < 16; i++) uuid[i] = Number(integer())
+    else if (field === 2n) number = Number(integer() >> 1n)
+    else if (field === 3n) {
+      const length = Number(integer())
+      tag = bytes.toString('utf8', at, at + length)
+      at += length
+    } else if (field === 4n || field === 5n) integer()
+    else if (field === 6n) committedAt = integer()
+    else if (field === 0n) integer()
+  }
+  if (number < 1) throw protocolError('a tagged GTID without a number', place)
+  return { uuid: uuidText(uuid, 0), tag, number, committedAt }
+}
+
+function outOfOrder(gtid: string, place: string): MillraceError {
+  return new MillraceError('source.unprepared', `the GTID ${gtid} at ${place} does not follow the one before in its domain`, {
+    fix: 'SET GLOBAL gtid_strict_mode = ON on all servers, and read the tables anew: `millrace run FILE --resnapshot NODE`',
+  })
+}
+
+function unsupported(event: BinlogEvent): MillraceError {
+  return new MillraceError('config.unsupported', `an event of type ${event.type} at ${event.place}, which Millrace does not read yet`, {
+    fix: 'see connectors/mysql/README.md for the setting that makes the server not write it, and read the tables anew: `millrace run FILE --resnapshot NODE`',
+  })
+}

@@ -1,0 +1,64 @@
+import { createHash } from 'node:crypto'
+import { z } from 'zod'
+import { isTablePattern } from './table-patterns.ts'
+import type { ConnectOptions } from './wire-connection.ts'
+
+const tls = z.strictObject({
+  ca: z.string().optional().describe('Certificate authority in PEM form.'),
+  cert: z.string().optional().describe('Client certificate in PEM form.'),
+  key: z.string().optional().describe('Key of the client certificate in PEM form.'),
+  rejectUnauthorized: z.boolean().default(true).describe('false accepts any certificate: only for trials.'),
+})
+
+export const mysqlConfig = z
+  .strictObject({
+    url: z.string().optional().describe('mysql://user:password@host:port/database, instead of the single settings; the database is a label only.'),
+    host: z.string().optional().describe('Host of the server.'),
+    port: z.int().min(1).max(65535).default(3306).describe('Port of the server.'),
+    user: z.string().optional().describe('A user with REPLICATION SLAVE, REPLICATION CLIENT and SELECT on the tables.'),
+    password: z.string().optional().describe('Password of the user; take it from a secret.'),
+    ssl: z.union([z.boolean(), tls]).optional().describe('TLS: true with the well-known authorities, or their settings.'),
+    tables: z
+      .array(z.string().refine(isTablePattern, 'database.table, with * for any characters, ! in front to leave out'))
+      .min(1)
+      .describe('Tables to capture: `shop.*`, `!shop.tmp_*`. New tables that match are taken in while it runs.'),
+    serverId: z
+      .int()
+      .min(1)
+      .max(0xffff_ffff)
+      .optional()
+      .describe('Server id under which the binlog is asked for; no replica may have the same. Default: from mesh and node.'),
+    unrepresentable: z
+      .enum(['error', 'text'])
+      .default('error')
+      .describe('Values that no Avro type holds (dates with a zero year, month or day): stop, or carry them as text in a branch of their own.'),
+  })
+  .refine((config) => config.url !== undefined || (config.host !== undefined && config.user !== undefined), {
+    message: 'give url, or host and user',
+    path: ['url'],
+  })
+
+export type MysqlConfig = z.infer<typeof mysqlConfig>
+
+export function connectOptions(config: MysqlConfig): ConnectOptions {
+  const ssl = config.ssl === undefined || config.ssl === false ? null : config.ssl === true ? { rejectUnauthorized: true } : config.ssl
+  if (config.url === undefined) return { host: config.host!, port: config.port, user: config.user!, password: config.password ?? '', ssl }
+  const url = new URL(config.url)
+  return {
+    host: decodeURIComponent(url.hostname.replace(/^\[|\]$/g, '')),
+    port: url.port === '' ? 3306 : Number(url.port),
+    user: decodeURIComponent(url.username),
+    password: decodeURIComponent(url.password),
+    ssl,
+  }
+}
+
+/** What the server knows this node by: a server id that real replicas hardly use, and a uuid. Stable, so that a second process of the node is noticed. */
+export function replicaIdentity(config: MysqlConfig, mesh: string, node: string): { readonly serverId: number; readonly uuid: string } {
+  const digest = createHash('sha256')
+    .update(JSON.stringify(['millrace', mesh, node, config.serverId ?? 0]))
+    .digest()
+  const hex = digest.toString('hex')
+  const uuid = `${hex.slice(0, 8)}-${hex.slice(8, 12)}-4${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20, 32)}`
+  return { serverId: config.serverId ?? (digest.readUInt32LE(28) | 0x4000_0000) >>> 0, uuid }
+}

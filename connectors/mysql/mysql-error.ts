@@ -1,0 +1,53 @@
+import { MillraceError } from '../../core/plugin.ts'
+
+/** An ERR packet. */
+export class ServerError extends Error {
+  readonly errno: number
+  readonly sqlState: string
+
+  constructor(errno: number, sqlState: string, message: string) {
+    super(message)
+    this.errno = errno
+    this.sqlState = sqlState
+  }
+}
+
+/** Access denied in its kinds: login, database, table, column, privilege. */
+const FORBIDDEN = new Set([1044, 1045, 1130, 1142, 1143, 1227, 1251, 1370, 1698, 3118, 1820, 4151])
+/** Too many connections, shutdown, killed, lock wait and deadlock, read-only for a moment, out of resources. */
+const PASSING = new Set([1040, 1041, 1053, 1077, 1079, 1080, 1152, 1158, 1159, 1160, 1161, 1203, 1205, 1213, 1226, 1317, 1927, 3024, 3169, 4031])
+
+/**
+ * Classifies what went wrong while talking to the server, by its error number or errno. `doing` says what was tried: `to list the tables`.
+ */
+export function mysqlError(error: unknown, doing: string): MillraceError {
+  if (error instanceof MillraceError) return error
+  const cause = error instanceof Error ? error : new Error(String(error))
+  const { errno, code = '' } = cause as { errno?: unknown; code?: string }
+  const number = typeof errno === 'number' && errno > 0 ? errno : null
+  const text = cause.message === '' ? code : cause.message
+  const failure = `the server failed ${doing}: ${text}${number === null ? '' : ` (error ${number})`}`
+  if (number === null) {
+    if (/CERT|TLS|SSL|SELF_SIGNED|HANDSHAKE_NO_SSL|HANDSHAKE_SSL/.test(code)) {
+      return new MillraceError('source.forbidden', failure, { fix: 'check `ssl` of the source: its ca must match the server', cause })
+    }
+    return new MillraceError('source.unreachable', failure, { fix: 'check host, port and that the server runs', cause })
+  }
+  if (FORBIDDEN.has(number)) return new MillraceError('source.forbidden', failure, { fix: 'run `millrace check`: it prints the missing GRANT', cause })
+  if (PASSING.has(number)) return new MillraceError('source.unreachable', failure, { cause })
+  return new MillraceError('source.unprepared', failure, { fix: 'run `millrace check`: it names what the server lacks', cause })
+}
+
+export function protocolError(what: string, place: string, cause?: unknown): MillraceError {
+  return new MillraceError('source.protocol', `${what} at ${place}`, {
+    fix: 'nothing after this place was captured; if `mysqlbinlog` reads it, report this with the server version, else read the tables anew: `millrace run FILE --resnapshot NODE`',
+    cause,
+  })
+}
+
+export function historyLost(what: string, node: string, cause?: unknown): MillraceError {
+  return new MillraceError('source.history_lost', what, {
+    fix: `read the tables anew: \`millrace run FILE --resnapshot ${node}\`; or bring the missing binlogs or the former server back and start again`,
+    cause,
+  })
+}

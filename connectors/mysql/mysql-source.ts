@@ -1,0 +1,116 @@
+import {
+  type CaptureOutput,
+  invariant,
+  type PluginContext,
+  type SnapshotReader,
+  type SourceConnector,
+  type SourceOffset,
+  type TableSchema,
+} from '../../core/plugin.ts'
+import type { CapturedTables } from './captured-tables.ts'
+import { isCapturable } from './catalog.ts'
+import { ChangeStream } from './change-stream.ts'
+import { GtidSet, MariadbPosition } from './gtid-set.ts'
+import { type MysqlOffset, readOffset, writeOffset } from './mysql-offset.ts'
+import { binlogEnd, fileMark, type Server } from './server.ts'
+import { type AppliedMark, MysqlSnapshotReader } from './snapshot-reader.ts'
+import type { SqlConnections } from './sql-connection.ts'
+import type { TablePatterns } from './table-patterns.ts'
+import type { TypeMappingOptions } from './type-mapping.ts'
+import type { WireConnection } from './wire-connection.ts'
+
+export interface MysqlSourceParts {
+  readonly context: PluginContext
+  readonly connections: SqlConnections
+  readonly snapshots: SqlConnections
+  /** Streaming since `start`. */
+  readonly stream: WireConnection
+  readonly server: Server
+  readonly tables: CapturedTables
+  readonly patterns: TablePatterns
+  readonly mapping: TypeMappingOptions
+  readonly start: MysqlOffset
+}
+
+/** See `SourceConnector`; made by `openMysql`. */
+export class MysqlSource implements SourceConnector {
+  readonly start: SourceOffset
+  readonly snapshot: SnapshotReader
+  readonly #parts: MysqlSourceParts
+  #stream: ChangeStream | null = null
+
+  constructor(parts: MysqlSourceParts) {
+    this.#parts = parts
+    this.start = writeOffset(parts.start)
+    const applied: AppliedMark = { isSeenBy: (mark) => this.#stream?.isSeenBy(mark) ?? false }
+    this.snapshot = new MysqlSnapshotReader({ connections: parts.snapshots, server: parts.server, mapping: parts.mapping, applied })
+  }
+
+  tables(): Promise<readonly TableSchema[]> {
+    return this.#parts.tables.list()
+  }
+
+  async *changes(from: SourceOffset, output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
+    const { stream, server, context, tables, patterns, start } = this.#parts
+    const { flavor, gtids } = readOffset(from)
+    invariant(flavor === start.flavor && gtids === start.gtids, 'the stream starts where the source was opened')
+    const changes = new ChangeStream({
+      connection: stream,
+      output,
+      flavor,
+      gtids: flavor === 'mysql' ? { flavor, set: GtidSet.parse(gtids) } : { flavor, position: MariadbPosition.parse(gtids) },
+      node: context.node,
+      checksums: server.checksum !== 'NONE',
+      isCaptured: (namespace, name) => isCapturable(namespace, patterns, name),
+      describe: (map) => tables.describe(map),
+      current: (namespace, name) => tables.current(namespace, name),
+      filled: (namespace, name) => tables.filled(namespace, name),
+      onStatement: (namespace) => context.logger.debug({ namespace }, 'a definition may have changed'),
+      concerns: (namespace, text) => mayConcern(patterns, namespace, text),
+    })
+    this.#stream = changes
+    let complete = gtids
+    let offset = from
+    for await (const reached of changes.run(signal)) {
+      if (reached !== complete) {
+        complete = reached
+        offset = writeOffset({ flavor, gtids: reached })
+      }
+      yield offset
+    }
+  }
+
+  /** The server keeps its binlogs by age, whoever reads them. */
+  acknowledge(): void {}
+
+  async lag(): Promise<{ readonly retainedBytes: number; readonly behindBytes: number }> {
+    const { connections, server } = this.#parts
+    const place = this.#stream?.place
+    if (place === undefined || place.file === '') return { retainedBytes: 0, behindBytes: 0 }
+    const { end, logs } = await connections.run('to look at its binlogs', async (connection) => ({
+      end: await binlogEnd(connection, server),
+      logs: await connection.query('show binary logs'),
+    }))
+    if (end.file === place.file) return { retainedBytes: 0, behindBytes: Math.max(0, end.position - place.position) }
+    const from = fileMark(place.file, 0)
+    const between = logs.filter(([file]) => fileMark(file!, 0) >= from && file !== end.file).reduce((sum, [, size]) => sum + Number(size), 0)
+    return { retainedBytes: 0, behindBytes: Math.max(0, between - place.position + end.position) }
+  }
+
+  async deprovision(): Promise<void> {}
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const { stream, connections, snapshots } = this.#parts
+    stream.destroy()
+    await snapshots[Symbol.asyncDispose]()
+    await connections[Symbol.asyncDispose]()
+  }
+}
+
+/** A statement is about a captured table when it may be: its database, or one that it names, has some. */
+function mayConcern(patterns: TablePatterns, namespace: string, text: string): boolean {
+  const words = text.match(/`[^`]+`|[\p{L}\p{N}_$]+/gu) ?? []
+  const names = words.map((word) => word.replaceAll('`', ''))
+  const following = names.slice(1)
+  return names.some((name) => isCapturable(namespace, patterns, name)) || following.some((name, i) => isCapturable(names[i]!, patterns, name))
+}

@@ -1,0 +1,124 @@
+import { MillraceError, type PluginContext, type SourceConnector, type SourceOffset } from '../../core/plugin.ts'
+import { CapturedTables } from './captured-tables.ts'
+import { GtidSet, MariadbPosition } from './gtid-set.ts'
+import { connectOptions, type MysqlConfig, replicaIdentity } from './mysql-config.ts'
+import { historyLost, mysqlError } from './mysql-error.ts'
+import { type MysqlOffset, readOffset } from './mysql-offset.ts'
+import { MysqlSource } from './mysql-source.ts'
+import { binlogEnd, readCharsets, readServer, requirePrepared, SESSION, type Server } from './server.ts'
+import { SNAPSHOT_SESSION } from './snapshot-reader.ts'
+import { SqlConnections } from './sql-connection.ts'
+import { TablePatterns } from './table-patterns.ts'
+import { COMMAND, type ConnectOptions, literal, WireConnection } from './wire-connection.ts'
+
+const REFRESH_MS = 3000
+const HEARTBEAT_NS = 1_000_000_000
+
+/** Connects, checks that nothing after `resume` is missing, and starts the stream. The server keeps nothing for us, so nothing is made there. */
+export async function openMysql(config: MysqlConfig, context: PluginContext, resume: SourceOffset | null): Promise<SourceConnector> {
+  await using cleanup = new AsyncDisposableStack()
+  const options = connectOptions(config)
+  const connections = cleanup.use(new SqlConnections(options, SESSION))
+  const server = await connections.run('to look at the server', readServer)
+  requirePrepared(server)
+  const charsets = await connections.run('to look at character sets', readCharsets)
+  const start = resume === null ? await firstOffset(connections, server) : await checkHistory(connections, server, readOffset(resume), context.node)
+  const patterns = new TablePatterns(config.tables)
+  const mapping = { unrepresentable: config.unrepresentable }
+  const tables = new CapturedTables({ connections, patterns, mapping, charsets, logger: context.logger, refreshMs: REFRESH_MS })
+  const stream = cleanup.use(await startStream(options, server, replicaIdentity(config, context.mesh, context.node), start))
+  const snapshots = cleanup.use(new SqlConnections(options, SNAPSHOT_SESSION))
+  const source = new MysqlSource({ context, connections, snapshots, stream, server, tables, patterns, mapping, start })
+  cleanup.move()
+  return source
+}
+
+async function firstOffset(connections: SqlConnections, server: Server): Promise<MysqlOffset> {
+  return await connections.run('to look at the binlog', async (connection): Promise<MysqlOffset> => {
+    if (server.flavor === 'mysql') {
+      const [row] = await connection.query('select @@global.gtid_executed')
+      return { flavor: 'mysql', gtids: String(GtidSet.parse(row![0] ?? '')) }
+    }
+    const { file, position } = await binlogEnd(connection, server)
+    const [row] = await connection.query(`select binlog_gtid_pos(${literal(file)}, ${position})`)
+    return { flavor: 'mariadb', gtids: String(MariadbPosition.parse(row![0] ?? '')) }
+  })
+}
+
+/** @throws source.history_lost when transactions after the offset are purged, source.identity_changed when the server never had those before it */
+async function checkHistory(connections: SqlConnections, server: Server, offset: MysqlOffset, node: string): Promise<MysqlOffset> {
+  if (offset.flavor !== server.flavor) {
+    throw new MillraceError('source.identity_changed', `the server is ${server.versionText}, and the progress is of another product`, {
+      fix: `read the tables anew: \`millrace run FILE --resnapshot ${node}\``,
+    })
+  }
+  // MariaDB tells both when the stream starts
+  if (server.flavor === 'mariadb') return offset
+  const ours = literal(offset.gtids)
+  const [row] = await connections.run('to look at its GTIDs', (connection) =>
+    connection.query(`select gtid_subtract(${ours}, @@global.gtid_executed), gtid_subtract(@@global.gtid_purged, ${ours})`),
+  )
+  const [foreign, purged] = row!
+  if (foreign !== '') {
+    throw new MillraceError(
+      'source.identity_changed',
+      `the server does not have the captured transactions ${foreign}: it is another one, or lost them in a failover`,
+      {
+        fix: `point the source at the server that has them, or read the tables anew: \`millrace run FILE --resnapshot ${node}\``,
+      },
+    )
+  }
+  if (purged !== '') throw historyLost(`the server has purged binlogs with the transactions ${purged}, which were not captured`, node)
+  return offset
+}
+
+/** Opens a connection of its own and asks for the binlog after `start`. */
+async function startStream(
+  options: ConnectOptions,
+  server: Server,
+  identity: { readonly serverId: number; readonly uuid: string },
+  start: MysqlOffset,
+): Promise<WireConnection> {
+  const connection = await WireConnection.connect(options)
+  try {
+    const checksum = server.checksum === 'NONE' ? 'NONE' : 'CRC32'
+    if (server.flavor === 'mysql') {
+      await connection.query(
+        `set @source_binlog_checksum = '${checksum}', @source_heartbeat_period = ${HEARTBEAT_NS}, @replica_uuid = '${identity.uuid}',
+             @master_binlog_checksum = '${checksum}', @master_heartbeat_period = ${HEARTBEAT_NS}, @slave_uuid = '${identity.uuid}'`,
+      )
+      connection.send(COMMAND.binlogDumpGtid, dumpGtidRequest(identity.serverId, GtidSet.parse(start.gtids)))
+    } else {
+      await connection.query(
+        `set @master_binlog_checksum = '${checksum}', @master_heartbeat_period = ${HEARTBEAT_NS}, @mariadb_slave_capability = 4,
+             @slave_connect_state = ${literal(start.gtids)}, @slave_gtid_strict_mode = 1, @slave_gtid_ignore_duplicates = 0`,
+      )
+      connection.send(COMMAND.binlogDump, dumpRequest(identity.serverId))
+    }
+    return connection
+  } catch (error) {
+    connection.destroy()
+    throw mysqlError(error, 'to start the stream')
+  }
+}
+
+/** Flags, server id, file name (none), position 4, the GTIDs that are here already. */
+function dumpGtidRequest(serverId: number, gtids: GtidSet): Buffer {
+  const set = gtids.encode()
+  const head = Buffer.alloc(22)
+  head.writeUInt16LE(0, 0)
+  head.writeUInt32LE(serverId, 2)
+  head.writeUInt32LE(0, 6)
+  head.writeBigUInt64LE(4n, 10)
+  head.writeUInt32LE(set.length, 18)
+  return Buffer.concat([head, set])
+}
+
+/** Position 4, flags, server id, file name (none): MariaDB starts where `@slave_connect_state` says. */
+function dumpRequest(serverId: number): Buffer {
+  const request = Buffer.alloc(10)
+  request.writeUInt32LE(4, 0)
+  request.writeUInt16LE(0, 4)
+  request.writeUInt32LE(serverId, 6)
+  return request
+}

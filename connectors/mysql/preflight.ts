@@ -1,0 +1,131 @@
+import { type Finding, type PluginContext, tableId } from '../../core/plugin.ts'
+import { type CatalogTable, listTables } from './catalog.ts'
+import { connectOptions, type MysqlConfig, replicaIdentity } from './mysql-config.ts'
+import { lacks, OLDEST, readServer, SESSION, type Server } from './server.ts'
+import { SqlConnections } from './sql-connection.ts'
+import { TablePatterns } from './table-patterns.ts'
+import { mapTable } from './type-mapping.ts'
+import type { WireConnection } from './wire-connection.ts'
+
+/** With less than this an absence over a weekend loses the place. */
+const SHORT_RETENTION_SECONDS = 3 * 86_400
+
+/** Everything that `open` needs, looked at without changing anything; all findings at once. @throws source.unreachable, source.forbidden */
+export async function checkMysql(config: MysqlConfig, context: PluginContext): Promise<readonly Finding[]> {
+  await using connections = new SqlConnections(connectOptions(config), SESSION)
+  return await connections.run('to look at the server', async (connection) => {
+    const server = await readServer(connection)
+    return [
+      ...serverFindings(server),
+      ...(await privilegeFindings(connection)),
+      ...(await replicaFindings(connection, server, replicaIdentity(config, context.mesh, context.node).serverId)),
+      ...(await tableFindings(connection, config)),
+    ]
+  })
+}
+
+function serverFindings(server: Server): readonly Finding[] {
+  const lacking = lacks(server)
+  const found: Finding[] = lacking.map((lack) => ({ level: 'error', ...lack }))
+  const ok = (subject: string, message: string) => {
+    if (!lacking.some((lack) => lack.subject === subject)) found.push({ level: 'ok', subject, message })
+  }
+  ok('server version', `${server.versionText}; ${server.flavor} ${OLDEST[server.flavor] / 10_000 >= 10 ? '10.6' : '8.0'} or later is supported`)
+  ok('log_bin', 'on')
+  ok('binlog_format', server.format)
+  ok('binlog_row_image', server.image)
+  if (server.flavor === 'mysql') ok('gtid_mode', server.gtidMode)
+  if (server.metadata.toUpperCase() === 'FULL') found.push({ level: 'ok', subject: 'binlog_row_metadata', message: 'FULL' })
+  else {
+    found.push({
+      level: 'warning',
+      subject: 'binlog_row_metadata',
+      message: `it is ${server.metadata}: changes from before an ALTER TABLE that was made while Millrace was away cannot be read`,
+      fix: `SET GLOBAL binlog_row_metadata = 'FULL', and in the server configuration`,
+    })
+  }
+  found.push(retention(server.retentionSeconds))
+  return found
+}
+
+function retention(seconds: number): Finding {
+  const subject = 'binlog retention'
+  const days = (seconds / 86_400).toFixed(1)
+  if (seconds === 0) return { level: 'ok', subject, message: 'binlogs are kept until somebody purges them' }
+  if (seconds >= SHORT_RETENTION_SECONDS) return { level: 'ok', subject, message: `${days} days` }
+  return {
+    level: 'warning',
+    subject,
+    message: `${days} days: when Millrace is away for longer, or the first reading of the tables takes longer, they must be read anew`,
+    fix: 'SET GLOBAL binlog_expire_logs_seconds = 604800, and in the server configuration',
+  }
+}
+
+async function privilegeFindings(connection: WireConnection): Promise<readonly Finding[]> {
+  const [user] = (await connection.query('select current_user()'))[0]!
+  const grants = (await connection.query('show grants')).map(([grant]) => grant!)
+  const global = grants.filter((grant) => / ON \*\.\* /i.test(grant)).join(', ')
+  const has = (...names: string[]) => names.some((name) => new RegExp(`\\b(ALL PRIVILEGES|${name})\\b`, 'i').test(global))
+  const quoted = user!
+    .split('@')
+    .map((part) => `'${part}'`)
+    .join('@')
+  const needed: readonly (readonly [string, readonly string[]])[] = [
+    ['REPLICATION SLAVE', ['REPLICATION SLAVE', 'REPLICATION REPLICA']],
+    ['REPLICATION CLIENT', ['REPLICATION CLIENT', 'BINLOG MONITOR']],
+  ]
+  return needed.map(([name, names]): Finding => {
+    const subject = `privilege ${name}`
+    if (has(...names)) return { level: 'ok', subject, message: `${user} has it` }
+    return { level: 'error', subject, message: `${user} lacks it`, fix: `GRANT ${name} ON *.* TO ${quoted}` }
+  })
+}
+
+async function replicaFindings(connection: WireConnection, server: Server, serverId: number): Promise<readonly Finding[]> {
+  const subject = `server_id ${serverId}`
+  if (serverId === server.serverId) {
+    return [{ level: 'error', subject, message: 'it is the id of the server itself', fix: 'set another `serverId` in the source' }]
+  }
+  const replicas = await connection.query(server.flavor === 'mysql' ? 'show replicas' : 'show slave hosts')
+  if (replicas.some(([id]) => Number(id) === serverId)) {
+    return [{ level: 'error', subject, message: 'a replica of the server has it', fix: 'set another `serverId` in the source' }]
+  }
+  return [{ level: 'ok', subject, message: 'free among the replicas that the server knows' }]
+}
+
+async function tableFindings(connection: WireConnection, config: MysqlConfig): Promise<readonly Finding[]> {
+  const tables = await listTables(connection, new TablePatterns(config.tables))
+  if (tables.length === 0) {
+    return [{ level: 'warning', subject: 'tables', message: `no table that this user may see matches ${config.tables.join(', ')} yet` }]
+  }
+  return tables.flatMap((table) => oneTable(table, config))
+}
+
+function oneTable(table: CatalogTable, config: MysqlConfig): readonly Finding[] {
+  const id = tableId(table)
+  const found: Finding[] = []
+  try {
+    mapTable(table, { unrepresentable: config.unrepresentable })
+  } catch (error) {
+    const { message, fix } = error as Error & { fix?: string }
+    found.push({ level: 'error', subject: `types of ${id}`, message, ...(fix === undefined ? {} : { fix }) })
+  }
+  if (table.index !== null) found.push({ level: 'ok', subject: `key of ${id}`, message: `${table.index.name} (${table.index.columns.join(', ')})` })
+  else {
+    found.push({
+      level: 'warning',
+      subject: `key of ${id}`,
+      message: 'it has none: it is captured into the log, and sinks refuse it',
+      fix: `add a primary key, or leave out '!${id}' in tables`,
+    })
+  }
+  if (/^(blackhole|memory|federated)$/i.test(table.engine)) {
+    found.push({
+      level: 'warning',
+      subject: `engine of ${id}`,
+      message: `${table.engine} does not keep its rows as the binlog has them: changes are captured, and an audit will differ`,
+      fix: `leave out '!${id}' in tables, or ALTER TABLE … ENGINE = InnoDB`,
+    })
+  }
+  return found
+}

@@ -1,0 +1,188 @@
+import { MillraceError } from '../../core/plugin.ts'
+import type { Charsets } from './column-definition.ts'
+import { GtidSet, MariadbPosition } from './gtid-set.ts'
+import { identifier, type Row, type WireConnection } from './wire-connection.ts'
+
+export type Flavor = 'mysql' | 'mariadb'
+
+/** Facts about the server that decide how it is talked to. */
+export interface Server {
+  readonly flavor: Flavor
+  /** `8.4.3` is 80403. */
+  readonly version: number
+  readonly versionText: string
+  /** `server_uuid` of MySQL; MariaDB has none. */
+  readonly uuid: string
+  readonly serverId: number
+  readonly logBin: boolean
+  readonly format: string
+  readonly image: string
+  readonly metadata: string
+  readonly checksum: string
+  readonly gtidMode: string
+  readonly retentionSeconds: number
+}
+
+/** Text in UTF-8 but for the columns of tables, which come in their own character sets; times in UTC; values as they are stored. */
+export const SESSION: readonly string[] = [`set names utf8mb4`, `set session time_zone = '+00:00', session sql_mode = ''`]
+
+export const OLDEST: Readonly<Record<Flavor, number>> = { mysql: 80_000, mariadb: 100_600 }
+
+export async function readServer(connection: WireConnection): Promise<Server> {
+  const [versionText] = (await connection.query('select version()'))[0]!
+  const flavor: Flavor = /mariadb/i.test(versionText ?? '') ? 'mariadb' : 'mysql'
+  const [, major = '0', minor = '0', patch = '0'] = /(\d+)\.(\d+)\.(\d+)/.exec(versionText ?? '') ?? []
+  const rows = await connection.query(
+    `show global variables where variable_name in ('server_uuid', 'server_id', 'log_bin', 'binlog_format', 'binlog_row_image', 'binlog_row_metadata',
+       'binlog_checksum', 'gtid_mode', 'binlog_expire_logs_seconds')`,
+  )
+  const of = new Map(rows.map(([name, value]) => [name!.toLowerCase(), value ?? '']))
+  return {
+    flavor,
+    version: Number(major) * 10_000 + Number(minor) * 100 + Number(patch),
+    versionText: versionText ?? '',
+    uuid: of.get('server_uuid') ?? '',
+    serverId: Number(of.get('server_id') ?? 0),
+    logBin: of.get('log_bin') === 'ON' || of.get('log_bin') === '1',
+    format: of.get('binlog_format') ?? 'ROW',
+    image: of.get('binlog_row_image') ?? 'FULL',
+    metadata: of.get('binlog_row_metadata') ?? 'NO_LOG',
+    checksum: of.get('binlog_checksum') ?? 'NONE',
+    gtidMode: of.get('gtid_mode') ?? 'ON',
+    retentionSeconds: Number(of.get('binlog_expire_logs_seconds') ?? 0),
+  }
+}
+
+/** @throws source.unprepared with the statement that repairs it */
+export function requirePrepared(server: Server): void {
+  const [lack] = lacks(server)
+  if (lack !== undefined) throw new MillraceError('source.unprepared', `${lack.subject}: ${lack.message}`, { fix: lack.fix })
+}
+
+export interface Lack {
+  readonly subject: string
+  readonly message: string
+  readonly fix: string
+}
+
+/** What capture cannot do without. */
+export function lacks(server: Server): readonly Lack[] {
+  const found: Lack[] = []
+  const { flavor, version } = server
+  const product = flavor === 'mysql' ? 'MySQL 8.0' : 'MariaDB 10.6'
+  if (version < OLDEST[flavor]) found.push({ subject: 'server version', message: `${server.versionText} is too old`, fix: `upgrade to ${product} or later` })
+  if (!server.logBin) found.push({ subject: 'log_bin', message: 'the server writes no binlog', fix: 'start the server with --log-bin' })
+  if (server.serverId === 0) found.push({ subject: 'server_id', message: 'it is 0', fix: 'set server_id to a number of its own in the server configuration' })
+  if (server.format.toUpperCase() !== 'ROW') {
+    found.push({
+      subject: 'binlog_format',
+      message: `it is ${server.format}`,
+      fix: `SET PERSIST binlog_format = 'ROW' (MariaDB: SET GLOBAL, and in its configuration)`,
+    })
+  }
+  if (server.image.toUpperCase() !== 'FULL') {
+    found.push({
+      subject: 'binlog_row_image',
+      message: `it is ${server.image}, so rows lack columns`,
+      fix: `SET GLOBAL binlog_row_image = 'FULL', and in the server configuration`,
+    })
+  }
+  if (flavor === 'mysql' && server.gtidMode !== 'ON') {
+    found.push({
+      subject: 'gtid_mode',
+      message: `it is ${server.gtidMode}`,
+      fix: 'SET GLOBAL enforce_gtid_consistency = ON; then gtid_mode = OFF_PERMISSIVE, ON_PERMISSIVE and ON, one after another (no restart is needed)',
+    })
+  }
+  return found
+}
+
+export async function readCharsets(connection: WireConnection): Promise<Charsets> {
+  const collations = await connection.query(
+    'select id, character_set_name from information_schema.collations where id is not null and character_set_name is not null',
+  )
+  const widths = await connection.query('select character_set_name, maxlen from information_schema.character_sets')
+  const ofCollation = new Map(collations.map(([id, name]) => [Number(id), name!]))
+  // MariaDB names a collation's character set in a table of its own when it serves several
+  const served = await connection.query(`select table_name from information_schema.tables where table_schema = 'information_schema'
+    and table_name = 'COLLATION_CHARACTER_SET_APPLICABILITY'`)
+  if (served.length > 0) {
+    const more = await connection
+      .query('select * from information_schema.collation_character_set_applicability limit 0')
+      .then(() => connection.query('show columns from information_schema.collation_character_set_applicability'))
+    if (more.some(([field]) => field!.toUpperCase() === 'ID')) {
+      for (const [id, name] of await connection.query('select id, character_set_name from information_schema.collation_character_set_applicability')) {
+        if (id !== null && name !== null) ofCollation.set(Number(id), name!)
+      }
+    }
+  }
+  return { ofCollation, widths: new Map(widths.map(([name, width]) => [name!, Number(width)])) }
+}
+
+/** Where the binlog ends now. */
+export async function binlogEnd(connection: WireConnection, server: Server): Promise<{ readonly file: string; readonly position: number }> {
+  const renamed = server.flavor === 'mysql' ? server.version >= 80_200 : server.version >= 100_502
+  const [row] = await connection.query(renamed ? (server.flavor === 'mysql' ? 'show binary log status' : 'show binlog status') : 'show master status')
+  if (row === undefined) throw new MillraceError('source.unprepared', 'the server writes no binlog', { fix: 'start the server with --log-bin' })
+  return { file: row[0]!, position: Number(row[1]) }
+}
+
+/** The place of a view within the stream: what has been committed before it, in the numbers that {@link ChangeStream} counts. */
+export interface View {
+  readonly mark: number
+  /** Microseconds since epoch. */
+  readonly readAt: bigint
+}
+
+const BEGIN = 'start transaction with consistent snapshot, read only'
+const NOW = 'select cast(unix_timestamp(now(6)) * 1000000 as signed)'
+
+/** The numbers of a place in a binlog file, in one: file names end with a rising number. */
+export function fileMark(file: string, position: number): number {
+  const index = Number(/\.(\d+)$/.exec(file)?.[1] ?? Number.NaN)
+  const mark = index * 2 ** 36 + position
+  if (!Number.isSafeInteger(mark) || position >= 2 ** 36) throw new MillraceError('source.protocol', `${file}:${position} is no place in a binlog`)
+  return mark
+}
+
+/**
+ * Begins a transaction with a view of its own. MySQL: everything in `gtid_executed` as it was before is in the view, for a GTID is added once its changes
+ * can be seen; the view may have a few transactions more. MariaDB: the view's exact place.
+ */
+export async function takeView(connection: WireConnection, server: Server): Promise<View> {
+  if (server.flavor === 'mysql') {
+    const [executed, , now] = await connection.queries(['select @@global.gtid_executed', BEGIN, NOW])
+    return { mark: GtidSet.parse(executed![0]![0]!).size, readAt: BigInt(now![0]![0]!) }
+  }
+  const [, status, now] = await connection.queries([BEGIN, `show status like 'binlog_snapshot_%'`, NOW])
+  const { file, position } = snapshotPlace(status!)
+  return { mark: fileMark(file, position), readAt: BigInt(now![0]![0]!) }
+}
+
+function snapshotPlace(status: readonly Row[]): { readonly file: string; readonly position: number } {
+  const of = new Map(status.map(([name, value]) => [name!.toLowerCase(), value ?? '']))
+  return { file: of.get('binlog_snapshot_file') ?? '', position: Number(of.get('binlog_snapshot_position') ?? 0) }
+}
+
+/**
+ * Begins a transaction with a view whose place is known exactly, as the commit number of the last transaction in it; null when commits came too thick for
+ * that (MySQL): try again.
+ */
+export async function takeExactView(connection: WireConnection, server: Server): Promise<number | null> {
+  if (server.flavor === 'mysql') {
+    // bound by two looks at the end of the log: nothing was written to it, and nothing became visible, while the view was taken
+    const status = server.version >= 80_200 ? 'show binary log status' : 'show master status'
+    const [before, , after] = await connection.queries([status, BEGIN, status])
+    if (JSON.stringify(before) === JSON.stringify(after)) return GtidSet.parse(after![0]![4]!).size
+    await connection.query('rollback')
+    return null
+  }
+  const [, status] = await connection.queries([BEGIN, `show status like 'binlog_snapshot_%'`])
+  const { file, position } = snapshotPlace(status!)
+  const [row] = await connection.query(`select binlog_gtid_pos('${file}', ${position})`)
+  return MariadbPosition.parse(row![0] ?? '').sum
+}
+
+export function tableName(namespace: string, name: string): string {
+  return `${identifier(namespace)}.${identifier(name)}`
+}

@@ -1,0 +1,242 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import {
+  type ChangeWriter,
+  type Json,
+  MillraceError,
+  type ScanTarget,
+  type SnapshotChunk,
+  type SnapshotReader,
+  type TableSchema,
+  tableId,
+} from '../../core/plugin.ts'
+import { type CatalogTable, describeTable } from './catalog.ts'
+import { type RowLayout, readRows, writeRow } from './result-rows.ts'
+import { SESSION, type Server, tableName, takeExactView, takeView } from './server.ts'
+import { keyClause, keyLiterals } from './snapshot-order.ts'
+import type { SqlConnections } from './sql-connection.ts'
+import { type MappedTable, mapTable, type TypeMappingOptions } from './type-mapping.ts'
+import { identifier, literal, viewOf, type WireConnection } from './wire-connection.ts'
+
+/** What a chunk's view is placed by: see `View.mark` and {@link AppliedMark}. */
+export interface MysqlFence {
+  readonly mark: number
+}
+
+/** How far the stream is, in the same numbers as fences. */
+export interface AppliedMark {
+  /** Whether a view with this mark sees all that was streamed so far. */
+  isSeenBy(mark: number): boolean
+}
+
+export interface SnapshotReaderOptions {
+  /** Connections with {@link SNAPSHOT_SESSION}. */
+  readonly connections: SqlConnections
+  readonly server: Server
+  readonly mapping: TypeMappingOptions
+  /** All views are accepted when absent. */
+  readonly applied?: AppliedMark
+}
+
+/** Columns come in their own character sets, so that one decoder reads them wherever they come from. */
+export const SNAPSHOT_SESSION: readonly string[] = [
+  ...SESSION,
+  'set session character_set_results = NULL',
+  'set session transaction isolation level repeatable read',
+]
+/** Table definition changed, no such table, no such column: the view's table is not the present one. */
+const CHANGED: ReadonlySet<unknown> = new Set([1412, 1146, 1054])
+const MOST_TRIES = 100
+const CUT_FACTOR = 1.25
+const FIRST_CAPACITY = 64 * 1024
+/** A table without a key is held as a whole. */
+const KEYLESS_BYTES = 128 * 1024 * 1024
+const MOST_VIEWS = 2000
+
+/** Where the next chunk starts: the columns of the key's index, and their values in the last row read as SQL literals. */
+interface Cursor {
+  readonly by: readonly string[]
+  readonly after: readonly string[]
+}
+
+/** Reads tables in chunks, each in a transaction with a view of its own, in the order of the key's index. */
+export class MysqlSnapshotReader implements SnapshotReader {
+  readonly #options: SnapshotReaderOptions
+  /** Bytes per row in the last chunk of each table, so that a chunk rarely has to be cut. */
+  readonly #rowBytes = new Map<string, number>()
+
+  constructor(options: SnapshotReaderOptions) {
+    this.#options = options
+  }
+
+  async estimate(table: TableSchema): Promise<number | null> {
+    return this.#options.connections.run('to estimate a table', async (connection) => {
+      const [row] = await connection.query(
+        `select table_rows from information_schema.tables where table_schema = ${literal(table.namespace)} and table_name = ${literal(table.name)}`,
+      )
+      return row?.[0] == null ? null : Number(row[0])
+    })
+  }
+
+  async read(
+    table: TableSchema,
+    cursor: Json | null,
+    limits: { readonly maxRows: number; readonly maxBytes: number },
+    onView: (fence: MysqlFence) => void,
+    signal: AbortSignal,
+  ): Promise<SnapshotChunk> {
+    return this.#options.connections.run(`to read a chunk of ${tableId(table)}`, async (connection) => {
+      for (let tries = 1; ; tries++) {
+        const view = await this.#view(connection, signal)
+        const fence: MysqlFence = { mark: view.mark }
+        onView(fence)
+        try {
+          const chunk = await this.#readIn(connection, table, cursor as unknown as Cursor | null, limits, signal)
+          return { ...chunk, fence, readAt: view.readAt }
+        } catch (error) {
+          if (tries >= MOST_TRIES || !CHANGED.has((error as { readonly errno?: unknown }).errno)) throw error
+        }
+        await connection.query('rollback')
+      }
+    })
+  }
+
+  async #view(connection: WireConnection, signal: AbortSignal): Promise<{ readonly mark: number; readonly readAt: bigint }> {
+    const { server, applied } = this.#options
+    for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, 50)) {
+      signal.throwIfAborted()
+      const view = await takeView(connection, server)
+      // a commit is streamed a moment before others can see it: a view without it would put older rows after it
+      if (applied?.isSeenBy(view.mark) !== false) return view
+      await connection.query('rollback')
+      await delay(waitMs)
+    }
+  }
+
+  async #readIn(
+    connection: WireConnection,
+    table: TableSchema,
+    from: Cursor | null,
+    limits: { readonly maxRows: number; readonly maxBytes: number },
+    signal: AbortSignal,
+  ): Promise<Omit<SnapshotChunk, 'fence' | 'readAt'>> {
+    const found = await describeTable(connection, table.namespace, table.name)
+    if (found === null) {
+      await connection.query('commit')
+      if (from !== null) return { rows: 0, next: null, table, write: () => {} }
+      throw new MillraceError('source.schema_unsupported', `${tableId(table)} does not exist`, {
+        fix: 'take it out of `tables` of the source, or create it',
+      })
+    }
+    const mapped = mapTable(found, this.#options.mapping)
+    const id = tableId(table)
+    const limit = Math.max(1, Math.min(limits.maxRows, Math.floor(limits.maxBytes / (this.#rowBytes.get(id) ?? 1))))
+    const { index } = found
+    const held = new HeldRows(index === null ? KEYLESS_BYTES : limits.maxBytes * CUT_FACTOR)
+    // another key than before: its order says nothing about what was read
+    const after = index !== null && from !== null && String(from.by) === String(index.columns) ? from.after : null
+    const sql = `${selectFrom(found)}${index === null ? '' : `${keyClause(index, after)} limit ${limit}`}`
+    await readRows(connection, sql, (bytes, view, at, end, layout) => held.take(bytes, view, at, end, layout), signal)
+    if (index === null && held.full) throw keylessTooLarge(found)
+    if (held.rows > 0) this.#rowBytes.set(id, held.length / held.rows)
+    if (held.full) connection.destroy()
+    else await connection.query('commit')
+    const more = index !== null && (held.full || held.rows === limit)
+    const next: Cursor | null = more ? { by: index.columns, after: held.lastKey(found) } : null
+    return {
+      rows: held.rows,
+      next: next as unknown as Json,
+      table: mapped.table,
+      write: (writer, beginRow, endRow) => held.write(mapped, writer, beginRow, endRow),
+    }
+  }
+
+  /** Reads a whole table in one view, see `SourceReader.scan`. @returns the number of the last commit in the view, and one */
+  async scan(table: TableSchema, open: (shape: TableSchema) => ScanTarget, signal: AbortSignal): Promise<bigint> {
+    return this.#options.connections.run(`to read ${tableId(table)}`, async (connection) => {
+      const last = await this.#exactView(connection, signal)
+      const found = await describeTable(connection, table.namespace, table.name)
+      if (found === null) throw new MillraceError('source.schema_unsupported', `${tableId(table)} does not exist`)
+      const mapped = mapTable(found, this.#options.mapping)
+      const { writer, beginRow, endRow } = open(mapped.table)
+      const onRow = (bytes: Buffer, view: DataView, at: number, _end: number, layout: RowLayout) => {
+        beginRow()
+        writeRow(mapped, layout, bytes, view, at, writer)
+        endRow()
+        return true
+      }
+      await readRows(connection, selectFrom(found), onRow, signal)
+      await connection.query('commit')
+      return BigInt(last) + 1n
+    })
+  }
+
+  async #exactView(connection: WireConnection, signal: AbortSignal): Promise<number> {
+    for (let tries = 0; tries < MOST_VIEWS; tries++) {
+      signal.throwIfAborted()
+      const last = await takeExactView(connection, this.#options.server)
+      if (last !== null) return last
+      await delay(1)
+    }
+    throw new MillraceError('source.unreachable', `the server commits so often that ${MOST_VIEWS} views could not be told from their neighbours`, {
+      fix: 'audit while less is written',
+    })
+  }
+}
+
+function selectFrom(table: CatalogTable): string {
+  const force = table.index === null ? '' : ` force index (${identifier(table.index.name)})`
+  return `select ${table.columns.map(({ name }) => identifier(name)).join(', ')} from ${tableName(table.namespace, table.name)}${force}`
+}
+
+function keylessTooLarge(table: CatalogTable): MillraceError {
+  return new MillraceError(
+    'source.schema_unsupported',
+    `${tableId(table)} has no key and more than ${KEYLESS_BYTES >> 20} MB, which cannot be read in pieces`,
+    { fix: `add a primary key, or leave out '!${tableId(table)}' in tables` },
+  )
+}
+
+/** Row packets of a chunk, one after another. */
+class HeldRows {
+  rows = 0
+  length = 0
+  /** Ended because of its bytes, before the end of the rows. */
+  full = false
+  readonly #most: number
+  #bytes = Buffer.allocUnsafeSlow(FIRST_CAPACITY)
+  #starts: number[] = []
+  #layout: RowLayout = []
+
+  constructor(most: number) {
+    this.#most = most
+  }
+
+  take(bytes: Buffer, _view: DataView, at: number, end: number, layout: RowLayout): boolean {
+    const size = end - at
+    if (this.length + size > this.#bytes.length) {
+      const grown = Buffer.allocUnsafeSlow(Math.max(this.#bytes.length * 2, this.length + size))
+      this.#bytes.copy(grown, 0, 0, this.length)
+      this.#bytes = grown
+    }
+    bytes.copy(this.#bytes, this.length, at, end)
+    this.#starts.push(this.length)
+    this.#layout = layout
+    this.length += size
+    this.rows++
+    this.full = this.length > this.#most
+    return !this.full
+  }
+
+  lastKey(table: CatalogTable): readonly string[] {
+    return keyLiterals(table, this.#layout, this.#bytes, viewOf(this.#bytes), this.#starts.at(-1)!)
+  }
+
+  write(mapped: MappedTable, writer: ChangeWriter, beginRow: () => void, endRow: () => void): void {
+    const view = viewOf(this.#bytes)
+    for (const at of this.#starts) {
+      beginRow()
+      writeRow(mapped, this.#layout, this.#bytes, view, at, writer)
+      endRow()
+    }
+  }
+}

@@ -1,0 +1,59 @@
+import { MillraceError } from '../../core/plugin.ts'
+import { mysqlError } from './mysql-error.ts'
+import { type ConnectOptions, WireConnection } from './wire-connection.ts'
+
+/**
+ * Ordinary connections, made when needed and kept: each `run` has one of its own. `setup` is run once on each.
+ */
+export class SqlConnections implements AsyncDisposable {
+  readonly #options: ConnectOptions
+  readonly #setup: readonly string[]
+  readonly #idle: WireConnection[] = []
+  readonly #used = new Set<WireConnection>()
+  #closed = false
+
+  constructor(options: ConnectOptions, setup: readonly string[]) {
+    this.#options = options
+    this.#setup = setup
+  }
+
+  /** @throws source.unreachable, source.forbidden, source.unprepared; what `work` throws of ours. `doing` reads like `to list tables`. */
+  async run<T>(doing: string, work: (connection: WireConnection) => Promise<T>): Promise<T> {
+    if (this.#closed) throw new MillraceError('source.unreachable', 'the connection is closed')
+    let connection: WireConnection | undefined
+    try {
+      do connection = this.#idle.pop()
+      while (connection?.broken)
+      connection ??= await this.#connect()
+      this.#used.add(connection)
+      const result = await work(connection)
+      if (this.#closed) connection.destroy()
+      else if (!connection.broken) this.#idle.push(connection)
+      return result
+    } catch (error) {
+      // after a statement's own failure the connection is sound, but the work may have left a transaction open
+      connection?.destroy()
+      if (error instanceof Error && error.name === 'AbortError') throw error
+      throw mysqlError(error, doing)
+    } finally {
+      if (connection !== undefined) this.#used.delete(connection)
+    }
+  }
+
+  async #connect(): Promise<WireConnection> {
+    const connection = await WireConnection.connect(this.#options)
+    try {
+      for (const sql of this.#setup) await connection.query(sql)
+      return connection
+    } catch (error) {
+      connection.destroy()
+      throw error
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true
+    for (const connection of this.#used) connection.destroy()
+    for (const connection of this.#idle.splice(0)) await connection[Symbol.asyncDispose]()
+  }
+}

@@ -1,0 +1,161 @@
+import iconv from 'iconv-lite'
+import type { ChangeWriter, Value } from '../../core/plugin.ts'
+import { jsonText } from './json-text.ts'
+import { reader, type TypeReader, type WireReader } from './type-reader.ts'
+
+/** Text in bytes of a character set. */
+export type Decode = (bytes: Buffer, at: number, end: number) => string
+
+/** Character sets whose bytes are UTF-8 already. */
+const UTF8 = new Set(['utf8mb4', 'utf8mb3', 'utf8', 'ascii'])
+/** Those that the server names differently, or that are wider than their name says: its latin1 is Windows' code page 1252. */
+const ENCODINGS: Readonly<Record<string, string>> = {
+  latin1: 'cp1252',
+  latin2: 'iso88592',
+  latin5: 'iso88599',
+  latin7: 'iso885913',
+  greek: 'iso88597',
+  hebrew: 'iso88598',
+  ucs2: 'utf16be',
+  utf16: 'utf16be',
+  utf16le: 'utf16le',
+  utf32: 'utf32be',
+  ujis: 'eucjp',
+  eucjpms: 'eucjp',
+  sjis: 'shiftjis',
+  cp932: 'cp932',
+  euckr: 'euckr',
+  gb2312: 'gb2312',
+  gbk: 'gbk',
+  gb18030: 'gb18030',
+  big5: 'big5',
+  tis620: 'tis620',
+  koi8r: 'koi8r',
+  koi8u: 'koi8u',
+  macroman: 'macroman',
+  macce: 'maccenteuro',
+  armscii8: 'armscii8',
+}
+
+/** null: the bytes are UTF-8; undefined: the character set is not known. */
+export function decoderOf(charset: string): Decode | null | undefined {
+  if (UTF8.has(charset)) return null
+  const encoding = ENCODINGS[charset] ?? charset
+  if (!iconv.encodingExists(encoding)) return undefined
+  const decoder = iconv.getDecoder(encoding)
+  return (bytes, at, end) => decoder.write(bytes.subarray(at, end)) + (decoder.end() ?? '')
+}
+
+const passText: WireReader = (bytes, _view, at, length, writer) => writer.text(bytes, at, at + length)
+const passBytes: WireReader = (bytes, _view, at, length, writer) => writer.bytes(bytes, at, at + length)
+
+export const utf8Text = reader({ kind: 'string' }, passText)
+
+export function text(decode: Decode | null): TypeReader {
+  return decode === null ? utf8Text : reader({ kind: 'string' }, (bytes, _view, at, length, writer) => writer.string(decode(bytes, at, at + length)))
+}
+
+export const binary = reader({ kind: 'bytes' }, passBytes)
+
+/** binary(n): a row event leaves zeros at the end out. */
+export function fixedBinary(size: number): TypeReader {
+  const padded = Buffer.alloc(size)
+  return reader(
+    { kind: 'bytes' },
+    (bytes, view, at, length, writer) => {
+      if (length === size) passBytes(bytes, view, at, length, writer)
+      else {
+        padded.fill(0)
+        bytes.copy(padded, 0, at, at + length)
+        writer.bytes(padded, 0, size)
+      }
+    },
+    passBytes,
+  )
+}
+
+export const json = reader({ kind: 'json' }, (bytes, _view, at, length, writer) => writer.string(jsonText(bytes, at, length)), passText)
+
+/** The empty value stands for whatever was not allowed, and has number 0. */
+export function enumeration(values: readonly string[], decode: Decode | null): TypeReader {
+  const texts = ['', ...values].map((value) => Buffer.from(value))
+  return reader(
+    { kind: 'enum', values },
+    (bytes, _view, at, length, writer) => {
+      const chosen = texts[length === 1 ? bytes[at]! : bytes.readUInt16LE(at)]
+      if (chosen === undefined) throw new RangeError('an enum value beyond its list')
+      writer.text(chosen, 0, chosen.length)
+    },
+    text(decode).result,
+  )
+}
+
+/** The chosen members with commas between, in the order of their declaration. */
+export function set(values: readonly string[], decode: Decode | null): TypeReader {
+  return reader(
+    { kind: 'string' },
+    (bytes, _view, at, length, writer) => {
+      const chosen = values.filter((_, i) => i >> 3 < length && (bytes[at + (i >> 3)]! & (1 << (i & 7))) !== 0)
+      writer.string(chosen.join(','))
+    },
+    text(decode).result,
+  )
+}
+
+/** 32-bit floats, little-endian. */
+export const vector: TypeReader = reader({ kind: 'array', element: { kind: 'float32' } }, (_bytes, view, at, length, writer) => {
+  const values: Value[] = []
+  for (let i = 0; i + 4 <= length; i += 4) values.push(view.getFloat32(at + i, true))
+  writer.value(values)
+})
+
+const HEX = (bytes: Buffer, at: number, end: number) => bytes.toString('hex', at, end)
+
+function uuidText(bytes: Buffer, at: number, length: number, writer: ChangeWriter): void {
+  const whole = Buffer.alloc(16)
+  bytes.copy(whole, 0, at, at + length)
+  writer.string([HEX(whole, 0, 4), HEX(whole, 4, 6), HEX(whole, 6, 8), HEX(whole, 8, 10), HEX(whole, 10, 16)].join('-'))
+}
+
+export const mariadbUuid = reader({ kind: 'uuid' }, (bytes, _view, at, length, writer) => uuidText(bytes, at, length, writer), passText)
+
+export const mariadbInet4 = reader(
+  { kind: 'string' },
+  (bytes, _view, at, length, writer) => {
+    const whole = Buffer.alloc(4)
+    bytes.copy(whole, 0, at, at + length)
+    writer.string(whole.join('.'))
+  },
+  passText,
+)
+
+export const mariadbInet6 = reader(
+  { kind: 'string' },
+  (bytes, _view, at, length, writer) => {
+    const whole = Buffer.alloc(16)
+    bytes.copy(whole, 0, at, at + length)
+    writer.string(ipv6(whole))
+  },
+  passText,
+)
+
+/** The longest run of zero groups shortened, and the dotted tail that the server writes for IPv4 in IPv6. */
+function ipv6(address: Buffer): string {
+  const words = Array.from({ length: 8 }, (_, i) => address.readUInt16BE(2 * i))
+  let best = -1
+  let bestLength = 1
+  for (let i = 0; i < 8; i++) {
+    let end = i
+    while (end < 8 && words[end] === 0) end++
+    if (end - i > bestLength) {
+      best = i
+      bestLength = end - i
+    }
+    if (end > i) i = end
+  }
+  const dotted = best === 0 && (bestLength === 6 || (bestLength === 5 && words[5] === 0xffff))
+  const shown = words.map((word) => word.toString(16))
+  if (dotted) shown.splice(6, 2, [...address.subarray(12)].join('.'))
+  if (best < 0) return shown.join(':')
+  return `${shown.slice(0, best).join(':')}::${shown.slice(Math.min(best + bestLength, dotted ? 7 : 8)).join(':')}`
+}

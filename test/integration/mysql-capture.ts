@@ -1,0 +1,79 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import pino from 'pino'
+import { GtidSet, MariadbPosition } from '../../connectors/mysql/gtid-set.ts'
+import mysql from '../../connectors/mysql/index.ts'
+import { readOffset } from '../../connectors/mysql/mysql-offset.ts'
+import { asMillraceError, type MillraceError, type PluginContext, type SourceConnector, type SourceOffset } from '../../core/plugin.ts'
+import type { MysqlDatabase } from '../services/mysql.ts'
+import { RecordingOutput } from './recording-output.ts'
+
+export function mysqlContext(db: MysqlDatabase): PluginContext {
+  return { mesh: 'test', node: db.database, dataDir: '', logger: pino({ level: 'silent' }), metric: () => {} }
+}
+
+export const mysqlSettings = (db: MysqlDatabase, more: object = {}) => mysql.config.parse({ url: db.url, tables: [`${db.database}.*`], ...more })
+
+/** A source that streams into a recording output until it is stopped. */
+export class MysqlCapture {
+  readonly connector: SourceConnector
+  readonly output = new RecordingOutput()
+  offset: SourceOffset
+  failure: MillraceError | null = null
+  readonly #db: MysqlDatabase
+  readonly #stop = new AbortController()
+  readonly #done: Promise<void>
+
+  private constructor(connector: SourceConnector, from: SourceOffset, db: MysqlDatabase) {
+    this.connector = connector
+    this.offset = from
+    this.#db = db
+    this.#done = this.#run(from)
+  }
+
+  static async start(db: MysqlDatabase, more: object = {}, resume: SourceOffset | null = null): Promise<MysqlCapture> {
+    const connector = await mysql.open(mysqlSettings(db, more), mysqlContext(db), resume)
+    return new MysqlCapture(connector, resume ?? connector.start, db)
+  }
+
+  async #run(from: SourceOffset): Promise<void> {
+    try {
+      for await (const offset of this.connector.changes(from, this.output, this.#stop.signal)) this.offset = offset
+    } catch (error) {
+      this.failure = asMillraceError(error)
+    }
+  }
+
+  /** Waits until all that was committed on the server is streamed. @throws the stream's own error */
+  async caughtUp(): Promise<void> {
+    const isMysql = this.#db.flavor === 'mysql'
+    const [row] = await this.#db.sql(isMysql ? 'select @@global.gtid_executed as g' : 'select @@global.gtid_binlog_pos as g')
+    const number = (gtids: string) => (isMysql ? GtidSet.parse(gtids).size : MariadbPosition.parse(gtids).sum)
+    const goal = number(String(row!.g))
+    for (const deadline = Date.now() + 30_000; number(readOffset(this.offset).gtids) < goal; await delay(5)) {
+      if (this.failure !== null) throw this.failure
+      if (Date.now() > deadline) throw new Error(`the stream stands at ${readOffset(this.offset).gtids}, not at ${String(row!.g)}`)
+    }
+  }
+
+  /** Waits for the stream to fail. */
+  async failed(): Promise<MillraceError> {
+    await Promise.race([this.#done, delay(30_000)])
+    if (this.failure === null) throw new Error('the stream did not fail')
+    return this.failure
+  }
+
+  of(table: string): readonly Record<string, unknown>[] {
+    return this.output.of(`${this.#db.database}.${table}`).map(({ op, key, before, after }) => ({
+      op,
+      ...(key === undefined ? {} : { key }),
+      ...(before === undefined ? {} : { before }),
+      ...(after === undefined ? {} : { after }),
+    }))
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort()
+    await this.#done
+    await this.connector[Symbol.asyncDispose]()
+  }
+}
