@@ -39,10 +39,11 @@ export default definePlugin<IcebergSettings>({
       return new IcebergSink(config, openCatalog(config), context, stream)
     } catch (error) {
       if (error instanceof MillraceError) throw error
-      throw new MillraceError('sink.forbidden', `cannot open the warehouse: ${(error as Error).message}`, {
-        cause: error,
-        fix: 'set warehouse to a folder that can be written',
-      })
+      const code = (error as NodeJS.ErrnoException).code ?? ''
+      const message = `cannot open the warehouse: ${(error as Error).message}`
+      // a mount that is away leaves a file or an empty folder behind: it comes back
+      if (!['EACCES', 'EPERM', 'EROFS'].includes(code)) throw new MillraceError('sink.unreachable', message, { cause: error })
+      throw new MillraceError('sink.forbidden', message, { cause: error, fix: 'set warehouse to a folder that can be written' })
     }
   },
 })

@@ -21,8 +21,11 @@ export interface Log extends AsyncDisposable {
    * @throws log.position_lost when a position is before the first retained offset
    */
   consume(from: readonly LogPosition[], signal: AbortSignal): AsyncIterable<LogBatch>
-  /** First retained and next offset of every partition; the end counts committed records only. */
-  bounds(topic: string): Promise<readonly { readonly partition: number; readonly start: bigint; readonly end: bigint }[]>
+  /**
+   * First retained and next offset of every partition. The end counts committed records only, or, asked for what is `written`, all: whatever a writer
+   * appended before or together with a record that can be read lies before it, in every partition.
+   */
+  bounds(topic: string, end?: 'committed' | 'written'): Promise<readonly { readonly partition: number; readonly start: bigint; readonly end: bigint }[]>
   /** Durable progress of a node as a reader sees it, without taking the node over. */
   progress(node: string): Promise<Progress>
 }

@@ -2,18 +2,18 @@ import { asMillraceError, MillraceError } from '../errors.ts'
 import type { RowChange, Truncation } from '../event/change-event.ts'
 import { comparePositions, type Position } from '../event/position.ts'
 import { type FrameRecord, records } from '../event/record-batch.ts'
-import { SNAPSHOT_ENTRY, type SnapshotProgress } from '../event/snapshot-progress.ts'
 import { type TableSchema, tableId } from '../event/table-schema.ts'
 import type { Log, LogBatch, LogPosition, LogWriter } from '../log/log.ts'
 import { RecordDecoders } from '../schema/record-decoder.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
-import { Alignment } from './alignment.ts'
 import { DeadLetterBox, deadLetterOf } from './dead-letter.ts'
 import type { MemoryBudget } from './memory-budget.ts'
-import { OpenBatch } from './open-batch.ts'
+import { OpenBatch, type TakenChanges } from './open-batch.ts'
+import { Rejections } from './rejections.ts'
 import { type RetryPolicy, retrying, STOPPED } from './retry.ts'
 import { changeConverter, fillFromBefore } from './shape-conversion.ts'
-import type { Rejection, SinkConnector } from './sink-connector.ts'
+import type { SinkConnector } from './sink-connector.ts'
+import { SourceOrder } from './source-order.ts'
 import { StreamReader } from './stream-reader.ts'
 
 export type { RetryPolicy } from './retry.ts'
@@ -53,6 +53,10 @@ export interface MaterializeStatus {
 
 /** The log's end is asked for this often at most. */
 const BOUNDS_MS = 500
+/** A schema that the registry lacks is asked for again for so long. */
+const SCHEMA_MS = 15_000
+/** A limit after every change: all but an open half of a changed key. */
+const LATEST: Position = { commit: 0xffff_ffff_ffff_ffffn, ordinal: 0xffff_ffff }
 
 /**
  * Keeps one sink equal to one stream until `signal` aborts; the apply under way is finished then, and no other begun. Resumes from the target's own positions.
@@ -74,21 +78,26 @@ class Driver implements AsyncDisposable {
   readonly #options: MaterializeOptions
   readonly #decoders: RecordDecoders
   readonly #letters: DeadLetterBox | null
-  readonly #alignment = new Alignment()
+  readonly #order = new SourceOrder()
+  readonly #batch: OpenBatch
   /** Next offset to read, and the one that the target holds, by partition. */
   readonly #read = new Map<number, bigint>()
   readonly #applied = new Map<number, bigint>()
   readonly #converters = new Map<TableSchema, ReturnType<typeof changeConverter>>()
-  readonly #shapes = new Set<TableSchema>()
   #table: TableSchema | null = null
-  /** Greatest position among the changes taken so far. */
+  /** Greatest position among the changes applied. */
   #newest: Position | null = null
-  #batch: OpenBatch
   #fillsFromBefore = false
   #ends = new Map<number, bigint>()
   #endsAt = 0
   /** Bytes of the budget that were taken for a frame and are not in the open batch yet. */
   #reserved = 0
+  /** A flush is worth its while from so many changes on. */
+  #flushAt: number
+  /** Nothing that waits can be applied before more is read. */
+  #stalled = false
+  /** What waits needs its room: only the partition that it waits for is read. */
+  #onlySlowest = false
   #rows = 0
   #rejected = 0
   #lastCommittedMs: number | null = null
@@ -100,6 +109,7 @@ class Driver implements AsyncDisposable {
     this.#decoders = new RecordDecoders(options.registry)
     this.#letters = options.deadLetters === null ? null : new DeadLetterBox(options.node, options.log, options.deadLetters)
     this.#batch = new OpenBatch(options.topic)
+    this.#flushAt = options.sink.limits.rows
   }
 
   async run(): Promise<void> {
@@ -118,22 +128,19 @@ class Driver implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#release(this.#batch)
-    this.#options.memory.give(this.#reserved)
+    this.#options.memory.give(this.#batch.disown() + this.#reserved)
     await this.#letters?.[Symbol.asyncDispose]()
   }
 
   /** Reads until partitions must be chosen anew, or the log fails. */
   async #readOn(): Promise<void> {
     const { log, topic, signal } = this.#options
-    const partitions = [...this.#read.keys()].filter((partition) => this.#runs(partition))
-    if (partitions.length === 0) return this.#align()
-    const known = this.#read.size
+    const partitions = this.#partitionsToRead()
     const from = partitions.map((partition) => ({ topic, partition, offset: this.#read.get(partition)! }))
     const reader = new StreamReader(log, from, signal)
     let moved = false
     try {
-      while (this.#read.size === known && partitions.every((partition) => this.#runs(partition))) {
+      while (sameItems(partitions, this.#partitionsToRead())) {
         const got = await reader.next(this.#dueMs() ?? BOUNDS_MS)
         if (got === 'end') {
           if (signal.aborted) throw STOPPED
@@ -147,6 +154,7 @@ class Driver implements AsyncDisposable {
         if (this.#dueMs() === 0) await this.#flush()
         if (Date.now() - this.#endsAt >= BOUNDS_MS) {
           await this.#retrying(() => this.#refreshEnds())
+          this.#stalled = false
           this.#report()
         }
       }
@@ -159,15 +167,18 @@ class Driver implements AsyncDisposable {
     }
   }
 
-  #runs(partition: number): boolean {
-    return this.#alignment.runs(partition, this.#read.get(partition)!)
+  #partitionsToRead(): readonly number[] {
+    const slowest = this.#onlySlowest ? this.#order.slowest(this.#read) : null
+    return slowest === null ? [...this.#read.keys()] : [slowest]
   }
 
-  /** Milliseconds until the open batch is old enough; null when there is nothing to apply, or no table yet to apply it to. */
+  /** Milliseconds until the open batch is old enough; null when there is nothing to apply. */
   #dueMs(): number | null {
     const { openedAt } = this.#batch
-    if (openedAt !== null && this.#table !== null && this.#options.memory.pressed) return 0
-    return openedAt === null || this.#table === null ? null : Math.max(0, openedAt + this.#options.sink.limits.ageMs - Date.now())
+    const { memory, sink } = this.#options
+    if (openedAt === null || this.#stalled) return null
+    if (this.#table === null && this.#batch.size === 0) return null
+    return memory.pressed || this.#onlySlowest ? 0 : Math.max(0, openedAt + sink.limits.ageMs - Date.now())
   }
 
   async #take(batch: LogBatch): Promise<void> {
@@ -176,55 +187,62 @@ class Driver implements AsyncDisposable {
     const from = this.#read.get(partition)
     if (from === undefined || batch.nextOffset <= from) return
     await this.#reserve(batch.frame.length)
+    // without room, first what the others wait for: this frame is read again
+    if (!this.#partitionsToRead().includes(partition)) return this.#giveReserved()
     // The log's frame is only valid until the next is asked for, and rejected records are sent on as they were.
     const frame = Buffer.from(batch.frame)
-    await this.#retrying(() => this.#decoders.prepare(frame))
-    this.#batch.begin(frame, partition)
-    this.#batch.sizeBytes += frame.length
+    await this.#learnSchemas(frame)
+    this.#batch.begin(frame, partition, batch.baseOffset)
     this.#reserved -= frame.length
-    this.#batch.openedAt ??= Date.now()
+    this.#stalled = false
     for (const record of records(frame)) {
       if (record.offset < from) continue
       if (signal.aborted) throw STOPPED
       const decoded = this.#decode(frame, record, partition)
-      let change = decoded instanceof Promise ? await decoded : decoded
+      const change = decoded instanceof Promise ? await decoded : decoded
       if (change !== null) {
-        if (change.table !== this.#table || change.kind === 'truncate') {
-          const shaped = await this.#shaped(change, partition, record.offset)
-          if (shaped === 'held') return
-          change = shaped
-          this.#batch.openedAt ??= Date.now()
-          if (this.#batch.changes.length === 0) this.#batch.begin(frame, partition)
-        }
-        if (change.kind === 'row' && change.before !== null && this.#fillsFromBefore) change = fillFromBefore(change)
         this.#batch.add(change, record.offset)
-        if (this.#newest === null || comparePositions(change.position, this.#newest) > 0) this.#newest = change.position
+        if (this.#read.size > 1) this.#order.saw(partition, change.position)
       }
       this.#read.set(partition, record.offset + 1n)
-      if (this.#batch.changes.length >= sink.limits.rows && !opensKeyChange(change)) {
-        await this.#flush()
-        this.#batch.begin(frame, partition)
-        this.#batch.openedAt ??= Date.now()
-      }
+      if (this.#batch.size >= this.#flushAt) await this.#flush()
     }
     this.#read.set(partition, batch.nextOffset)
+    this.#options.memory.give(this.#batch.end())
     if (this.#batch.sizeBytes >= sink.limits.bytes) await this.#flush()
   }
 
-  /** I8: takes room for a frame; without room the own batch goes first. */
+  /** I8: takes room for a frame. Without room the own batch goes first; what cannot go yet stays, and only what it waits for is read. */
   async #reserve(bytes: number): Promise<void> {
     const { memory, signal } = this.#options
     if (!memory.tryTake(bytes)) {
       await this.#flush()
+      await this.#sendMalformed()
+      if (this.#batch.size > 0) this.#narrow()
       await memory.take(bytes, signal)
       if (signal.aborted) throw STOPPED
     }
     this.#reserved += bytes
   }
 
-  #release(batch: OpenBatch): void {
-    this.#options.memory.give(batch.sizeBytes)
-    batch.sizeBytes = 0
+  #giveReserved(): void {
+    this.#options.memory.give(this.#reserved)
+    this.#reserved = 0
+  }
+
+  /** Waiting for room with room of its own, a driver could wait for ever for others that do the same. */
+  #narrow(): void {
+    this.#onlySlowest = true
+    this.#options.memory.give(this.#batch.disown())
+  }
+
+  /** A schema may reach the registry's other servers a moment after the first record that has it. */
+  async #learnSchemas(frame: Buffer): Promise<void> {
+    const deadline = Date.now() + SCHEMA_MS
+    await this.#retrying(async () => {
+      const unknown = await this.#decoders.prepare(frame)
+      if (unknown !== null && Date.now() < deadline) throw new MillraceError('registry.unreachable', `the registry does not have schema ${unknown} yet`)
+    })
   }
 
   /** Null: a tombstone, or a record that became a dead letter. */
@@ -236,24 +254,9 @@ class Driver implements AsyncDisposable {
       const error = asMillraceError(thrown)
       if (error.code !== 'record.malformed') throw error
       if (this.#letters === null) return this.#flush().then(() => Promise.reject(error))
-      this.#batch.malformed.push(deadLetterOf(frame, record, this.#options.topic, partition, error.code, error.message))
+      this.#batch.addMalformed(deadLetterOf(frame, record, this.#options.topic, partition, error.code, error.message))
       return null
     }
-  }
-
-  /** The change in the shape of the open batch. Closes that batch when another shape begins; `held` when other partitions have to come here first. */
-  async #shaped(change: RowChange | Truncation, partition: number, offset: bigint): Promise<RowChange | Truncation | 'held'> {
-    const other = change.table !== this.#table
-    if (other && this.#shapes.has(change.table) && this.#newest !== null && comparePositions(change.position, this.#newest) <= 0) {
-      return this.#converterOf(change.table)(change)
-    }
-    if (this.#read.size > 1) {
-      if (!this.#alignment.active) await this.#retrying(() => this.#refreshEnds())
-      this.#alignment.hold(partition, change, offset, new Map(this.#ends))
-      return 'held'
-    }
-    if (other) await this.#prepare(change.table)
-    return change
   }
 
   #converterOf(table: TableSchema): ReturnType<typeof changeConverter> {
@@ -263,81 +266,129 @@ class Driver implements AsyncDisposable {
   }
 
   async #prepare(table: TableSchema): Promise<void> {
-    await this.#flush()
     await this.#retrying(() => this.#options.sink.prepare(table))
     this.#table = table
     this.#fillsFromBefore = table.columns.some((column) => column.mayBeUnchanged)
-    this.#shapes.add(table)
     this.#converters.clear()
   }
 
-  /** All partitions are where the earliest waiting record wants them. */
-  async #align(): Promise<void> {
-    await this.#flush()
-    const release = this.#alignment.release()
-    if (release.kind === 'shape') return this.#prepare(release.table)
-    if (release.table !== this.#table) await this.#prepare(release.table)
-    this.#batch.openedAt = Date.now()
-    const [lowest] = [...release.offsets.values()]
-    this.#batch.add({ kind: 'truncate', table: release.table, position: release.position, committedAt: 0n }, lowest!)
-    for (const [partition, offset] of release.offsets) this.#read.set(partition, offset + 1n)
-    await this.#flush()
+  /** Applies what may be applied of the open batch, and moves the target's positions. */
+  async #flush(): Promise<void> {
+    const batch = this.#batch
+    const { sink, memory } = this.#options
+    if (batch.openedAt === null) return
+    const waited = batch.size
+    const taken = batch.take(await this.#limit(), this.#read.size > 1)
+    for (let from = 0; from < taken.changes.length; ) {
+      const to = await this.#shapeRun(taken, from)
+      await this.#apply(taken, from, to)
+      from = to
+    }
+    if (waited === 0) await this.#apply(taken, 0, 0)
+    this.#stalled = batch.size > 0
+    this.#flushAt = batch.size + sink.limits.rows
+    if (batch.size === 0 && !batch.isReading) batch.openedAt = null
+    else if (batch.size < waited) batch.openedAt = Date.now()
+    if (batch.size >= 2 * sink.limits.rows || (batch.size > 0 && (memory.pressed || batch.sizeBytes >= sink.limits.bytes))) this.#narrow()
+    else if (batch.size < sink.limits.rows && !memory.pressed) this.#onlySlowest = false
   }
 
-  /** Applies what is open and moves the target's positions. Without a table yet there is nothing to apply to: the positions move later. */
-  async #flush(): Promise<void> {
-    const table = this.#table
+  /** How far the open batch may be applied. Ends are asked for anew only when all that they cover is applied, so that they are not run after. */
+  async #limit(): Promise<Position | 'all' | null> {
     const batch = this.#batch
-    const { sink, topic, signal, memory, log } = this.#options
-    if (batch.openedAt === null) return
-    if (table === null) return this.#flushLetters()
-    const positions = [...this.#read].map(([partition, offset]) => ({ topic, partition, offset }))
-    if (batch.malformed.length > 0) await this.#retrying(() => this.#letters!.send(batch.malformed))
-    const announced = new Set<number>()
-    const superseded = new Set<number>()
-    const onRejected = async (rejections: readonly Rejection[]): Promise<void> => {
-      const fresh = rejections.filter(({ index }) => !announced.has(index))
-      if (fresh.length === 0) return
-      const brought = fresh.some(({ missingBase }) => missingBase === true) ? await this.#retrying(() => snapshotEnd(log, topic, table)) : null
-      for (const { index, missingBase } of fresh) {
-        if (missingBase === true && brought !== null && isCovered(brought, batch.changes[index]!.position)) superseded.add(index)
+    const several = this.#read.size > 1
+    if (!several && !batch.endsWithOpenKeyChange) return 'all'
+    const limit = this.#order.limit(this.#read)
+    if (limit !== 'all') return several ? limit : LATEST
+    const covered = batch.lastCovered((partition, offset) => this.#order.covers(partition, offset))
+    if (covered !== null) return covered
+    const bounds = await this.#retrying(() => this.#options.log.bounds(this.#options.topic, 'written'))
+    this.#order.written = new Map(bounds.map(({ partition, end }) => [partition, end]))
+    const anew = this.#order.limit(this.#read)
+    return several || anew === 'all' ? anew : LATEST
+  }
+
+  /** Brings changes from `from` on into the shape of the first; the target follows it, unless it is older. @returns the end of those that share it */
+  async #shapeRun(taken: TakenChanges, from: number): Promise<number> {
+    const { changes } = taken
+    for (let at = from; at < changes.length; at++) {
+      let change = changes[at]!
+      const isLate = this.#newest !== null && comparePositions(change.position, this.#newest) <= 0
+      if (change.table !== this.#table) {
+        if (isLate && this.#table !== null) change = this.#converterOf(change.table)(change)
+        else if (at > from) return at
+        else await this.#prepare(change.table)
       }
-      const lost = fresh.filter(({ index }) => !superseded.has(index))
-      if (lost.length > 0) {
-        if (this.#letters === null) throw rejectedError(table, topic, lost)
-        await this.#letters.send(batch.rejected(lost))
+      if (change.kind === 'truncate' && this.#read.size > 1 && !isSameTruncation(changes[at - 1], change)) {
+        // what comes before it lands also when it is refused
+        if (at > from) return at
+        this.#checkTruncation(changes, change, isLate)
       }
-      for (const { index } of fresh) announced.add(index)
+      if (change.kind === 'row' && change.before !== null && this.#fillsFromBefore) change = fillFromBefore(change)
+      changes[at] = change
+      if (!isLate) this.#newest = change.position
     }
+    return changes.length
+  }
+
+  /** @throws log.corrupt when a truncation is not in all partitions */
+  #checkTruncation(changes: readonly (RowChange | Truncation)[], truncation: Truncation, isLate: boolean): void {
+    const found = changes.filter((change) => isSameTruncation(change, truncation)).length
+    if (found >= this.#read.size && !isLate) return
+    const where = `in ${found} of the ${this.#read.size} partitions of its topic`
+    throw new MillraceError('log.corrupt', `the truncation of ${tableId(truncation.table)} is ${where}${isLate ? ', or comes again' : ''}`, {
+      fix: 'give the sink a new target and read the table again; use exactly-once delivery, or one partition, for tables that are truncated',
+    })
+  }
+
+  /** Where the target stands once the changes before `next` are applied: at the first that is not, in each partition. */
+  #positions(taken: TakenChanges, next: number): readonly LogPosition[] {
+    const offsets = new Map(this.#read)
+    const lower = (partition: number, offset: bigint) => {
+      if (offset < offsets.get(partition)!) offsets.set(partition, offset)
+    }
+    taken.places(next, lower)
+    this.#batch.places(lower)
+    return [...offsets].map(([partition, offset]) => ({ topic: this.#options.topic, partition, offset }))
+  }
+
+  /** Applies changes of one shape and moves the target's positions. Without a table yet there is nothing to apply to: the positions move later. */
+  async #apply(taken: TakenChanges, from: number, to: number): Promise<void> {
+    const table = this.#table
+    const { sink, signal, memory } = this.#options
+    const positions = this.#positions(taken, to)
+    // before the first change there is no position to move, so they wait
+    if (table !== null || this.#batch.sizeBytes >= sink.limits.bytes) await this.#sendMalformed(positions)
+    if (table === null || (from === to && positions.every(({ partition, offset }) => this.#applied.get(partition) === offset))) return
+    const run = taken.slice(from, to)
+    const rejections = new Rejections(this.#options, this.#letters, table, run, (work) => this.#retrying(work))
     // I3: the positions move only past what was applied or is a durable dead letter
-    const rejections = await this.#retrying(
-      () => memory.inTurn(() => sink.apply({ table, changes: batch.changes, positions, onRejected }, signal)),
-      () => this.#release(batch),
+    const rejected = await this.#retrying(
+      () => memory.inTurn(() => sink.apply({ table, changes: run.changes, positions, onRejected: (some) => rejections.take(some) }, signal)),
+      // while its sink is away a driver reads no further, and its room is for the others
+      () => memory.give(this.#batch.disown()),
     )
-    this.#release(batch)
     // For a sink that did not announce them: a crash between its commit and here would lose these letters.
-    await onRejected(rejections)
+    await rejections.take(rejected)
+    memory.give(this.#batch.released(run.release()))
     for (const { partition, offset } of positions) this.#applied.set(partition, offset)
-    this.#rows += batch.changes.length - announced.size
-    this.#rejected += announced.size - superseded.size + batch.malformed.length
-    const last = batch.changes.findLast((change) => change.committedAt !== 0n)
+    this.#rows += run.changes.length - rejections.count
+    this.#rejected += rejections.lost
+    const last = run.changes.findLast((change) => change.committedAt !== 0n)
     if (last !== undefined) {
       this.#lastCommittedMs = Number(last.committedAt / 1000n)
       this.#latencyMs = Math.max(0, Date.now() - this.#lastCommittedMs)
     }
-    this.#batch = new OpenBatch(topic)
     this.#report()
   }
 
-  /** Nothing but undecodable records so far: their letters are sent, so that they need no memory; the positions move with the first change. */
-  async #flushLetters(): Promise<void> {
-    const { malformed, sizeBytes } = this.#batch
-    if (sizeBytes < this.#options.sink.limits.bytes) return
-    if (malformed.length > 0) await this.#retrying(() => this.#letters!.send(malformed))
-    this.#rejected += malformed.length
-    this.#release(this.#batch)
-    this.#batch = new OpenBatch(this.#options.topic)
-    this.#report()
+  /** Letters of what could not be decoded before these positions; of all, without. */
+  async #sendMalformed(positions?: readonly LogPosition[]): Promise<void> {
+    const letters = this.#batch.lettersBefore(positions)
+    if (letters.length === 0) return
+    await this.#retrying(() => this.#letters!.send(letters))
+    this.#rejected += letters.length
+    this.#options.memory.give(this.#batch.sent(letters))
   }
 
   /** Ends of the partitions; new ones are read from their beginning, as are those that the target never had. */
@@ -347,6 +398,7 @@ class Driver implements AsyncDisposable {
       this.#ends.set(partition, end)
       if (!this.#read.has(partition)) this.#read.set(partition, 0n)
     }
+    if (this.#read.size === 0) throw new MillraceError('log.unreachable', `the log does not know the partitions of ${topic} yet`)
     this.#endsAt = Date.now()
   }
 
@@ -391,20 +443,6 @@ class Driver implements AsyncDisposable {
   }
 }
 
-/** Up to where the snapshot of a stream's table brings whole rows: `all` while it is read, null when it never was. */
-async function snapshotEnd(log: Log, topic: string, table: TableSchema): Promise<Position | 'all' | null> {
-  const source = topic.slice(0, topic.indexOf('.'))
-  const entry = (await log.progress(source)).get(SNAPSHOT_ENTRY + tableId(table)) as SnapshotProgress | undefined
-  if (entry === undefined) return null
-  if (!entry.done) return 'all'
-  return entry.at === undefined ? null : { commit: BigInt(entry.at.commit), ordinal: entry.at.ordinal }
-}
-
-/** An update that came before the chunk with its row: the row has come since, or will. */
-function isCovered(end: Position | 'all', position: Position): boolean {
-  return end === 'all' || comparePositions(position, end) <= 0
-}
-
 function foreignLog(topic: string, partition: number, offset: bigint, end: bigint | undefined): MillraceError {
   const ends = end === undefined ? 'the topic has no such partition' : `the log ends at ${end}`
   return new MillraceError('log.position_lost', `the target holds partition ${partition} of ${topic} up to offset ${offset}, but ${ends}: it is another log`, {
@@ -412,14 +450,10 @@ function foreignLog(topic: string, partition: number, offset: bigint, end: bigin
   })
 }
 
-/** The delete half of an update that changes the key: its insert, which may need the old row's values, should be in the same batch. */
-function opensKeyChange(change: RowChange | Truncation | null): boolean {
-  return change?.kind === 'row' && change.op === 'd' && change.position.ordinal % 2 === 0
+function sameItems(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((item, i) => item === b[i])
 }
 
-function rejectedError(table: TableSchema, topic: string, rejections: readonly Rejection[]): MillraceError {
-  const more = rejections.length === 1 ? '' : ` (and ${rejections.length - 1} more)`
-  return new MillraceError('record.rejected', `the sink rejects a change of ${tableId(table)} on ${topic}: ${rejections[0]!.reason}${more}`, {
-    fix: 'correct the row in the source, or set onRejected: dead-letter on the sink',
-  })
+function isSameTruncation(change: RowChange | Truncation | undefined, truncation: Truncation): boolean {
+  return change?.kind === 'truncate' && comparePositions(change.position, truncation.position) === 0
 }

@@ -43,9 +43,10 @@ export class RecordDecoders {
   /**
    * Loads the schemas of all records in the frame that are not known yet. A schema that is not in the registry, or not ours, is no error here:
    * `decode` throws it for the records that have it. Ids that were unknown are asked for again.
+   * @returns an id that the registry does not know, or null
    * @throws registry.unreachable, registry.refused, log.corrupt
    */
-  async prepare(frame: Buffer): Promise<void> {
+  async prepare(frame: Buffer): Promise<number | null> {
     let values: Set<number> | null = null
     let keys: Set<number> | null = null
     for (const record of records(frame)) {
@@ -54,11 +55,12 @@ export class RecordDecoders {
       const keyId = wireId(frame, record.keyFrom, record.keyTo)
       if (keyId >= 0 && isMissing(this.#keys, keyId)) (keys ??= new Set()).add(keyId)
     }
-    if (values === null && keys === null) return
+    if (values === null && keys === null) return null
     await Promise.all([
       ...[...(values ?? [])].map((id) => this.#load(this.#values, id, compileEnvelopeDecoder)),
       ...[...(keys ?? [])].map((id) => this.#load(this.#keys, id, compileKey)),
     ])
+    return [...(values ?? [])].find((id) => isMissing(this.#values, id)) ?? [...(keys ?? [])].find((id) => isMissing(this.#keys, id)) ?? null
   }
 
   /**

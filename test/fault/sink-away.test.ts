@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -67,17 +67,20 @@ test('the search file is locked by someone else, and then free again', async () 
 
 test('the warehouse goes away, like a network mount, and comes back', async () => {
   folder = faultDir()
+  // a link that is replaced in one step: between two steps the folder could be made anew by accident
   const warehouse = path.join(folder.dir, 'lake')
+  const mount = path.join(folder.dir, 'mounted')
+  mkdirSync(mount)
+  symlinkSync(mount, warehouse)
   await breakSink(
     'lake',
     async () => {
-      renameSync(warehouse, `${warehouse}.away`)
-      // a file where the folder was: it cannot be made anew by accident
-      writeFileSync(warehouse, '')
+      writeFileSync(`${warehouse}.none`, '')
+      renameSync(`${warehouse}.none`, warehouse)
     },
     async () => {
-      rmSync(warehouse)
-      renameSync(`${warehouse}.away`, warehouse)
+      symlinkSync(mount, `${warehouse}.back`)
+      renameSync(`${warehouse}.back`, warehouse)
     },
   )
 })

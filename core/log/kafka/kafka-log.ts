@@ -1,7 +1,7 @@
 import { MillraceError } from '../../errors.ts'
 import type { Log, LogBatch, LogPosition, LogWriter, Progress, TopicSpec } from '../log.ts'
 import { Cluster } from './cluster.ts'
-import { hasFault } from './kafka-fault.ts'
+import { hasFault, KafkaFault } from './kafka-fault.ts'
 import type { KafkaLogOptions } from './kafka-options.ts'
 import { readBatches } from './kafka-reader.ts'
 import { kafkaSettings } from './kafka-settings.ts'
@@ -53,7 +53,10 @@ class KafkaLog implements Log {
     return readBatches(this.#cluster, from, signal)
   }
 
-  bounds(topic: string): Promise<readonly { readonly partition: number; readonly start: bigint; readonly end: bigint }[]> {
+  bounds(
+    topic: string,
+    end: 'committed' | 'written' = 'committed',
+  ): Promise<readonly { readonly partition: number; readonly start: bigint; readonly end: bigint }[]> {
     return this.#cluster.retry(`asking for the bounds of ${topic}`, async (attempt) => {
       if (attempt > 0) this.#cluster.forget([topic])
       await this.#cluster.know([topic]).catch((error: unknown) => {
@@ -61,7 +64,10 @@ class KafkaLog implements Log {
         throw new MillraceError('log.refused', `Kafka has no topic ${topic}`, { fix: 'create the topic, or check its name', cause: error })
       })
       const wanted = Array.from({ length: this.#cluster.partitions(topic) }, (_, partition) => ({ topic, partition }))
-      const bounds = await partitionBounds(this.#cluster, wanted, 'last-stable')
+      // another reader of the topic may have forgotten it since
+      if (wanted.length === 0) throw new KafkaFault('UNKNOWN_TOPIC_OR_PARTITION', topic)
+      // markers of one transaction appear in its partitions one after the other, its records before any of them
+      const bounds = await partitionBounds(this.#cluster, wanted, end === 'committed' ? 'last-stable' : 'high-watermark')
       return bounds.map(({ partition, start, end }) => ({ partition, start, end }))
     })
   }

@@ -1,3 +1,5 @@
+import { writeFileSync } from 'node:fs'
+import path from 'node:path'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { allRows, never, warehouse } from './open-sink.ts'
@@ -65,3 +67,11 @@ test('any history in any batches, with redelivery and restarts, gives the rows o
     { numRuns: 40 },
   )
 }, 120_000)
+
+test('a warehouse that is away is unreachable, also when it is opened, and not a wrong setting', async () => {
+  using place = warehouse()
+  const away = path.join(place.folder, 'mount')
+  writeFileSync(away, '')
+  await expect(place.open({ warehouse: away })).rejects.toMatchObject({ code: 'sink.unreachable' })
+  await expect(place.open({ warehouse: path.join(away, 'lake') })).rejects.toMatchObject({ code: 'sink.unreachable' })
+})

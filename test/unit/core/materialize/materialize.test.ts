@@ -296,6 +296,78 @@ test('a truncation that is missing in a partition is refused', async () => {
   expect(target.view()).toHaveLength(2)
 })
 
+/** One transaction that moves row 1 to the key 2 and leaves its body out. */
+const move = (encoder: StreamRecords, commit: bigint) => [
+  encoder.record(A, { op: 'd', row: [1n, null, null] }, { commit, ordinal: 2 }),
+  encoder.record(A, { op: 'c', row: [2n, 'moved', UNCHANGED] }, { commit, ordinal: 3 }),
+]
+
+test('both halves of a changed key are applied together, though frames, row limits and time fall between them', async () => {
+  const { log, encoder, target, next, drive } = stream()
+  const running = drive({}, new MemorySink(target, { ...LIMITS, rows: 1, ageMs: 0 }))
+  log.append(TOPIC, new Map([[0, [encoder.record(A, put(1n, 'one', 'kept'), next())]]]))
+  log.append(TOPIC, new Map([[0, move(encoder, 50n)]]), 1)
+  await until(() => caughtUp(log, target), 'the move')
+  running.stop()
+  await running.done
+  expect(letters(log)).toEqual([])
+  expect(target.view()).toEqual(['2n: 2n | "moved" | "kept"'])
+})
+
+test.each([0, 1])('both halves of a changed key are applied together when partition %i shows its half first', async (first) => {
+  const { log, encoder, target, next, drive } = stream(2)
+  const running = drive({}, new MemorySink(target, { ...LIMITS, rows: 1, ageMs: 0 }))
+  log.append(TOPIC, new Map([[1, [encoder.record(A, put(1n, 'one', 'kept'), next())]]]))
+  await until(() => caughtUp(log, target), 'the first row')
+  const [gone, come] = move(encoder, 50n)
+  log.append(TOPIC, new Map([[0, [come!]], [1, [gone!]]]), 1, true) // biome-ignore format: one line
+  log.show(TOPIC, first)
+  for (let turns = 0; turns < 50; turns++) await new Promise((resolve) => setImmediate(resolve))
+  expect(target.view()).toEqual(['1n: 1n | "one" | "kept"'])
+  log.show(TOPIC, 1 - first)
+  await until(() => caughtUp(log, target), 'the move')
+  running.stop()
+  await running.done
+  expect(letters(log)).toEqual([])
+  expect(target.view()).toEqual(['2n: 2n | "moved" | "kept"'])
+})
+
+test('a truncation and a new shape wait for the partitions in which their transaction is not to be seen yet', async () => {
+  const { log, encoder, target, next, drive } = stream(2)
+  const running = drive({}, new MemorySink(target, { ...LIMITS, ageMs: 0 }))
+  const [one, two] = [encoder.record(A, put(1n, 'one'), next()), encoder.record(A, put(2n, 'two'), next())]
+  const cut = encoder.record(A, { op: 't', row: [] }, next())
+  const after = encoder.record(B, { op: 'c', row: [2n, 'newer', 'body', 7] }, next())
+  log.append(TOPIC, new Map([[0, [two, cut, after]], [1, [one, cut]]]), 1, true) // biome-ignore format: one line
+  log.show(TOPIC, 0)
+  for (let turns = 0; turns < 50; turns++) await new Promise((resolve) => setImmediate(resolve))
+  log.show(TOPIC, 1)
+  await until(() => caughtUp(log, target), 'all of the transaction')
+  running.stop()
+  await running.done
+  expect(target.view()).toEqual(['2n: 2n | "newer" | "body" | 7'])
+})
+
+test('a topic whose partitions the log does not know yet, and a schema that the registry does not know yet, are waited for', async () => {
+  const { log, encoder, target, statuses, write, drive } = stream()
+  write([A, put(1n, 'one')])
+  const bounds = log.bounds.bind(log)
+  const schema = encoder.registry.schema.bind(encoder.registry)
+  let asked = 0
+  log.bounds = async (...args) => (asked++ < 3 ? [] : bounds(...args))
+  let missed = 0
+  encoder.registry.schema = async (id) => {
+    if (missed++ < 5) throw new MillraceError('schema.unknown', `no schema ${id}`)
+    return schema(id)
+  }
+  const running = drive()
+  await until(async () => asked > 3 && (await caughtUp(log, target)), 'the row')
+  running.stop()
+  await running.done
+  expect(missed).toBeGreaterThan(5)
+  expect(new Set(statuses.map(({ error }) => error?.code))).toEqual(new Set([undefined, 'log.unreachable', 'registry.unreachable']))
+})
+
 test('a partition that appears later is read from its beginning', async () => {
   const { log, encoder, target, next, write, drive } = stream()
   write([A, put(1n, 'one')])
@@ -315,8 +387,9 @@ test('a partition that appears later is read from its beginning', async () => {
 class Crash extends Error {}
 
 interface Step {
-  readonly kind: 'put' | 'delete' | 'truncate' | 'shape' | 'malformed' | 'tombstone'
+  readonly kind: 'put' | 'delete' | 'move' | 'truncate' | 'shape' | 'malformed' | 'tombstone'
   readonly id: bigint
+  readonly to: bigint
   readonly name: string
   readonly body: string | null
   readonly keep: boolean
@@ -326,9 +399,11 @@ const step: fc.Arbitrary<Step> = fc.record({
   kind: fc.oneof(
     { weight: 12, arbitrary: fc.constant('put' as const) },
     { weight: 4, arbitrary: fc.constantFrom('delete' as const, 'tombstone' as const) },
+    { weight: 5, arbitrary: fc.constant('move' as const) },
     { weight: 2, arbitrary: fc.constantFrom('truncate' as const, 'shape' as const, 'malformed' as const) },
   ),
   id: fc.bigInt(0n, 6n),
+  to: fc.bigInt(0n, 6n),
   name: fc.constantFrom('a', 'b', 'c', 'd', 'bad'),
   body: fc.option(fc.constantFrom('x', 'y'), { nil: null }),
   keep: fc.boolean(),
@@ -343,6 +418,7 @@ function history(encoder: StreamRecords, groups: readonly (readonly Step[])[], p
   const encoded = groups.map((steps) => {
     const byPartition = new Map<number, PlainRecord[]>(Array.from({ length: partitions }, (_, partition) => [partition, []]))
     for (const s of steps) {
+      if (s.kind === 'move' && s.to === s.id) continue
       if (s.kind === 'shape') {
         shape = Math.min(shape + 1, SHAPES.length - 1)
         continue
@@ -363,6 +439,11 @@ function history(encoder: StreamRecords, groups: readonly (readonly Step[])[], p
       } else if (s.kind === 'delete') {
         lane.push(encoder.record(table, { op: 'd', row }, position))
         oracle.delete([s.id])
+      } else if (s.kind === 'move') {
+        const moved: Tuple = [s.to, ...row.slice(1)]
+        lane.push(encoder.record(table, { op: 'd', row }, { ...position, ordinal: 2 }))
+        byPartition.get(Number(s.to) % partitions)!.push(encoder.record(table, { op: 'c', row: moved }, { ...position, ordinal: 3 }))
+        if (!oracle.put(table, [s.to], moved, oracle.delete([s.id]))) expectedLetters++
       } else if (s.kind === 'truncate') {
         for (const each of byPartition.values()) each.push(encoder.record(table, { op: 't', row: [] }, position))
         oracle.rows.clear()
@@ -381,11 +462,16 @@ test('random histories with faults at every await and crashes end equal to the s
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.array(step, { maxLength: 12 }), { minLength: 1, maxLength: 6 }),
-      fc.integer({ min: 1, max: 3 }),
+      fc.integer({ min: 1, max: 4 }),
       fc.record({ rows: fc.integer({ min: 1, max: 8 }), bytes: fc.constantFrom(1, 700, 100_000), ageMs: fc.integer({ min: 0, max: 2 }) }),
       fc.array(fc.constantFrom('ok', 'ok', 'ok', 'ok', 'ok', 'down', 'crash'), { maxLength: 80 }),
       fc.nat({ max: 6 }),
-      async (groups, partitions, limits, faults, early) => {
+      fc.record({
+        frameRecords: fc.integer({ min: 1, max: 5 }),
+        shown: fc.array(fc.nat({ max: 3 }), { maxLength: 12 }),
+        budget: fc.constantFrom(300, 6_000_000),
+      }),
+      async (groups, partitions, limits, faults, early, { frameRecords, shown, budget }) => {
         const { log, encoder, target, statuses, drive } = stream(partitions)
         const { oracle, encoded, expectedLetters } = history(encoder, groups, partitions)
         let at = 0
@@ -398,19 +484,25 @@ test('random histories with faults at every await and crashes end equal to the s
             throw new Crash(point)
           }
         }
-        for (const group of encoded.slice(0, early)) log.append(TOPIC, group)
+        const memory = new MemoryBudget(budget)
+        const lanes = Array.from({ length: partitions }, (_, partition) => partition)
+        for (const group of encoded.slice(0, early)) log.append(TOPIC, group, frameRecords)
         const rest = encoded.slice(early)
         log.fault = fault
         encoder.fault = fault
         for (;;) {
-          const running = drive({}, new MemorySink(target, limits, fault))
+          const running = drive({ memory }, new MemorySink(target, limits, fault))
           let failed: unknown = null
           running.done.catch((error: unknown) => {
             failed = error
           })
           while (rest.length > 0 && failed === null) {
-            log.append(TOPIC, rest.shift()!)
-            await new Promise((resolve) => setImmediate(resolve))
+            // a transaction appears partition by partition
+            log.append(TOPIC, rest.shift()!, frameRecords, true)
+            for (const partition of [...shown.splice(0, 3).map((n) => n % partitions), ...lanes]) {
+              await new Promise((resolve) => setImmediate(resolve))
+              log.show(TOPIC, partition)
+            }
           }
           const nothingToDo = oracle.table === null
           await until(
@@ -432,6 +524,6 @@ test('random histories with faults at every await and crashes end equal to the s
         if (crashes === 0) expect(found.length).toBe(expectedLetters())
       },
     ),
-    { numRuns: 300 },
+    { numRuns: 300, endOnFailure: true },
   )
 }, 120_000)

@@ -8,6 +8,8 @@ interface Stored {
   readonly baseOffset: bigint
   readonly nextOffset: bigint
   readonly count: number
+  /** Written but not to be read yet: Kafka shows a transaction partition by partition. */
+  hidden: boolean
 }
 
 /** The log's contract in memory, as mean as the contract allows: a frame is overwritten as soon as the next one is asked for. */
@@ -30,22 +32,28 @@ export class MemoryLog implements Log {
     this.#topics.get(topic)!.push([])
   }
 
-  /** One atomic batch: records by partition, in one frame each. */
-  append(topic: string, byPartition: ReadonlyMap<number, readonly PlainRecord[]>): void {
+  /** One batch: records by partition, in frames of at most `frameRecords`. `hidden`: they appear with {@link show}. */
+  append(topic: string, byPartition: ReadonlyMap<number, readonly PlainRecord[]>, frameRecords = 1000, hidden = false): void {
     for (const [partition, records] of byPartition) {
-      if (records.length === 0) continue
-      const { buffer, end, count } = frameOf(records, 1)
-      this.#store(topic, partition, buffer.subarray(0, end), count)
+      for (let from = 0; from < records.length; from += frameRecords) {
+        const { buffer, end, count } = frameOf(records.slice(from, from + frameRecords), 1)
+        this.#store(topic, partition, buffer.subarray(0, end), count, hidden)
+      }
     }
     this.#wake()
   }
 
-  #store(topic: string, partition: number, frame: Buffer, count: number): void {
+  show(topic: string, partition: number): void {
+    for (const stored of this.#topics.get(topic)![partition]!) stored.hidden = false
+    this.#wake()
+  }
+
+  #store(topic: string, partition: number, frame: Buffer, count: number, hidden = false): void {
     const stored = this.#topics.get(topic)![partition]!
     const baseOffset = stored.at(-1)?.nextOffset ?? 0n
     stampOffset(frame, baseOffset)
     stampChecksum(frame, frame.length)
-    stored.push({ frame, baseOffset, nextOffset: baseOffset + BigInt(count), count })
+    stored.push({ frame, baseOffset, nextOffset: baseOffset + BigInt(count), count, hidden })
   }
 
   #wake(): void {
@@ -59,7 +67,7 @@ export class MemoryLog implements Log {
       let idle = true
       for (const position of next) {
         const stored = this.#topics.get(position.topic)![position.partition]!.find((frame) => frame.nextOffset > position.offset)
-        if (stored === undefined) continue
+        if (stored === undefined || stored.hidden) continue
         idle = false
         this.fault('consume')
         position.offset = stored.nextOffset
@@ -76,9 +84,12 @@ export class MemoryLog implements Log {
     }
   }
 
-  async bounds(topic: string) {
+  async bounds(topic: string, end: 'committed' | 'written' = 'committed') {
     this.fault('bounds')
-    return this.#topics.get(topic)!.map((stored, partition) => ({ partition, start: 0n, end: stored.at(-1)?.nextOffset ?? 0n }))
+    return this.#topics.get(topic)!.map((all, partition) => {
+      const last = all.findLast(({ hidden }) => end === 'written' || !hidden)
+      return { partition, start: 0n, end: last?.nextOffset ?? 0n }
+    })
   }
 
   async ensureTopics(specs: readonly TopicSpec[]): Promise<void> {

@@ -1,10 +1,16 @@
 import { MillraceError } from '../../../../core/errors.ts'
+import type { Position } from '../../../../core/event/position.ts'
 import { type TableSchema, type Tuple, UNCHANGED, type Value } from '../../../../core/event/table-schema.ts'
 import type { LogPosition } from '../../../../core/log/log.ts'
 import type { Rejection, SinkBatch, SinkConnector, SinkLimits } from '../../../../core/materialize/sink-connector.ts'
 import { canonical } from '../../../contract/sink.contract.ts'
 
 type Row = ReadonlyMap<number, Value>
+
+/** The insert half of a changed key right behind its delete half: the driver never parts them. */
+function followsAtOnce(deleted: Position | undefined, inserted: Position): boolean {
+  return deleted?.commit === inserted.commit && deleted.ordinal % 2 === 0 && inserted.ordinal === deleted.ordinal + 1
+}
 
 /** What a target holds durably: outlives the sinks that write to it. */
 export class MemoryTarget {
@@ -20,10 +26,10 @@ export class MemoryTarget {
     this.table = table
   }
 
-  /** Null: the row can't be held. */
-  put(table: TableSchema, key: Tuple, after: Tuple): boolean {
+  /** False: the row can't be held. `old`: the row that a changed key moved away. */
+  put(table: TableSchema, key: Tuple, after: Tuple, old?: Row): boolean {
     const name = key.map(canonical).join()
-    const base = this.rows.get(name)
+    const base = old ?? this.rows.get(name)
     if (after.includes('bad')) return false
     const row = new Map<number, Value>()
     for (const [at, column] of table.columns.entries()) {
@@ -35,8 +41,11 @@ export class MemoryTarget {
     return true
   }
 
-  delete(key: Tuple): void {
-    this.rows.delete(key.map(canonical).join())
+  delete(key: Tuple): Row | undefined {
+    const name = key.map(canonical).join()
+    const old = this.rows.get(name)
+    this.rows.delete(name)
+    return old
   }
 
   /** The rows in the shape of the table, as comparable text. */
@@ -83,11 +92,12 @@ export class MemorySink implements SinkConnector {
       const next = new MemoryTarget()
       next.rows = new Map(target.rows)
       const rejections: Rejection[] = []
+      let moved: { readonly position: Position; readonly row: Row | undefined } | null = null
       for (const [index, change] of batch.changes.entries()) {
         if (change.table !== batch.table) throw new MillraceError('invariant.broken', 'shapes are mixed in a batch')
         if (change.kind === 'truncate') next.rows.clear()
-        else if (change.after === null) next.delete(change.key!)
-        else if (!next.put(batch.table, change.key!, change.after))
+        else if (change.after === null) moved = { position: change.position, row: next.delete(change.key!) }
+        else if (!next.put(batch.table, change.key!, change.after, followsAtOnce(moved?.position, change.position) ? moved?.row : undefined))
           rejections.push({ index, reason: 'the target cannot hold it', ...(change.after.includes(UNCHANGED) ? { missingBase: true } : {}) })
       }
       await new Promise((resolve) => setImmediate(resolve))

@@ -46,7 +46,7 @@ export class StreamRecords {
   /** Called at every look-up; may throw. */
   fault: (point: string) => void = () => {}
 
-  readonly registry: SchemaRegistry = {
+  readonly registry: { -readonly [K in keyof SchemaRegistry]: SchemaRegistry[K] } = {
     schema: async (schemaId) => {
       this.fault('registry')
       const schema = this.#schemas.get(schemaId)
