@@ -5,7 +5,7 @@ import net from 'node:net'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { freePort } from '../../control/demo/postgres-server.ts'
+import { freePorts } from './free-ports.ts'
 import { findJava, javaSkipReason, mavenJars } from './maven.ts'
 import { sharedService } from './shared-service.ts'
 
@@ -39,8 +39,8 @@ export interface KafkaServer {
   kill(): Promise<void>
   /** SIGTERM: an orderly shutdown. */
   stop(): Promise<void>
-  /** Starts it again on the same ports and data. */
-  restart(): Promise<void>
+  /** Starts it again on the same data, and on the same port unless another is given (one that nobody told the clients). */
+  restart(port?: number): Promise<void>
   /** SIGSTOP and SIGCONT: a broker that hangs. */
   signal(signal: 'SIGSTOP' | 'SIGCONT'): void
   /** Let it outlive this process. */
@@ -57,6 +57,8 @@ export interface KafkaServerOptions {
   readonly jvm?: readonly string[]
   /** Arguments to StorageTool format, such as `--add-scram` and its value. */
   readonly format?: readonly string[]
+  /** Taken ports, where others must know them beforehand. */
+  readonly ports?: { readonly broker: number; readonly controller: number }
 }
 
 /** @throws when it does not answer within two minutes; its own output is in the message */
@@ -67,12 +69,14 @@ export async function startKafka(options: KafkaServerOptions): Promise<KafkaServ
     { group: 'org.apache.kafka', artifact: 'kafka_2.13', version: KAFKA_VERSION },
     { group: 'org.apache.logging.log4j', artifact: 'log4j-slf4j-impl', version: '2.25.5' },
   ])
-  const [port, controllerPort, securePort] = [await freePort(), await freePort(), await freePort()]
+  const [free, freeController, securePort] = (await freePorts(3)) as [number, number, number]
+  const [firstPort, controllerPort] = [options.ports?.broker ?? free, options.ports?.controller ?? freeController]
+  let port = firstPort
   mkdirSync(options.dir, { recursive: true })
   const config = path.join(options.dir, 'server.properties')
   const log = path.join(options.dir, 'broker.log')
   const secure = options.secure === undefined ? ['', ''] : [`,SECURE://127.0.0.1:${securePort}`, `,SECURE:${options.secure}`]
-  const properties = {
+  const properties = () => ({
     'process.roles': 'broker,controller',
     'node.id': '1',
     'controller.quorum.voters': `1@127.0.0.1:${controllerPort}`,
@@ -92,13 +96,15 @@ export async function startKafka(options: KafkaServerOptions): Promise<KafkaServ
     'group.initial.rebalance.delay.ms': '0',
     'auto.create.topics.enable': 'false',
     ...options.properties,
-  }
-  writeFileSync(
-    config,
-    `${Object.entries(properties)
-      .map(([name, value]) => `${name}=${value}`)
-      .join('\n')}\n`,
-  )
+  })
+  const configure = () =>
+    writeFileSync(
+      config,
+      `${Object.entries(properties())
+        .map(([name, value]) => `${name}=${value}`)
+        .join('\n')}\n`,
+    )
+  configure()
   const log4j = path.join(options.dir, 'log4j2.properties')
   writeFileSync(
     log4j,
@@ -142,14 +148,18 @@ export async function startKafka(options: KafkaServerOptions): Promise<KafkaServ
   }
   await start()
   return {
-    brokers: [`127.0.0.1:${port}`],
+    brokers: [`127.0.0.1:${firstPort}`],
     securePort,
     get pid() {
       return child.pid!
     },
     kill: () => end('SIGKILL'),
     stop: () => end('SIGTERM'),
-    restart: start,
+    restart: async (onPort = port) => {
+      port = onPort
+      configure()
+      await start()
+    },
     signal: (signal) => void child.kill(signal),
     detach: () => child.unref(),
   }

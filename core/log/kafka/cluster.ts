@@ -26,6 +26,10 @@ export class Cluster {
   readonly settings: KafkaSettings
   readonly #brokers = new Map<number, { readonly host: string; readonly port: number }>()
   readonly #topics = new Map<string, KnownTopic>()
+  /** Topics to ask for again before they are used anew; whoever is half way goes on with what was known. */
+  readonly #stale = new Set<string>()
+  /** When a connection to `host:port` last failed. */
+  readonly #failedAt = new Map<string, number>()
   readonly #connections = new Map<string, Promise<BrokerConnection>>()
   #closed = false
 
@@ -68,11 +72,14 @@ export class Cluster {
     }
     const opening = BrokerConnection.open(address, this.settings, reuse)
     this.#connections.set(key, opening)
+    const name = `${address.host}:${address.port}`
     try {
       const connection = await opening
+      connection.onFailure = () => this.#failedAt.set(name, Date.now())
       if (this.#closed) connection.close()
       return connection
     } catch (error) {
+      this.#failedAt.set(name, Date.now())
       if (this.#connections.get(key) === opening) this.#connections.delete(key)
       throw error
     }
@@ -90,12 +97,13 @@ export class Cluster {
     }
   }
 
-  /** Any broker that answers: a known one, else one of those in the settings. */
+  /** Any broker that answers: a known one, else one of those in the settings; first those that have not failed, so that one that hangs is asked once. */
   async anyBroker(): Promise<BrokerConnection> {
     let failure: unknown = new KafkaFault('BROKER_NOT_AVAILABLE', 'no broker is known')
     const known = [...this.#brokers].map(([id, address]) => [`control/${id}`, address] as const)
     const named = this.settings.brokers.map((address) => [`control/${address.host}:${address.port}`, address] as const)
-    for (const [key, address] of [...known, ...named]) {
+    const failedAt = ({ host, port }: { readonly host: string; readonly port: number }) => this.#failedAt.get(`${host}:${port}`) ?? 0
+    for (const [key, address] of [...known, ...named].sort(([, a], [, b]) => failedAt(a) - failedAt(b))) {
       try {
         return await this.#connect(key, address)
       } catch (error) {
@@ -106,7 +114,7 @@ export class Cluster {
     throw failure
   }
 
-  /** Asks for the leaders of these topics (null: all topics of the cluster). Topics that do not exist are forgotten. */
+  /** Asks for the leaders of these topics (null: all topics of the cluster). What does not exist, or not yet where we ask, stays to be asked for. */
   async refresh(topics: readonly string[] | null): Promise<void> {
     const broker = await this.anyBroker()
     const answer = await broker.call(metadataV9.api, topics === null ? null : [...topics], false, false, false).catch((error: unknown) => {
@@ -116,31 +124,33 @@ export class Cluster {
     })
     this.#brokers.clear()
     for (const { nodeId, host, port } of answer.brokers) this.#brokers.set(nodeId, { host, port })
-    if (topics === null) this.#topics.clear()
+    if (topics === null) this.forget(this.#topics.keys())
     for (const topic of answer.topics) {
       const failed = faultId(topic.errorCode)
       if (failed === 'TOPIC_AUTHORIZATION_FAILED' || failed === 'INVALID_TOPIC_EXCEPTION') throw new KafkaFault(failed, `topic ${topic.name}`)
       if (failed !== null) {
-        this.#topics.delete(topic.name)
+        this.#stale.add(topic.name)
         continue
       }
       const leaders: number[] = new Array<number>(topic.partitions.length).fill(-1)
       for (const { partitionIndex, leaderId } of topic.partitions) leaders[partitionIndex] = leaderId
       this.#topics.set(topic.name, { internal: topic.isInternal, leaders })
+      this.#stale.delete(topic.name)
     }
   }
 
   /** Makes sure that the leaders of all these topics are known. @throws KafkaFault UNKNOWN_TOPIC_OR_PARTITION */
   async know(topics: Iterable<string>): Promise<void> {
-    const missing = [...new Set(topics)].filter((topic) => !this.#topics.has(topic))
+    const missing = [...new Set(topics)].filter((topic) => !this.has(topic))
     if (missing.length === 0) return
     await this.refresh(missing)
-    const unknown = missing.filter((topic) => !this.#topics.has(topic))
+    const unknown = missing.filter((topic) => !this.has(topic))
     if (unknown.length > 0) throw new KafkaFault('UNKNOWN_TOPIC_OR_PARTITION', unknown.join(', '))
   }
 
+  /** `know` will ask for these topics again. */
   forget(topics: Iterable<string>): void {
-    for (const topic of topics) this.#topics.delete(topic)
+    for (const topic of topics) this.#stale.add(topic)
   }
 
   partitions(topic: string): number {
@@ -149,11 +159,13 @@ export class Cluster {
 
   /** Topics of the cluster but Kafka's own; as of the last refresh. */
   topics(): readonly { readonly topic: string; readonly partitions: number }[] {
-    return [...this.#topics].filter(([, { internal }]) => !internal).map(([topic, { leaders }]) => ({ topic, partitions: leaders.length }))
+    return [...this.#topics]
+      .filter(([topic, { internal }]) => !internal && !this.#stale.has(topic))
+      .map(([topic, { leaders }]) => ({ topic, partitions: leaders.length }))
   }
 
   has(topic: string): boolean {
-    return this.#topics.has(topic)
+    return this.#topics.has(topic) && !this.#stale.has(topic)
   }
 
   /** Node id of the leader. @throws KafkaFault when it has none now, or there is no such partition */
@@ -169,7 +181,7 @@ export class Cluster {
     const broker = await this.anyBroker()
     const { coordinators } = await broker.call(findCoordinatorV3.api, TRANSACTION_KEY, [transactionalId])
     const { nodeId, host, port } = coordinators[0]!
-    if (!this.#brokers.has(nodeId)) this.#brokers.set(nodeId, { host, port })
+    this.#brokers.set(nodeId, { host, port })
     return nodeId
   }
 

@@ -74,7 +74,7 @@ export async function* readBatches(cluster: Cluster, from: readonly LogPosition[
         continue
       }
       const batches: LogBatch[] = []
-      let fault: KafkaFault | null = null
+      let fault: unknown = null
       for (const found of answer.outcome.partitions) {
         const cursor = answer.cursors.find(({ topic, partition }) => topic === found.topic && partition === found.partition)
         if (cursor === undefined) continue
@@ -87,7 +87,11 @@ export async function* readBatches(cluster: Cluster, from: readonly LogPosition[
         failingSince = 0
         // fairness: brokers fill their answer in the order of the question
         cursors.push(...cursors.splice(0, 1))
-        startFetches(cluster, purpose, cursors, pending)
+        try {
+          startFetches(cluster, purpose, cursors, pending)
+        } catch (error) {
+          fault = error
+        }
       }
       for (const batch of batches) {
         if (signal.aborted) return
