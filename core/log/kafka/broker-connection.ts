@@ -7,11 +7,12 @@ import type { KafkaSettings } from './kafka-options.ts'
 import { alternatingBuffers, ResponseAssembler } from './response-assembler.ts'
 
 const CONNECT_TIMEOUT_MS = 5_000
-const REQUEST_TIMEOUT_MS = 30_000
 const READ_BUFFER_BYTES = 256 * 1024
 const CORRELATION_BYTES = 4
 /** Broker sessions that expire are renewed when this part of them has passed. */
 const RENEW_AFTER = 0.8
+/** Brokers refuse a session that is renewed within a second. Source: KIP-368. */
+const RENEW_AT_LEAST_MS = 1_100
 
 type Done = (error: Error | null, body?: Buffer) => void
 
@@ -37,8 +38,10 @@ export type LibraryConnection = Connection
  * and SASL run on this one.
  */
 export class BrokerConnection {
+  /** Told once when the connection fails. */
+  onFailure: (() => void) | null = null
   readonly #socket: net.Socket
-  readonly #clientId: string
+  readonly #settings: KafkaSettings
   readonly #pending: Pending[] = []
   #correlation = 0
   #failure: Error | null = null
@@ -47,9 +50,9 @@ export class BrokerConnection {
   #renewing = false
   #renewal: NodeJS.Timeout | undefined
 
-  private constructor(socket: net.Socket, clientId: string) {
+  private constructor(socket: net.Socket, settings: KafkaSettings) {
     this.#socket = socket
-    this.#clientId = clientId
+    this.#settings = settings
   }
 
   /**
@@ -67,7 +70,7 @@ export class BrokerConnection {
       }
     }
     const socket = connectSocket(address, settings, take)
-    connection = new BrokerConnection(socket, settings.clientId)
+    connection = new BrokerConnection(socket, settings)
     const opened = connection
     socket.setNoDelay(true)
     socket.on('error', (error) => opened.#fail(error))
@@ -90,7 +93,7 @@ export class BrokerConnection {
     if (settings.sasl === null) return
     const lifetimeMs = await authenticate(this.#library(), settings.sasl)
     if (lifetimeMs > 0 && this.#failure === null) {
-      this.#renewal = setTimeout(() => void this.#renew(settings), lifetimeMs * RENEW_AFTER)
+      this.#renewal = setTimeout(() => void this.#renew(settings), Math.max(lifetimeMs * RENEW_AFTER, RENEW_AT_LEAST_MS))
       this.#renewal.unref()
     }
   }
@@ -152,12 +155,13 @@ export class BrokerConnection {
   }
 
   #send(apiKey: number, apiVersion: number, flexible: boolean, parts: readonly Buffer[], done: Done): void {
+    const { clientId, requestTimeoutMs } = this.#settings
     const isSasl = apiKey === 17 || apiKey === 36
     const write = () => {
       if (this.#failure !== null) return done(this.#failure)
       const correlation = (this.#correlation = (this.#correlation + 1) & 0x7fffffff)
-      const header = requestHeader(apiKey, apiVersion, correlation, this.#clientId, flexible, parts)
-      const timer = setTimeout(() => this.#fail(new KafkaFault('REQUEST_TIMED_OUT', `no answer within ${REQUEST_TIMEOUT_MS} ms`)), REQUEST_TIMEOUT_MS)
+      const header = requestHeader(apiKey, apiVersion, correlation, clientId, flexible, parts)
+      const timer = setTimeout(() => this.#fail(new KafkaFault('REQUEST_TIMED_OUT', `no answer within ${requestTimeoutMs} ms`)), requestTimeoutMs)
       this.#pending.push({ correlation, done, timer })
       this.#socket.cork()
       this.#socket.write(header)
@@ -183,6 +187,7 @@ export class BrokerConnection {
   #fail(error: Error): void {
     if (this.#failure !== null) return
     this.#failure = error
+    this.onFailure?.()
     clearTimeout(this.#renewal)
     this.#socket.destroy()
     for (const { timer, done } of this.#pending.splice(0)) {
@@ -193,6 +198,7 @@ export class BrokerConnection {
 
   /** Ends at once; requests in flight fail. */
   close(): void {
+    this.onFailure = null
     this.#fail(new KafkaFault('NETWORK_EXCEPTION', 'the connection was closed'))
   }
 }

@@ -34,15 +34,13 @@ export function faultIds(error: unknown): readonly string[] {
 
 export const FENCED = new Set(['INVALID_PRODUCER_EPOCH', 'PRODUCER_FENCED', 'INVALID_PRODUCER_ID_MAPPING'])
 const TOO_LARGE = new Set(['MESSAGE_TOO_LARGE', 'RECORD_LIST_TOO_LARGE'])
+const SASL_FAULTS = new Set(['SASL_AUTHENTICATION_FAILED', 'UNSUPPORTED_SASL_MECHANISM', 'ILLEGAL_SASL_STATE'])
 /** Settings, rights and records that no retry repairs. */
 const REFUSED = new Set([
   'TOPIC_AUTHORIZATION_FAILED',
   'CLUSTER_AUTHORIZATION_FAILED',
   'TRANSACTIONAL_ID_AUTHORIZATION_FAILED',
   'GROUP_AUTHORIZATION_FAILED',
-  'SASL_AUTHENTICATION_FAILED',
-  'UNSUPPORTED_SASL_MECHANISM',
-  'ILLEGAL_SASL_STATE',
   'UNSUPPORTED_VERSION',
   'INVALID_REQUIRED_ACKS',
   'INVALID_TRANSACTION_TIMEOUT',
@@ -63,18 +61,41 @@ export const hasFault = (error: unknown, id: string): boolean => faultIds(error)
 
 /** True when no retry helps: a MillraceError, a refusal, a record that is too large, wrong credentials. */
 export function isFinal(error: unknown): boolean {
-  return error instanceof MillraceError || isAuthentication(error) || faultIds(error).some((id) => REFUSED.has(id) || TOO_LARGE.has(id))
+  return error instanceof MillraceError || refusalOf(error) !== null || faultIds(error).some((id) => REFUSED.has(id) || TOO_LARGE.has(id))
 }
 
-function isAuthentication(error: unknown): boolean {
+/** TLS that fails the same way each time: certificates that are not trusted, on either side, and a peer that speaks something else. */
+const TLS_REFUSED = /^(CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|ERR_TLS_CERT|ERR_SSL_WRONG_VERSION_NUMBER|ERR_SSL_.*ALERT|ERR_OSSL_|EPROTO$)/
+
+type Refusal = 'credentials' | 'tls' | null
+
+/** Why the broker did not let us in. */
+function refusalOf(error: unknown): Refusal {
+  if (faultIds(error).some((id) => SASL_FAULTS.has(id))) return 'credentials'
   for (let at = error; at !== null && typeof at === 'object'; at = (at as { cause?: unknown }).cause) {
     const code = (at as { code?: unknown }).code
-    if (code === 'PLT_KFK_AUTHENTICATION' || code === 'PLT_KFK_USER') return true
-    // a certificate that is not trusted stays so
-    if (typeof code === 'string' && (/^(CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|ERR_TLS_CERT)/.test(code) || code === 'ERR_SSL_WRONG_VERSION_NUMBER'))
-      return true
+    if (code === 'PLT_KFK_AUTHENTICATION' || code === 'PLT_KFK_USER') return 'credentials'
+    if (typeof code === 'string' && TLS_REFUSED.test(code)) return 'tls'
   }
-  return false
+  return null
+}
+
+const ACL_FAULTS = /^(TOPIC|CLUSTER|TRANSACTIONAL_ID|GROUP)_AUTHORIZATION_FAILED$/
+
+function fixOf(error: unknown, ids: readonly string[]): string {
+  const refusal = refusalOf(error)
+  if (refusal === 'credentials') return 'check log.sasl of the mesh: mechanism, user, password or token, against the listener of the broker'
+  if (refusal === 'tls') return 'check log.ssl of the mesh: `ca` must hold the authority of the brokers, `cert` and `key` a client certificate that they trust'
+  const denied = ids.find((id) => ACL_FAULTS.test(id))
+  if (denied !== undefined) return `${RIGHTS[denied]!} (docs/how-to/run-on-kafka.md lists the rights)`
+  return 'grant the right or correct the setting that the message names'
+}
+
+const RIGHTS: Readonly<Record<string, string>> = {
+  TOPIC_AUTHORIZATION_FAILED: "grant the mesh's user Create, Describe, DescribeConfigs, Read and Write on the topic",
+  CLUSTER_AUTHORIZATION_FAILED: "grant the mesh's user Create on the cluster or on the topics, and IdempotentWrite",
+  TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "grant the mesh's user Describe and Write on the transactional ids that begin with its prefix",
+  GROUP_AUTHORIZATION_FAILED: "grant the mesh's user Read on the group",
 }
 
 /** What crosses the log's boundary. `doing` completes "Kafka … while …". */
@@ -91,10 +112,7 @@ export function asLogError(error: unknown, doing: string, brokers: string): Mill
     })
   }
   if (isFinal(error)) {
-    const fix = isAuthentication(error)
-      ? 'check log.sasl and log.ssl of the mesh against the listener of the broker'
-      : 'grant the right or correct the setting that the message names'
-    return new MillraceError('log.refused', `Kafka at ${brokers} refused while ${doing}: ${text}`, { fix, cause: error })
+    return new MillraceError('log.refused', `Kafka at ${brokers} refused while ${doing}: ${text}`, { fix: fixOf(error, ids), cause: error })
   }
   return new MillraceError('log.unreachable', `Kafka at ${brokers} did not answer well while ${doing}: ${text}`, {
     fix: 'check that the brokers run and that their advertised.listeners can be reached from here',

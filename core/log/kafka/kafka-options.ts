@@ -2,13 +2,31 @@ import type { ConnectionOptions as TlsOptions } from 'node:tls'
 
 export type Compression = 'none' | 'gzip' | 'snappy' | 'lz4' | 'zstd'
 
+/** Client credentials for tokens of an OpenID provider. */
+export interface KafkaOauth {
+  readonly tokenUrl: string
+  readonly clientId: string
+  readonly clientSecret: string
+  readonly scope?: string
+  /** Further fields of the request, such as `audience`. */
+  readonly parameters?: Readonly<Record<string, string>>
+  /** TLS of the endpoint: node:tls options. */
+  readonly ssl?: boolean | TlsOptions
+}
+
+/** PLAIN and SCRAM take a user and a password, OAUTHBEARER one of `token`, `tokenFile` (read for each session) and `oauth`. */
 export interface KafkaSasl {
   readonly mechanism: 'PLAIN' | 'SCRAM-SHA-256' | 'SCRAM-SHA-512' | 'OAUTHBEARER'
   readonly username?: string
   readonly password?: string
-  /** OAUTHBEARER: the token, or what fetches a fresh one. */
-  readonly token?: string | (() => string | Promise<string>)
+  readonly token?: string
+  readonly tokenFile?: string
+  readonly oauth?: KafkaOauth
 }
+
+export type KafkaCredentials =
+  | { readonly mechanism: 'PLAIN' | 'SCRAM-SHA-256' | 'SCRAM-SHA-512'; readonly username: string; readonly password: string }
+  | { readonly mechanism: 'OAUTHBEARER'; readonly token: () => Promise<string> }
 
 export interface KafkaLogOptions {
   /** `host:port` of some brokers; the others are found through them. */
@@ -34,13 +52,15 @@ export interface KafkaLogOptions {
   readonly topicConfig?: Readonly<Record<string, string>>
   /** Give up with log.unreachable when nothing succeeded for so long, milliseconds. */
   readonly unreachableMs?: number
+  /** A broker that has not answered a request for so long is taken for dead, milliseconds. */
+  readonly requestTimeoutMs?: number
 }
 
 export interface KafkaSettings {
   readonly brokers: readonly { readonly host: string; readonly port: number }[]
   readonly clientId: string
   readonly tls: TlsOptions | null
-  readonly sasl: KafkaSasl | null
+  readonly sasl: KafkaCredentials | null
   readonly compression: Compression
   readonly exactlyOnce: boolean
   readonly transactionMs: number
@@ -49,4 +69,5 @@ export interface KafkaSettings {
   readonly replicationFactor: number
   readonly topicConfig: Readonly<Record<string, string>>
   readonly unreachableMs: number
+  readonly requestTimeoutMs: number
 }

@@ -1,5 +1,6 @@
 import { MillraceError } from '../../errors.ts'
-import type { KafkaLogOptions, KafkaSettings } from './kafka-options.ts'
+import { tokenOfFile, tokensOfClient } from './access-token.ts'
+import type { KafkaCredentials, KafkaLogOptions, KafkaSasl, KafkaSettings } from './kafka-options.ts'
 
 /** Options with their defaults. @throws config.invalid */
 export function kafkaSettings(options: KafkaLogOptions): KafkaSettings {
@@ -10,7 +11,7 @@ export function kafkaSettings(options: KafkaLogOptions): KafkaSettings {
     brokers: options.brokers.map(parseBroker),
     clientId: options.clientId ?? 'millrace',
     tls: options.ssl === undefined || options.ssl === false ? null : options.ssl === true ? {} : options.ssl,
-    sasl: options.sasl ?? null,
+    sasl: options.sasl === undefined ? null : credentials(options.sasl),
     compression: options.compression ?? 'none',
     exactlyOnce: (options.delivery ?? 'exactly-once') === 'exactly-once',
     transactionMs,
@@ -19,6 +20,7 @@ export function kafkaSettings(options: KafkaLogOptions): KafkaSettings {
     replicationFactor: options.replicationFactor ?? -1,
     topicConfig: options.topicConfig ?? {},
     unreachableMs: options.unreachableMs ?? 120_000,
+    requestTimeoutMs: options.requestTimeoutMs ?? 30_000,
   }
 }
 
@@ -31,4 +33,16 @@ function parseBroker(text: string): { host: string; port: number } {
     throw new MillraceError('config.invalid', `"${text}" is not a Kafka broker`, { fix: 'write host:port, such as kafka-1.example.org:9092' })
   }
   return { host, port }
+}
+
+function credentials({ mechanism, username, password, token, tokenFile, oauth }: KafkaSasl): KafkaCredentials {
+  if (mechanism !== 'OAUTHBEARER') {
+    if (username !== undefined && password !== undefined) return { mechanism, username, password }
+    throw new MillraceError('config.invalid', `${mechanism} needs a user and a password`, { fix: 'set log.sasl.username and log.sasl.password' })
+  }
+  if ([token, tokenFile, oauth].filter((way) => way !== undefined).length === 1) {
+    if (oauth !== undefined) return { mechanism, token: tokensOfClient(oauth) }
+    return { mechanism, token: tokenFile !== undefined ? tokenOfFile(tokenFile) : () => Promise.resolve(token!) }
+  }
+  throw new MillraceError('config.invalid', 'OAUTHBEARER needs one way to a token', { fix: 'set one of log.sasl.token, log.sasl.tokenFile and log.sasl.oauth' })
 }

@@ -1,0 +1,42 @@
+/** A certificate authority of a test's own, by openssl. */
+import { execFileSync } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
+import path from 'node:path'
+
+export class Authority {
+  /** PEM. */
+  readonly certificate: string
+  readonly #dir: string
+  readonly #name: string
+  #issued = 0
+
+  constructor(dir: string, name: string) {
+    this.#dir = dir
+    this.#name = name
+    openssl(['req', '-x509', ...this.#newKey(name), '-days', '2', '-out', this.#file('pem'), '-subj', `/CN=${name}`])
+    this.certificate = readFileSync(this.#file('pem'), 'utf8')
+  }
+
+  /** A certificate, for localhost and for clients, and its key: PEM texts. */
+  issue(commonName: string): { readonly cert: string; readonly key: string } {
+    const name = `${this.#name}-${this.#issued++}`
+    const at = (extension: string) => path.join(this.#dir, `${name}.${extension}`)
+    writeFileSync(at('ext'), 'subjectAltName=DNS:localhost,IP:127.0.0.1\n')
+    openssl(['req', ...this.#newKey(name), '-out', at('csr'), '-subj', `/CN=${commonName}`])
+    const signing = ['-CA', this.#file('pem'), '-CAkey', this.#file('key'), '-CAcreateserial', '-days', '2', '-extfile', at('ext')]
+    openssl(['x509', '-req', '-in', at('csr'), ...signing, '-out', at('pem')])
+    return { cert: readFileSync(at('pem'), 'utf8'), key: readFileSync(at('key'), 'utf8') }
+  }
+
+  #file(extension: string): string {
+    return path.join(this.#dir, `${this.#name}.${extension}`)
+  }
+
+  #newKey(name: string): string[] {
+    return ['-newkey', 'rsa:2048', '-nodes', '-keyout', path.join(this.#dir, `${name}.key`)]
+  }
+}
+
+function openssl(args: readonly string[]): void {
+  execFileSync('openssl', args, { stdio: 'ignore' })
+}
