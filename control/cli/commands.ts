@@ -2,6 +2,7 @@ import { auditCommand } from './audit-command.ts'
 import { checkCommand } from './check-command.ts'
 import type { Command } from './command.ts'
 import { pluginsCommand } from './plugins-command.ts'
+import { registryCommand } from './registry-command.ts'
 import { runCommand } from './run-command.ts'
 import { schemasCommand } from './schema-registry-command.ts'
 import { searchCommand } from './search-command.ts'
@@ -9,4 +10,14 @@ import { statusCommand } from './status-command.ts'
 import { tapCommand } from './tap-command.ts'
 
 /** In the order of the overview. */
-export const COMMANDS: readonly Command[] = [runCommand, checkCommand, statusCommand, auditCommand, tapCommand, searchCommand, schemasCommand, pluginsCommand]
+export const COMMANDS: readonly Command[] = [
+  runCommand,
+  checkCommand,
+  statusCommand,
+  auditCommand,
+  tapCommand,
+  searchCommand,
+  schemasCommand,
+  registryCommand,
+  pluginsCommand,
+]

@@ -66,13 +66,39 @@ const ssl = z
   ])
   .describe('true uses TLS with the system authorities; an object gives its parts.')
 
+const oauth = z
+  .strictObject({
+    tokenUrl: z
+      .string()
+      .regex(/^(https?:\/\/|.*\$\{)/, 'expected an http(s) URL')
+      .describe('Token endpoint of the OpenID provider.'),
+    clientId: z.string().describe('Client id.'),
+    clientSecret: z.string().describe('Client secret; use ${env:…}.'),
+    scope: z.string().optional().describe('Scopes to ask for, with spaces between.'),
+    parameters: z.record(z.string(), z.string()).optional().describe('Further fields of the request, such as audience.'),
+    ssl: ssl.optional(),
+  })
+  .describe('Tokens for OAUTHBEARER by the client-credentials grant, renewed before they expire.')
+
 const sasl = z
   .strictObject({
     mechanism: z.enum(['PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512', 'OAUTHBEARER']).describe('How to authenticate.'),
     username: z.string().optional().describe('User; not for OAUTHBEARER.'),
     password: z.string().optional().describe('Password; use ${env:…}.'),
-    token: z.string().optional().describe('Bearer token for OAUTHBEARER; use ${env:…}.'),
+    token: z.string().optional().describe('OAUTHBEARER: a token that never changes; use ${env:…} or ${file:…}.'),
+    tokenFile: z
+      .string()
+      .optional()
+      .describe('OAUTHBEARER: file with the token (a path beginning with ./ counts from the mesh file); read again for each session.'),
+    oauth: oauth.optional(),
   })
+  .refine(({ mechanism, username, password }) => mechanism === 'OAUTHBEARER' || (username !== undefined && password !== undefined), {
+    error: 'this mechanism needs username and password',
+  })
+  .refine(
+    ({ mechanism, token, tokenFile, oauth }) => mechanism !== 'OAUTHBEARER' || [token, tokenFile, oauth].filter((way) => way !== undefined).length === 1,
+    { error: 'OAUTHBEARER needs exactly one of token, tokenFile and oauth' },
+  )
   .describe('Authentication of the Kafka client.')
 
 export const embeddedLogSchema = z.strictObject({ kind: z.literal('embedded').describe('A durable log in files under dataDir: no service needed.') })
@@ -95,6 +121,12 @@ export const kafkaLogSchema = z.strictObject({
   ssl: ssl.optional(),
   sasl: sasl.optional(),
   topicConfig: z.record(z.string(), z.string()).optional().describe('Further topic settings by their Kafka names.'),
+  requestTimeoutMs: z
+    .int()
+    .min(1000)
+    .max(600_000)
+    .default(30_000)
+    .describe('A broker that has not answered a request for so long is taken for dead, in milliseconds.'),
 })
 
 export const logSchema = z.discriminatedUnion('kind', [embeddedLogSchema, kafkaLogSchema]).describe('The durable log between all nodes.')
@@ -106,6 +138,14 @@ export const embeddedRegistrySchema = z.strictObject({
     .enum(['NONE', 'BACKWARD', 'BACKWARD_TRANSITIVE', 'FORWARD', 'FORWARD_TRANSITIVE', 'FULL', 'FULL_TRANSITIVE'])
     .optional()
     .describe('Compatibility level of all subjects; BACKWARD when absent.'),
+  port: z
+    .int()
+    .min(0)
+    .max(65_535)
+    .optional()
+    .describe('Serve the Confluent REST interface on this port while the mesh runs (0 takes a free one); not served when absent.'),
+  host: z.string().default('127.0.0.1').describe('Address to serve on. There is no authentication: keep it local, or behind a proxy.'),
+  readOnly: z.boolean().default(false).describe('Other programs may read and check schemas over the interface, not change them.'),
 })
 
 export const confluentRegistrySchema = z.strictObject({

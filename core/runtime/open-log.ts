@@ -3,7 +3,9 @@ import type { Logger } from 'pino'
 import type { Log } from '../log/log.ts'
 import type { Mesh } from '../mesh/mesh.ts'
 import type { Secrets } from '../mesh/secrets.ts'
+import type { EmbeddedRegistry } from '../schema/embedded-registry.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
+import type { RegistryServer } from '../schema/serve-registry.ts'
 
 export interface OpenLogOptions {
   readonly mesh: Mesh
@@ -38,6 +40,14 @@ export async function openRegistry({ mesh, secrets }: Pick<OpenLogOptions, 'mesh
   const { openConfluentRegistry } = await import('../schema/confluent-registry.ts')
   const { kind, ...options } = config
   return openConfluentRegistry(defined(options))
+}
+
+/** Serves the mesh's embedded registry to other programs as its settings say; null when they do not ask for it. @throws config.invalid when the port is taken */
+export async function serveOwnRegistry({ mesh, secrets }: Pick<OpenLogOptions, 'mesh' | 'secrets'>, registry: SchemaRegistry): Promise<RegistryServer | null> {
+  const config = mesh.registry.resolve(secrets, mesh.dir)
+  if (config.kind !== 'embedded' || config.port === undefined) return null
+  const { serveRegistry } = await import('../schema/serve-registry.ts')
+  return serveRegistry(registry as EmbeddedRegistry, { port: config.port, host: config.host, readOnly: config.readOnly })
 }
 
 type Defined<T> = T extends readonly unknown[]

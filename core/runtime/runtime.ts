@@ -11,7 +11,7 @@ import { DataFolder } from './data-folder.ts'
 import { openHttpServer } from './http-server.ts'
 import { isReady, type MeshStatus, type NodeStatus } from './mesh-status.ts'
 import { Metrics } from './metrics.ts'
-import { openLog, openRegistry } from './open-log.ts'
+import { openLog, openRegistry, serveOwnRegistry } from './open-log.ts'
 import { backoffMs, DEFAULT_RETRY, pause } from './retry.ts'
 import type { RunningNode, RuntimeContext } from './runtime-context.ts'
 import { SinkRunner } from './sink-runner.ts'
@@ -89,6 +89,8 @@ class Run {
     const metrics = new Metrics(this.#mesh.name, () => this.#status())
     const command = (name: string, what: 'pause' | 'resume') => this.#command(name, what)
     await using server = await openHttpServer({ host, port, status: () => this.#status(), metrics, command })
+    await using served = await serveOwnRegistry({ mesh: this.#mesh, secrets }, registry)
+    if (served !== null) logger.info({ url: served.url }, `the schema registry listens on ${served.url}`)
     this.#folder.announce({ mesh: this.#mesh.name, pid: process.pid, host, port: server.port, startedAt: this.#startedAt })
     logger.info({ mesh: this.#mesh.name, port: server.port, log: log.kind }, `the mesh ${this.#mesh.name} runs; status and metrics on port ${server.port}`)
     const context: RuntimeContext = {

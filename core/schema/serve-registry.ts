@@ -13,6 +13,8 @@ export interface ServeRegistryOptions {
   readonly port: number
   /** The interface speaks without authentication: keep it on 127.0.0.1 (the default) or behind a proxy. */
   readonly host?: string
+  /** Refuses what would change something. Default false. */
+  readonly readOnly?: boolean
 }
 
 export interface RegistryServer extends AsyncDisposable {
@@ -24,12 +26,16 @@ const MAX_BODY_BYTES = 16 * 1024 * 1024
 
 /** Serves until it is disposed of; does not own the registry. @throws config.invalid when the port is taken or not allowed */
 export async function serveRegistry(registry: EmbeddedRegistry, options: ServeRegistryOptions): Promise<RegistryServer> {
-  const server = createServer((request, response) => void answer(registry.operations, request, response))
+  const readOnly = options.readOnly === true
+  const server = createServer((request, response) => void answer(registry.operations, readOnly, request, response))
   const host = options.host ?? '127.0.0.1'
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause) => {
       reject(
-        new MillraceError('config.invalid', `the registry cannot listen on ${host}:${options.port}: ${cause.message}`, { cause, fix: 'choose another port' }),
+        new MillraceError('config.invalid', `the registry cannot listen on ${host}:${options.port}: ${cause.message}`, {
+          cause,
+          fix: 'choose another port (`registry.port`); a mesh that runs may serve it already',
+        }),
       )
     })
     server.listen(options.port, host, resolve)
@@ -228,13 +234,21 @@ function raw(text: string): RawText {
   return new RawText(text)
 }
 
-async function answer(registry: RegistryOperations, request: IncomingMessage, response: ServerResponse): Promise<void> {
+/** Questions that are asked with a body. */
+const ASKED_BY_POST = /^\/(subjects\/[^/]+|compatibility\/.*)$/
+
+function isReading(method: string | undefined, pathname: string): boolean {
+  return method === 'GET' || (method === 'POST' && ASKED_BY_POST.test(pathname))
+}
+
+async function answer(registry: RegistryOperations, readOnly: boolean, request: IncomingMessage, response: ServerResponse): Promise<void> {
   try {
     const url = new URL(request.url ?? '/', 'http://registry')
     const pathname = url.pathname.length > 1 ? url.pathname.replace(/\/+$/, '') : url.pathname
     const matching = ROUTES.filter(([, pattern]) => pattern.test(pathname))
     if (matching.length === 0) throw new RegistryRefusal(404, 'HTTP 404 Not Found')
     const route = matching.find(([method]) => method === request.method) ?? refuse(new RegistryRefusal(405, 'HTTP 405 Method Not Allowed'))
+    if (readOnly && !isReading(request.method, pathname)) throw refusals.notPermitted('This registry is served read-only')
     const path = route[1]
       .exec(pathname)!
       .slice(1)

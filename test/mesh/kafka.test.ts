@@ -5,6 +5,7 @@ import kafkajs from 'kafkajs'
 import { afterEach, describe, expect, test } from 'vitest'
 import { expectEqual, faultDir, flows, keepBusy, moreRows, openShop, shopYaml } from '../fault/shop-mesh.ts'
 import { skipReason as registrySkipReason, testRegistry } from '../services/apicurio.ts'
+import { freePorts } from '../services/free-ports.ts'
 import { skipReason as kafkaSkipReason, testKafka } from '../services/kafka.ts'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
@@ -41,13 +42,25 @@ const longs = avsc.types.LongType.__with({
   compare: (a: bigint, b: bigint) => (a < b ? -1 : a > b ? 1 : 0),
 })
 
-describe.skipIf(reason !== null)(`Kafka and a Confluent registry${reason === null ? '' : ` (skipped: ${reason})`}`, () => {
-  test('the same shop over Kafka is equal everywhere, and foreign clients read the same rows from its topic', async () => {
+describe.skipIf(reason !== null)(`Kafka and a schema registry${reason === null ? '' : ` (skipped: ${reason})`}`, () => {
+  const registries = {
+    'a Confluent registry': async () => {
+      const { url } = await testRegistry()
+      return { url, settings: `{ kind: confluent, url: '${url}' }` }
+    },
+    'its own registry, served': async () => {
+      const [port] = await freePorts(1)
+      return { url: `http://127.0.0.1:${port}`, settings: `{ kind: embedded, port: ${port}, readOnly: true }` }
+    },
+  }
+  test.each(
+    Object.keys(registries) as (keyof typeof registries)[],
+  )('the same shop over Kafka and %s is equal everywhere, and foreign clients read the same rows from its topic', async (name) => {
     folder = faultDir()
     db = await testDatabase()
     const { url: database, sql } = db
     const { brokers } = await testKafka()
-    const { url } = await testRegistry()
+    const { url, settings } = await registries[name]()
     const unique = randomBytes(4).toString('hex')
     await openShop(database, 3000)
     const list = brokers.map((broker) => `'${broker}'`).join(', ')
@@ -58,7 +71,7 @@ describe.skipIf(reason !== null)(`Kafka and a Confluent registry${reason === nul
         source: `shop-${unique}`,
         url: database,
         more: `log: { kind: kafka, brokers: [${list}], compression: gzip, progressTopic: progress-${unique} }
-registry: { kind: confluent, url: '${url}' }
+registry: ${settings}
 topics: { partitions: 3 }`,
       }),
     )
