@@ -16,7 +16,9 @@ module.exports = {
     stage('materialize', [...below, 'schema/', 'log/log\\.ts$']),
     stage('audit', [...below, 'schema/', 'log/log\\.ts$', 'capture/', 'materialize/']),
     stage('mesh', [...below, 'schema/', 'plugin\\.ts$']),
-    { name: 'core-knows-no-connector', severity: 'error', from: { path: '^core/' }, to: { path: '^(connectors|control)/' } },
+    { name: 'core-knows-no-connector', severity: 'error', from: { path: '^core/' }, to: { path: '^(connectors|control|testing)/' } },
+    { name: 'contract-suites-know-no-connector', severity: 'error', from: { path: '^testing/' }, to: { path: '^(connectors|control|test)/' } },
+    { name: 'only-tests-see-the-contract-suites', severity: 'error', from: { path: '^(connectors|control)/' }, to: { path: '^testing/' } },
     {
       name: 'plugins-see-the-front-door-only',
       severity: 'error',

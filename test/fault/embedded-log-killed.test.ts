@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline'
 import { afterAll, expect, test } from 'vitest'
 import { openEmbeddedLog } from '../../core/log/embedded/embedded-log.ts'
 import type { Log } from '../../core/log/log.ts'
-import { readCount, readUntil, startOf } from '../contract/log.contract.ts'
+import { readCount, readUntil, startOf } from '../../testing/log.contract.ts'
 import { latestOf, PARTITIONS, valuesOf } from './known-batches.ts'
 
 const ROUNDS = 30

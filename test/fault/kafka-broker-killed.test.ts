@@ -4,7 +4,7 @@ import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openKafkaLog } from '../../core/log/kafka/kafka-log.ts'
 import type { Log } from '../../core/log/log.ts'
-import { batchOf, idFrame, readUntil, startOf, topicSpec } from '../contract/log.contract.ts'
+import { batchOf, idFrame, readUntil, startOf, topicSpec } from '../../testing/log.contract.ts'
 import { type KafkaServer, skipReason, startKafka } from '../services/kafka.ts'
 
 const reason = skipReason()

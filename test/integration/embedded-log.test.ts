@@ -5,7 +5,7 @@ import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { type EmbeddedLog, type EmbeddedLogOptions, openEmbeddedLog } from '../../core/log/embedded/embedded-log.ts'
-import { batchOf, frameFor, idFrame, logContract, readCount, readUntil, startOf, topicSpec } from '../contract/log.contract.ts'
+import { batchOf, frameFor, idFrame, logContract, readCount, readUntil, startOf, topicSpec } from '../../testing/log.contract.ts'
 import { valuesOf } from '../fault/known-batches.ts'
 
 const root = mkdtempSync(path.join(os.tmpdir(), 'millrace-log-'))

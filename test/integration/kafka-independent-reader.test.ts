@@ -9,7 +9,7 @@ import { records } from '../../core/event/record-batch.ts'
 import { openKafkaLog } from '../../core/log/kafka/kafka-log.ts'
 import type { Compression } from '../../core/log/kafka/kafka-options.ts'
 import type { Log } from '../../core/log/log.ts'
-import { batchOf, frameFor, idFrame, readCount, startOf, topicSpec } from '../contract/log.contract.ts'
+import { batchOf, frameFor, idFrame, readCount, startOf, topicSpec } from '../../testing/log.contract.ts'
 import { skipReason, testKafka } from '../services/kafka.ts'
 
 const { CompressionCodecs, CompressionTypes, Kafka, logLevel, Partitioners } = kafkajs

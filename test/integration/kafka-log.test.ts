@@ -4,7 +4,7 @@ import { describe } from 'vitest'
 import { openKafkaLog } from '../../core/log/kafka/kafka-log.ts'
 import type { KafkaLogOptions } from '../../core/log/kafka/kafka-options.ts'
 import type { Log } from '../../core/log/log.ts'
-import { logContract } from '../contract/log.contract.ts'
+import { logContract } from '../../testing/log.contract.ts'
 import { skipReason, testKafka } from '../services/kafka.ts'
 
 const reason = skipReason()

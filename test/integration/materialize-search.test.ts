@@ -12,7 +12,7 @@ import type { Log } from '../../core/log/log.ts'
 import { deadLetterTopic, decodeDeadLetter } from '../../core/materialize/dead-letter.ts'
 import { type MaterializeStatus, materialize } from '../../core/materialize/materialize.ts'
 import { MemoryBudget } from '../../core/materialize/memory-budget.ts'
-import { targetRows } from '../contract/sink.contract.ts'
+import { targetRows } from '../../testing/sink.contract.ts'
 import { skipReason, testKafka } from '../services/kafka.ts'
 import { SHAPES, type StreamChange, StreamRecords } from '../unit/core/materialize/stream-records.ts'
 

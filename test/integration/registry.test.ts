@@ -10,7 +10,7 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { openConfluentRegistry } from '../../core/schema/confluent-registry.ts'
 import { type EmbeddedRegistry, openEmbeddedRegistry } from '../../core/schema/embedded-registry.ts'
 import { serveRegistry } from '../../core/schema/serve-registry.ts'
-import { registryContract } from '../contract/registry.contract.ts'
+import { registryContract } from '../../testing/registry.contract.ts'
 import { skipReason, testRegistry } from '../services/apicurio.ts'
 
 const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-registry-'))

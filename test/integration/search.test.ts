@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { SearchSink } from '../../connectors/search/search-sink.ts'
-import { sinkContract } from '../contract/sink.contract.ts'
+import { sinkContract } from '../../testing/sink.contract.ts'
 
 const limits = { rows: 5_000, bytes: 8 * 1024 * 1024, ageMs: 250 }
 

@@ -4,7 +4,7 @@ import path from 'node:path'
 import pino from 'pino'
 import iceberg from '../../../../connectors/iceberg/index.ts'
 import { settings } from '../../../../connectors/iceberg/settings.ts'
-import { sinkContract } from '../../../contract/sink.contract.ts'
+import { sinkContract } from '../../../../testing/sink.contract.ts'
 
 sinkContract(
   'iceberg in a folder with a SQL catalog',

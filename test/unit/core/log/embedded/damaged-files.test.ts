@@ -5,7 +5,7 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { MillraceError } from '../../../../../core/errors.ts'
 import { type EmbeddedLog, openEmbeddedLog } from '../../../../../core/log/embedded/embedded-log.ts'
-import { batchOf, idFrame, readCount, type SeenRecord, startOf, topicSpec } from '../../../../contract/log.contract.ts'
+import { batchOf, idFrame, readCount, type SeenRecord, startOf, topicSpec } from '../../../../../testing/log.contract.ts'
 
 const root = mkdtempSync(path.join(os.tmpdir(), 'millrace-damaged-'))
 const whole = path.join(root, 'whole')

@@ -1,4 +1,4 @@
-import type { ColumnType, Value } from '../../core/event/table-schema.ts'
+import type { ColumnType, Value } from '../core/event/table-schema.ts'
 
 /** Values at the ends of what each kind of column holds, for round trips through codecs and targets. */
 export const EXTREMES: readonly { readonly name: string; readonly type: ColumnType; readonly values: readonly Value[] }[] = [

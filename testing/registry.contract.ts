@@ -1,8 +1,8 @@
 /** What every schema registry must do, whoever keeps the schemas. */
 import { describe, expect, test } from 'vitest'
-import type { TableSchema } from '../../core/event/table-schema.ts'
-import { envelopeSchemaOf, keySchemaOf, tableOf } from '../../core/schema/avro-mapping.ts'
-import { COMPATIBILITY_LEVELS, type SchemaRegistry } from '../../core/schema/registry.ts'
+import type { TableSchema } from '../core/event/table-schema.ts'
+import { envelopeSchemaOf, keySchemaOf, tableOf } from '../core/schema/avro-mapping.ts'
+import { COMPATIBILITY_LEVELS, type SchemaRegistry } from '../core/schema/registry.ts'
 
 export interface RegistryUnderTest {
   readonly registry: SchemaRegistry

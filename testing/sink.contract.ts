@@ -1,10 +1,10 @@
 import fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
-import type { RowChange, Truncation } from '../../core/event/change-event.ts'
-import { SNAPSHOT_ORDINAL } from '../../core/event/position.ts'
-import { type Column, type ColumnType, type TableSchema, type Tuple, UNCHANGED, type Value } from '../../core/event/table-schema.ts'
-import type { LogPosition } from '../../core/log/log.ts'
-import type { Rejection, SinkBatch, SinkConnector } from '../../core/materialize/sink-connector.ts'
+import type { RowChange, Truncation } from '../core/event/change-event.ts'
+import { SNAPSHOT_ORDINAL } from '../core/event/position.ts'
+import { type Column, type ColumnType, type TableSchema, type Tuple, UNCHANGED, type Value } from '../core/event/table-schema.ts'
+import type { LogPosition } from '../core/log/log.ts'
+import type { Rejection, SinkBatch, SinkConnector } from '../core/materialize/sink-connector.ts'
 import { EXTREMES } from './column-extremes.ts'
 
 /** One target of its own, opened as often as a test likes; the stream's topic is `TOPIC`. */

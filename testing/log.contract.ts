@@ -6,9 +6,9 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import type { Json } from '../../core/event/offset.ts'
-import { frameOf, type PlainRecord, recordHeader, records } from '../../core/event/record-batch.ts'
-import type { EncodedBatch, Frame, Log, LogPosition, TopicSpec } from '../../core/log/log.ts'
+import type { Json } from '../core/event/offset.ts'
+import { frameOf, type PlainRecord, recordHeader, records } from '../core/event/record-batch.ts'
+import type { EncodedBatch, Frame, Log, LogPosition, TopicSpec } from '../core/log/log.ts'
 
 export interface ProvisionedLog {
   readonly log: Log
