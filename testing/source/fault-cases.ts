@@ -1,0 +1,227 @@
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { expect, test } from 'vitest'
+import { asMillraceError, MillraceError } from '../../core/errors.ts'
+import type { SourceOffset } from '../../core/event/offset.ts'
+import { snapshotDone } from './snapshot-cases.ts'
+import type { SourceCapabilities, Write } from './source-driver.ts'
+import { type SourceBench, type SourceRun, until } from './source-run.ts'
+import { expectChanges, expectRising, expectState, isStreamed, type OpenBench, PROMPT_MS } from './stream-cases.ts'
+import type { LogFaults } from './test-log.ts'
+import { seeded } from './workload.ts'
+
+const MIB = 1024 * 1024
+
+/** What the process holds, after all that can be given back was. */
+function heldBytes(): number {
+  setFlagsFromString('--expose-gc')
+  ;(runInNewContext('gc') as () => void)()
+  const { heapUsed, external } = process.memoryUsage()
+  return heapUsed + external
+}
+
+function killAt(append: number, landed: boolean): LogFaults {
+  const kill = (n: number) => {
+    if (n === append) throw new MillraceError('log.unreachable', 'killed')
+  }
+  return landed ? { afterLanding: kill } : { beforeLanding: kill }
+}
+
+/** Starts it again while it may pass, as the runtime does. */
+async function startAgain(bench: SourceBench): Promise<SourceRun> {
+  let run: SourceRun | null = null
+  await until('the source opens again', async () => {
+    run = await bench.start().catch((error: unknown) => {
+      if (asMillraceError(error).category !== 'unavailable') throw error
+      return null
+    })
+    return run !== null
+  })
+  return run!
+}
+
+export function faultCases(open: OpenBench, can: SourceCapabilities): void {
+  const rounds = can.rounds ?? 8
+
+  test(`killed ${rounds} times before or after a batch landed, in snapshot and stream, nothing is lost and nothing is there twice`, async () => {
+    await using bench = await open()
+    const tables = ['items', 'parts']
+    await bench.createTable(...tables)
+    await bench.write(bench.work.fill('items', 600))
+    const before = bench.oracle.changes.length
+    const random = seeded(11)
+    for (let round = 0; round < rounds; round++) {
+      const run = await bench.start({ snapshot: 'initial', chunkRows: 40, faults: killAt(random(10), random(2) === 0) })
+      await until('the kill', async () => {
+        await bench.write(round % 3 === 2 ? bench.work.fill('parts', 400, 300) : bench.work.transaction(tables))
+        return run.failure !== null
+      })
+      await run.stop()
+      expect(run.failure).toMatchObject({ message: 'killed' })
+      if (round === rounds >> 1 && bench.source.addColumn !== undefined) {
+        await bench.source.addColumn('items')
+        bench.work.extra.add('items')
+      }
+    }
+    const last = await bench.start({ snapshot: 'initial', chunkRows: 40 })
+    await last.until('the snapshot is done', () => snapshotDone(last))
+    await bench.caughtUp(last)
+    expectRising(bench.log)
+    expectState(bench.log, bench.oracle)
+    expectChanges(bench.log.changes.filter(isStreamed), bench.oracle.changes.slice(before), can)
+  })
+
+  test('a column that is added in mid-stream is in the changes after it, and in none before', async ({ skip }) => {
+    await using bench = await open()
+    if (bench.source.addColumn === undefined) return skip('the driver cannot add a column')
+    await bench.createTable('items')
+    const run = await bench.start()
+    for (let n = 0; n < 10; n++) await bench.write(bench.work.transaction(['items']))
+    const changed = bench.oracle.changes.length
+    await bench.source.addColumn('items')
+    bench.work.extra.add('items')
+    for (let n = 0; n < 10; n++) await bench.write(bench.work.transaction(['items']))
+    await bench.caughtUp(run)
+    expectChanges(bench.log.changes, bench.oracle.changes, can)
+    const shapes = bench.log.changes.map((change) => (change.kind === 'row' ? change.table.columns.map(({ name, id }) => `${name} ${id}`) : []))
+    expect(shapes.slice(0, changed).filter((shape) => shape.length > 4)).toEqual([])
+    // a column keeps its identity
+    expect(shapes.at(-1)!.length).toBe(5)
+    expect(shapes.at(-1)!.slice(0, 4)).toEqual(shapes[0])
+  })
+
+  test('a log that stalls holds the source, in bounded memory', async () => {
+    await using bench = await open()
+    await bench.createTable('items')
+    const stall = Promise.withResolvers<void>()
+    let stalled = false
+    const run = await bench.start({
+      faults: {
+        beforeLanding(_, { count }) {
+          if (count === 0) return
+          stalled = true
+          return stall.promise
+        },
+      },
+    })
+    // one text for all, so that the test itself holds little
+    const body = 'so much to say '.repeat(1400)
+    let id = 0
+    const block = (rows: number): readonly Write[] => {
+      const writes = Array.from({ length: rows }, (): Write => ({ op: 'insert', table: 'items', row: { id: ++id, name: null, quantity: id, body } }))
+      bench.oracle.apply(writes)
+      return writes
+    }
+    await bench.write(block(1))
+    await run.until('the log stalls', () => stalled)
+    const before = heldBytes()
+    let most = 0
+    for (let n = 0; n < 12; n++) {
+      await bench.write(block(n === 6 ? 1000 : 200))
+      most = Math.max(most, heldBytes() - before)
+    }
+    expect(most).toBeLessThan(can.heldBytes ?? 32 * MIB)
+    stall.resolve()
+    await run.until('every row is there', () => bench.log.changes.length >= bench.oracle.changes.length)
+    expect(bench.log.changes.map((change) => (change.kind === 'row' ? Number(change.after![2]) : 0))).toEqual(Array.from({ length: id }, (_, n) => n + 1))
+  })
+
+  test('ends promptly in the middle of a transaction, and gives it whole the next time', async () => {
+    await using bench = await open()
+    await bench.createTable('items')
+    let stopping: Promise<number> | null = null
+    const run: SourceRun = await bench.start({
+      faults: {
+        afterLanding(_, { count }) {
+          if (count > 1) stopping ??= run.stop()
+        },
+      },
+    })
+    await bench.write(bench.work.fill('items', 1))
+    await bench.write(bench.work.fill('items', 5000, 400))
+    await run.until('some of it is in the log', () => stopping !== null)
+    expect(await stopping).toBeLessThan(PROMPT_MS)
+    expect(run.failure).toBe(null)
+    const again = await bench.start()
+    await bench.caughtUp(again)
+    expectRising(bench.log)
+    expectChanges(bench.log.changes, bench.oracle.changes, can)
+  })
+
+  test('goes on after the server was restarted', async ({ skip }) => {
+    await using bench = await open()
+    if (bench.source.restart === undefined) return skip('the driver cannot restart its server')
+    await bench.createTable('items')
+    const run = await bench.start()
+    for (let n = 0; n < 10; n++) await bench.write(bench.work.transaction(['items']))
+    await bench.source.restart()
+    for (let n = 0; n < 10; n++) await bench.write(bench.work.transaction(['items']))
+    await until('it ended, or has come through', () => run.failure !== null || bench.log.changes.length >= bench.oracle.changes.length)
+    if (run.failure !== null) expect(run.failure).toMatchObject({ name: 'MillraceError', category: 'unavailable' })
+    await run.stop()
+    const again = await startAgain(bench)
+    await bench.caughtUp(again)
+    expectRising(bench.log)
+    expectChanges(bench.log.changes, bench.oracle.changes, can)
+  })
+
+  test('says that history is lost, and never starts anew by itself', async ({ skip }) => {
+    await using bench = await open()
+    if (bench.source.loseHistory === undefined) return skip('the driver cannot lose its history')
+    await bench.createTable('items')
+    const run = await bench.start()
+    await bench.write(bench.work.fill('items', 10))
+    await bench.caughtUp(run)
+    await run.stop()
+    await bench.write(bench.work.fill('items', 10))
+    await bench.source.loseHistory()
+    const lost = { name: 'MillraceError', code: 'source.history_lost', fix: expect.stringContaining('--resnapshot') }
+    const offset = bench.log.stored.get('offset') as SourceOffset
+    await expect(bench.open(offset)).rejects.toMatchObject(lost)
+    await expect(bench.open(offset)).rejects.toMatchObject(lost)
+  })
+
+  if (can.exclusive === true)
+    test('a second process is refused, and may come when the first is gone', async () => {
+      await using bench = await open()
+      await bench.createTable('items')
+      const run = await bench.start()
+      await bench.caughtUp(run)
+      const offset = bench.log.stored.get('offset') as SourceOffset
+      await expect(bench.open(offset)).rejects.toMatchObject({ name: 'MillraceError', code: 'source.in_use', fix: expect.any(String) })
+      await bench.caughtUp(run)
+      await run.stop()
+      await bench.caughtUp(await bench.start())
+      expectChanges(bench.log.changes, bench.oracle.changes, can)
+    })
+
+  test('leaves nothing behind when it is deprovisioned', async ({ skip }) => {
+    await using bench = await open()
+    if (bench.source.leftovers === undefined) return skip('the source keeps nothing on a server')
+    await bench.createTable('items')
+    const run = await bench.start()
+    await bench.caughtUp(run)
+    expect(await bench.source.leftovers()).not.toEqual([])
+    await run.stop()
+    await using connector = await bench.open(bench.log.stored.get('offset') as SourceOffset)
+    await connector.deprovision()
+    expect(await bench.source.leftovers()).toEqual([])
+  })
+
+  test('each refusal has its code and its repair, and the check finds it before', async ({ skip }) => {
+    await using bench = await open()
+    const wrong = bench.source.wrong ?? []
+    if (wrong.length === 0) return skip('the driver gives no wrong settings')
+    const { plugin } = bench.source
+    for (const { what, settings, code } of wrong) {
+      const config = bench.config(settings)
+      const refusal = await plugin.open(config, bench.context, null).then(
+        () => what,
+        (error: unknown) => error,
+      )
+      expect(refusal, what).toMatchObject({ name: 'MillraceError', code, fix: expect.any(String) })
+      const findings = await plugin.check(config, bench.context).catch((error: unknown) => [{ level: 'error', fix: asMillraceError(error).fix }])
+      expect(findings, what).toContainEqual(expect.objectContaining({ level: 'error', fix: expect.any(String) }))
+    }
+  })
+}
