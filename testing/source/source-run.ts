@@ -73,6 +73,7 @@ export class SourceRun implements AsyncDisposable {
     const counting = (output: CaptureOutput): CaptureOutput => ({
       chunks: output.chunks,
       transaction: (start) => output.transaction(start),
+      shape: (table) => output.shape(table),
       async table(schema, isRewritten) {
         const writer = await output.table(schema, isRewritten)
         if (!counted.has(writer)) {
