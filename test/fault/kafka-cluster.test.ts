@@ -8,7 +8,7 @@ import { freePort } from '../../control/demo/postgres-server.ts'
 import { records } from '../../core/event/record-batch.ts'
 import { openKafkaLog } from '../../core/log/kafka/kafka-log.ts'
 import type { Log, LogWriter } from '../../core/log/log.ts'
-import { batchOf, idFrame, startOf, topicSpec } from '../contract/log.contract.ts'
+import { batchOf, idFrame, startOf, topicSpec } from '../../testing/log.contract.ts'
 import { skipReason } from '../services/kafka.ts'
 import { type KafkaCluster, startKafkaCluster } from '../services/kafka-cluster.ts'
 
