@@ -1,7 +1,9 @@
 /** `npm run bench -- NAME [options]`: measures Millrace, beside a peer in the same run when asked to. */
 import { parseArgs } from 'node:util'
+import type { Flavor } from '../test/services/mysql.ts'
 import { auditCost } from './audit-cost.ts'
-import type { BenchCase } from './cases.ts'
+import { BINLOG } from './binlog-cases.ts'
+import type { BenchCase, CaseOptions } from './cases.ts'
 import * as cases from './cases.ts'
 import type { Measurement } from './drain.ts'
 import { Lab } from './lab.ts'
@@ -21,6 +23,7 @@ const CASES: Readonly<Record<string, BenchCase>> = {
 const HELP = `npm run bench -- NAME [options]
 
   NAME               ${Object.keys(CASES).join(', ')}, or all
+  --source NAME      mysql or mariadb instead of postgres: ${Object.keys(BINLOG).join(', ')}
   --peer debezium    measures Kafka Connect + Debezium in the same run (needs a JDK and mvn)
   --log KINDS        embedded, kafka (exactly-once), kafka-idempotent; commas between (default embedded,kafka)
   --rows N           rows of a backlog (default 1000000)
@@ -33,6 +36,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     peer: { type: 'string' },
+    source: { type: 'string', default: 'postgres' },
     log: { type: 'string', default: 'embedded,kafka' },
     rows: { type: 'string', default: '1000000' },
     runs: { type: 'string', default: '3' },
@@ -40,8 +44,10 @@ const { values, positionals } = parseArgs({
     help: { type: 'boolean', short: 'h', default: false },
   },
 })
-const names = positionals[0] === 'all' ? Object.keys(CASES) : positionals
-const unknown = names.filter((name) => CASES[name] === undefined)
+const flavor = values.source === 'mysql' || values.source === 'mariadb' ? (values.source satisfies Flavor) : null
+const known = flavor === null ? CASES : Object.fromEntries(Object.entries(BINLOG).map(([name, run]) => [name, (options: CaseOptions) => run(options, flavor)]))
+const names = positionals[0] === 'all' ? Object.keys(known) : positionals
+const unknown = names.filter((name) => known[name] === undefined)
 if (values.help || names.length === 0 || unknown.length > 0 || (values.peer !== undefined && values.peer !== 'debezium')) {
   if (unknown.length > 0) process.stderr.write(`there is no benchmark ${unknown.join(', ')}\n\n`)
   process.stderr.write(`${HELP}\n`)
@@ -66,7 +72,7 @@ try {
           process.stderr.write(`${JSON.stringify(measurement)}\n`)
         },
       }
-      await CASES[name]!(options)
+      await known[name]!(options)
       if (values.peer === 'debezium' && PEER[name] !== undefined) await PEER[name](options)
     }
   }

@@ -16,6 +16,8 @@ export interface MeshOptions {
   readonly sinks?: string
   readonly compression?: string
   readonly source?: string
+  /** Another source than the lab's Postgres: its `sources:` block below `bench:`, and its topic. */
+  readonly from?: { readonly yaml: string; readonly topic: string }
 }
 
 const TOPIC = 'bench.public.bench'
@@ -41,7 +43,7 @@ export class MillraceRun {
   }
 
   static async prepare(lab: Lab, name: string, options: MeshOptions): Promise<MillraceRun> {
-    const postgres = await lab.postgres()
+    const source = options.from?.yaml ?? postgresSource((await lab.postgres()).url)
     const brokers = options.log === 'embedded' ? [] : (await lab.kafka()).brokers
     const run = new MillraceRun(lab, lab.folder(name), brokers, options)
     const log =
@@ -55,10 +57,7 @@ dataDir: state
 log: ${log}
 sources:
   bench:
-    kind: postgres
-    url: ${postgres.url}
-    tables: [public.bench]
-    snapshot: { mode: ${options.snapshot ?? 'never'} }
+${source}    snapshot: { mode: ${options.snapshot ?? 'never'} }
 ${options.source ?? ''}${options.sinks === undefined ? '' : `sinks:\n${options.sinks}`}`,
     )
     return run
@@ -101,7 +100,7 @@ ${options.source ?? ''}${options.sinks === undefined ? '' : `sinks:\n${options.s
     const log = await this.reader()
     if (log === null) return 0
     try {
-      return Number((await log.bounds(TOPIC)).reduce((sum, { end }) => sum + end, 0n))
+      return Number((await log.bounds(this.#options.from?.topic ?? TOPIC)).reduce((sum, { end }) => sum + end, 0n))
     } catch {
       return 0
     }
@@ -138,18 +137,22 @@ ${options.source ?? ''}${options.sinks === undefined ? '' : `sinks:\n${options.s
   /** Starts once and stops, so that slot and start offset are durable and a backlog can gather. */
   async provision(): Promise<void> {
     this.start()
-    await this.streaming()
+    if (this.#options.from === undefined) await this.streaming()
     const settled = async () => (await (await this.reader())?.progress('bench'))?.has('offset') ?? false
     for (const deadline = Date.now() + 60_000; !(await settled()); await delay(50))
       if (Date.now() > deadline) throw new Error('no durable offset after a minute')
     await this.stop()
-    while ((await this.#lab.walsender()) > 0) await delay(20)
+    while (this.#options.from === undefined && (await this.#lab.walsender()) > 0) await delay(20)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop()
     await this.#reader?.[Symbol.asyncDispose]()
   }
+}
+
+function postgresSource(url: string): string {
+  return `    kind: postgres\n    url: ${url}\n    tables: [public.bench]\n`
 }
 
 export { TOPIC }
