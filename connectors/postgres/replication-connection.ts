@@ -289,6 +289,8 @@ export class ReplicationConnection implements AsyncDisposable {
     this.#lastRead = length
     this.#windowBytes += length
     const now = performance.now()
+    // while much is there to read, no timer comes to run
+    if (this.#status !== undefined && now - this.#statusAt >= this.#options.statusIntervalMs) this.sendStatus(false)
     if (now - this.#windowAt <= RATE_WINDOW_MS) return
     this.#rate = this.#windowBytes / (now - this.#windowAt)
     this.#windowAt = now

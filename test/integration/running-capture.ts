@@ -19,6 +19,8 @@ export class RunningCapture {
   readonly connector: SourceConnector
   readonly offsets: SourceOffset[] = []
   failure: unknown = null
+  /** Milliseconds that each piece of input takes the whole process. */
+  slowness = 0
   readonly #db: Pick<TestDatabase, 'sql'>
   readonly #abort = new AbortController()
   readonly #done: Promise<void>
@@ -36,6 +38,7 @@ export class RunningCapture {
     for await (const offset of this.connector.changes(from, this.output, this.#abort.signal)) {
       if (this.offsets.at(-1) !== offset) this.offsets.push(offset)
       if (this.#held !== null) await this.#held
+      if (this.slowness > 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, this.slowness)
     }
   }
 
