@@ -3,8 +3,9 @@ import { AppliedTransactions } from './applied-transactions.ts'
 import { CapturedTables, publicationLost, requireIdentity } from './captured-tables.ts'
 import { CatalogConnection, connectClient } from './catalog-connection.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
-import { clientConfig, objectName, type PostgresConfig, unsupportedSettings } from './postgres-config.ts'
+import { objectName, type PostgresConfig, unsupportedSettings } from './postgres-config.ts'
 import { postgresError, type ServerError } from './postgres-error.ts'
+import { reachServer } from './postgres-hosts.ts'
 import { PostgresSource } from './postgres-source.ts'
 import { createPublication, findPublication, listTables, type Publication, quoteName, wholeFix } from './publication.ts'
 import { ReplicationConnection } from './replication-connection.ts'
@@ -14,16 +15,19 @@ import {
   createSlot,
   dropSlot,
   findSlot,
+  forkOf,
   historyLost,
   inUse,
   isInvalidated,
   type PostgresOffset,
   readOffset,
+  type ServerHistory,
   type SlotClaim,
   waitUntilFree,
 } from './slot.ts'
 import { PostgresSnapshotReader } from './snapshot-reader.ts'
 import { TablePatterns } from './table-patterns.ts'
+import { parseTimelineHistory } from './timeline.ts'
 
 const REFRESH_MS = 3000
 const STATUS_INTERVAL_MS = 10_000
@@ -43,7 +47,7 @@ interface Server {
 /** Connects, provisions publication and slot, checks that nothing after `resume` is missing, and starts the stream, which claims the slot. */
 export async function openPostgres(config: PostgresConfig, context: PluginContext, resume: SourceOffset | null): Promise<SourceConnector> {
   await using cleanup = new AsyncDisposableStack()
-  const connect = clientConfig(config)
+  const connect = await reachServer(config)
   const patterns = new TablePatterns(config.tables)
   const mapping = { unrepresentable: config.unrepresentable }
   const catalog = cleanup.use(new CatalogConnection(connect))
@@ -54,6 +58,7 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
       fix: 'upgrade the server to Postgres 14 or later',
     })
   }
+  if (server.standby) throw onStandby(resume !== null)
   for (const { message, fix } of unsupportedSettings(config, server.version)) throw new MillraceError('config.unsupported', message, { fix })
   if (server.walLevel !== 'logical') throw new MillraceError('source.unprepared', `wal_level is ${server.walLevel}`, { fix: WAL_LEVEL_FIX })
   const name = objectName(context.mesh, context.node)
@@ -67,15 +72,10 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
       statusIntervalMs: server.senderTimeoutMs > 0 ? Math.min(STATUS_INTERVAL_MS, server.senderTimeoutMs / 4) : STATUS_INTERVAL_MS,
     }),
   )
-  const [identity] = await connection.query('IDENTIFY_SYSTEM')
-  const system = String(identity?.systemid)
-  const timeline = Number(identity?.timeline)
-  const walLsn = parseLsn(String(identity?.xlogpos))
-  if (from !== null) {
-    checkHistory(await catalog.run('to look at the slot', (client) => findSlot(client, claim.slot, server.version)), from, claim, { system, timeline, walLsn })
-  }
+  const history = await readHistory(connection)
+  if (from !== null) checkHistory(await catalog.run('to look at the slot', (client) => findSlot(client, claim.slot, server.version)), from, claim, history)
 
-  const { publication, created } = await preparePublication(catalog, config.publication ?? name, patterns, server, from, context.node)
+  const { publication, created } = await preparePublication(catalog, config.publication ?? name, patterns, from, context.node)
   const tables = new CapturedTables({
     catalog,
     publication,
@@ -88,7 +88,7 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
   })
   if (from === null) await tables.list()
   const lsn = from?.lsn ?? (await prepareSlot(catalog, config, claim, server, created))
-  const start: PostgresOffset = { lsn, system, timeline, publication: publication.oid }
+  const start: PostgresOffset = { lsn, system: history.system, timeline: history.timeline, publication: publication.oid }
 
   await catalog.run('to claim the slot', (client) => waitUntilFree(client, claim.slot, server.version))
   await connection.start(startCommand(config, claim.slot, publication.name, lsn, server.version), (error) => explain(error, claim, publication.name))
@@ -109,6 +109,7 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
     publication: publication.name,
     version: server.version,
     start,
+    fork: from === null ? null : forkOf(from, history),
   })
   cleanup.move()
   return source
@@ -122,11 +123,23 @@ export async function readServer(client: { query(text: string): Promise<{ readon
   return rows[0] as Server
 }
 
+async function readHistory(connection: ReplicationConnection): Promise<ServerHistory> {
+  const [identity] = await connection.query('IDENTIFY_SYSTEM')
+  const timeline = Number(identity?.timeline)
+  // the first timeline has no history file
+  const [file] = timeline > 1 ? await connection.query(`TIMELINE_HISTORY ${timeline}`) : []
+  return {
+    system: String(identity?.systemid),
+    timeline,
+    ancestors: parseTimelineHistory(String(file?.content ?? '')),
+    walLsn: parseLsn(String(identity?.xlogpos)),
+  }
+}
+
 async function preparePublication(
   catalog: CatalogConnection,
   name: string,
   patterns: TablePatterns,
-  server: Server,
   from: PostgresOffset | null,
   node: string,
 ): Promise<{ readonly publication: Publication; readonly created: boolean }> {
@@ -141,16 +154,17 @@ async function preparePublication(
         fix: wholeFix(name),
       })
     }
-    if (server.standby) {
-      throw new MillraceError('source.unprepared', `the server is a standby and has no publication ${name}`, {
-        fix: `on the primary: CREATE PUBLICATION ${quoteName(name)} FOR TABLE … WITH (publish_via_partition_root = true)`,
-      })
-    }
     await createPublication(client, name, tables)
     const publication = await findPublication(client, name)
     invariant(publication !== null, `the publication ${name} is there once it was created`)
     return { publication, created: true }
   })
+}
+
+/** A standby has no slot of ours that can be read; one that was captured before may be about to be promoted. */
+function onStandby(captured: boolean): MillraceError {
+  const fix = `promote it, or name the primary; \`url\` may list all of them: host1:5432,host2:5432`
+  return new MillraceError(captured ? 'source.unreachable' : 'source.unprepared', 'the server is a standby: a source is read from its primary', { fix })
 }
 
 /** The slot of a first run. @returns where its stream starts */

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import type pg from 'pg'
 import { z } from 'zod'
+import { urlMistake } from './postgres-url.ts'
 import { isTablePattern } from './table-patterns.ts'
 
 const name = z.string().regex(/^[a-z0-9_]{1,63}$/, 'lower-case letters, digits and _, at most 63')
@@ -15,7 +16,14 @@ const tls = z.strictObject({
 
 export const postgresConfig = z
   .strictObject({
-    url: z.string().optional().describe('postgres://user:password@host:port/database, instead of the single settings.'),
+    url: z
+      .string()
+      .superRefine((url, check) => {
+        const mistake = urlMistake(url)
+        if (mistake !== null) check.addIssue({ code: 'custom', message: mistake })
+      })
+      .optional()
+      .describe('postgres://user:password@host:port/database, instead of the single settings; of several hosts (host1:5432,host2:5432) the primary is taken.'),
     host: z.string().optional().describe('Host of the server.'),
     port: z.int().min(1).max(65535).default(5432).describe('Port of the server.'),
     database: z.string().optional().describe('Database to capture.'),

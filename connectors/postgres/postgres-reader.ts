@@ -1,7 +1,9 @@
+import type pg from 'pg'
 import type { PluginContext, ScanTarget, SourceOffset, SourceReader, TableSchema } from '../../core/plugin.ts'
 import { CatalogConnection, connectClient } from './catalog-connection.ts'
 import { parseLsn } from './lsn.ts'
-import { clientConfig, objectName, type PostgresConfig } from './postgres-config.ts'
+import { objectName, type PostgresConfig } from './postgres-config.ts'
+import { reachServer } from './postgres-hosts.ts'
 import { findPublication, listTables } from './publication.ts'
 import { PostgresSnapshotReader } from './snapshot-reader.ts'
 import { TablePatterns } from './table-patterns.ts'
@@ -9,7 +11,7 @@ import { describeTable } from './type-mapping.ts'
 
 /** Opens the database for the audit: ordinary connections that read, beside whatever captures it. */
 export async function openPostgresReader(config: PostgresConfig, context: PluginContext): Promise<SourceReader> {
-  return new PostgresReader(config, config.publication ?? objectName(context.mesh, context.node))
+  return new PostgresReader(config, config.publication ?? objectName(context.mesh, context.node), await reachServer(config))
 }
 
 class PostgresReader implements SourceReader {
@@ -18,10 +20,9 @@ class PostgresReader implements SourceReader {
   readonly #catalog: CatalogConnection
   readonly #snapshot: PostgresSnapshotReader
 
-  constructor(config: PostgresConfig, publication: string) {
+  constructor(config: PostgresConfig, publication: string, connect: pg.ClientConfig) {
     this.#config = config
     this.#publication = publication
-    const connect = clientConfig(config)
     this.#catalog = new CatalogConnection(connect)
     this.#snapshot = new PostgresSnapshotReader({ connect: () => connectClient(connect), mapping: { unrepresentable: config.unrepresentable } })
   }

@@ -42,17 +42,21 @@ export interface PostgresSourceParts {
   /** server_version_num */
   readonly version: number
   readonly start: PostgresOffset
+  /** Where the server left the timeline that was captured before; null: it is still on it. */
+  readonly fork: bigint | null
 }
 
 /** See `SourceConnector`; made by `openPostgres`. */
 export class PostgresSource implements SourceConnector {
   readonly start: SourceOffset
+  readonly forkedAt?: bigint
   readonly snapshot: SnapshotReader
   readonly #parts: PostgresSourceParts
 
   constructor(parts: PostgresSourceParts) {
     this.#parts = parts
     this.start = writeOffset(parts.start)
+    if (parts.fork !== null) this.forkedAt = parts.fork
     this.snapshot = parts.snapshot
   }
 

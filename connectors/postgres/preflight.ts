@@ -3,9 +3,10 @@ import { type Finding, type PluginContext, tableId } from '../../core/plugin.ts'
 import { identityFix } from './captured-tables.ts'
 import { CatalogConnection } from './catalog-connection.ts'
 import { OLDEST_VERSION, WAL_LEVEL_FIX } from './open-postgres.ts'
-import { clientConfig, objectName, type PostgresConfig, unsupportedSettings } from './postgres-config.ts'
+import { objectName, type PostgresConfig, unsupportedSettings } from './postgres-config.ts'
+import { reachServer } from './postgres-hosts.ts'
 import { findPublication, listTables, quoteName, type SourceTable, tableName, wholeFix } from './publication.ts'
-import { findSlot } from './slot.ts'
+import { FAILOVER_VERSION, findSlot } from './slot.ts'
 import { TablePatterns } from './table-patterns.ts'
 
 const NEWEST_TESTED_VERSION = 190_000
@@ -24,11 +25,15 @@ interface Facts {
   readonly sendersUsed: number
   readonly keepMb: number
   readonly standby: boolean
+  /** Physical slots that standbys stream from. */
+  readonly standbySlots: string[]
+  /** synchronized_standby_slots; null before Postgres 17. */
+  readonly holdsBackFor: string | null
 }
 
 /** Everything that `open` needs, looked at without changing anything; all findings at once. @throws source.unreachable, source.forbidden */
 export async function checkPostgres(config: PostgresConfig, context: PluginContext): Promise<readonly Finding[]> {
-  await using catalog = new CatalogConnection(clientConfig(config))
+  await using catalog = new CatalogConnection(await reachServer(config))
   return await catalog.run('to look at the server', (client) => findings(client, config, context))
 }
 
@@ -39,7 +44,9 @@ async function findings(client: pg.Client, config: PostgresConfig, context: Plug
             current_user::text as role, current_database()::text as database, has_database_privilege(current_database(), 'CREATE') as "mayCreate",
             current_setting('max_replication_slots')::int as "slotsMax", (select count(*)::int from pg_replication_slots) as "slotsUsed",
             current_setting('max_wal_senders')::int as "sendersMax", (select count(*)::int from pg_stat_replication) as "sendersUsed",
-            (select setting::int from pg_settings where name = 'max_slot_wal_keep_size') as "keepMb", pg_is_in_recovery() as standby
+            (select setting::int from pg_settings where name = 'max_slot_wal_keep_size') as "keepMb", pg_is_in_recovery() as standby,
+            (select coalesce(array_agg(slot_name::text order by slot_name), '{}') from pg_replication_slots where slot_type = 'physical') as "standbySlots",
+            (select setting from pg_settings where name = 'synchronized_standby_slots') as "holdsBackFor"
        from pg_roles r where r.rolname = current_user`,
   )
   const facts = rows[0]!
@@ -59,6 +66,7 @@ function serverFindings(facts: Facts, config: PostgresConfig): readonly Finding[
   if (facts.version < OLDEST_VERSION) add('error', 'server version', `Postgres ${major} is too old`, 'upgrade to Postgres 14 or later')
   else if (facts.version >= NEWEST_TESTED_VERSION) add('warning', 'server version', `Postgres ${major} is newer than what Millrace was tested with`)
   else add('ok', 'server version', `Postgres ${major}`)
+  if (facts.standby) add('error', 'server role', 'it is a standby: a source is read from its primary', 'name the primary; `url` may list all of them')
   if (facts.walLevel === 'logical') add('ok', 'wal_level', 'logical')
   else add('error', 'wal_level', `it is ${facts.walLevel}`, WAL_LEVEL_FIX)
   if (facts.replication) add('ok', 'replication privilege', `role ${facts.role} may replicate`)
@@ -80,6 +88,14 @@ function serverFindings(facts: Facts, config: PostgresConfig): readonly Finding[
       `ALTER SYSTEM SET max_slot_wal_keep_size = '50GB' (what the disk can spare); then reload`,
     )
   } else add('ok', 'max_slot_wal_keep_size', `Millrace may be away for ${facts.keepMb} MB of WAL; then the slot is lost and the tables are read anew`)
+  if (facts.holdsBackFor === '' && facts.standbySlots.length > 0) {
+    add(
+      'warning',
+      'synchronized_standby_slots',
+      'it is empty: changes are captured before the standbys have them, and a standby promoted without them makes the node halt until its tables are read again',
+      `ALTER SYSTEM SET synchronized_standby_slots = '${facts.standbySlots.join(', ')}' (those of standbys that may be promoted); then reload`,
+    )
+  } else if (facts.holdsBackFor !== null && facts.holdsBackFor !== '') add('ok', 'synchronized_standby_slots', `changes wait for ${facts.holdsBackFor}`)
   return found
 }
 
@@ -100,6 +116,10 @@ async function slotFindings(client: pg.Client, facts: Facts, name: string): Prom
   }
   if (slot.walStatus === 'unreserved')
     return [{ level: 'warning', subject, message: 'is about to lose its WAL', fix: 'start the node now, or raise max_slot_wal_keep_size' }]
+  if (facts.version >= FAILOVER_VERSION && facts.standbySlots.length > 0 && !slot.failover) {
+    const fix = `stop the node; on a replication connection: ALTER_REPLICATION_SLOT ${name} (FAILOVER true)`
+    return [{ level: 'warning', subject, message: 'standbys do not follow it: a promotion makes the node halt until its tables are read again', fix }]
+  }
   return [{ level: 'ok', subject, message: slot.activePid === null ? 'exists' : `exists and is in use by server process ${slot.activePid}` }]
 }
 
@@ -111,14 +131,7 @@ async function tableFindings(client: pg.Client, facts: Facts, config: PostgresCo
   if (publication !== null && publication.omits.length > 0) {
     found.push({ level: 'error', subject, message: `leaves out ${publication.omits.join(', ')}`, fix: wholeFix(publicationName) })
   } else if (publication !== null) found.push({ level: 'ok', subject, message: 'exists' })
-  else if (facts.standby) {
-    found.push({
-      level: 'error',
-      subject,
-      message: 'the server is a standby and cannot create it',
-      fix: `on the primary: CREATE PUBLICATION ${quoteName(publicationName)} FOR TABLE ${tables.map(tableName).join(', ')} WITH (publish_via_partition_root = true)`,
-    })
-  } else if (facts.mayCreate) found.push({ level: 'ok', subject, message: 'will be created' })
+  else if (facts.mayCreate) found.push({ level: 'ok', subject, message: 'will be created' })
   else {
     found.push({
       level: 'error',

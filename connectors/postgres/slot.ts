@@ -2,9 +2,12 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import { MillraceError, type SourceOffset } from '../../core/plugin.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
+import type { Ancestor } from './timeline.ts'
 
 const IN_USE_PATIENCE_MS = 10_000
 const POLL_MS = 100
+/** From here on standbys follow slots. */
+export const FAILOVER_VERSION = 170_000
 
 /** A resume point: the end of the last complete transaction, and which server and publication it is of. */
 export interface PostgresOffset {
@@ -39,6 +42,8 @@ export interface Slot {
   readonly walStatus: string | null
   readonly invalidation: string | null
   readonly twoPhase: boolean
+  /** Standbys follow it (Postgres 17 or later). */
+  readonly failover: boolean
 }
 
 /** `version` is server_version_num. */
@@ -46,7 +51,7 @@ export async function findSlot(client: pg.ClientBase, name: string, version: num
   const invalidation = version >= 170_000 ? 'invalidation_reason' : version >= 160_000 ? "case when conflicting then 'conflict with recovery' end" : 'null'
   const { rows } = await client.query<Record<string, string | number | boolean | null>>(
     `select plugin, database, active_pid, restart_lsn::text, confirmed_flush_lsn::text, wal_status, ${invalidation} as invalidation,
-            two_phase
+            two_phase, ${version >= FAILOVER_VERSION ? 'failover' : 'false'} as failover
        from pg_replication_slots where slot_name = $1`,
     [name],
   )
@@ -62,6 +67,7 @@ export async function findSlot(client: pg.ClientBase, name: string, version: num
     walStatus: row.wal_status as string | null,
     invalidation: row.invalidation as string | null,
     twoPhase: row.two_phase === true,
+    failover: row.failover === true,
   }
 }
 
@@ -70,9 +76,8 @@ export async function findSlot(client: pg.ClientBase, name: string, version: num
  * @returns where its stream starts
  */
 export async function createSlot(client: pg.ClientBase, name: string, version: number, twoPhase: boolean): Promise<bigint> {
-  const failover = version >= 170_000 && (await client.query<{ standby: boolean }>('select pg_is_in_recovery() as standby')).rows[0]?.standby === false
   const { rows } = await client.query<{ lsn: string }>(
-    failover
+    version >= FAILOVER_VERSION
       ? `select lsn::text from pg_create_logical_replication_slot($1, 'pgoutput', false, $2, true)`
       : `select lsn::text from pg_create_logical_replication_slot($1, 'pgoutput', false, $2)`,
     [name, twoPhase && version >= 150_000],
@@ -107,43 +112,62 @@ export function checkSlot(slot: Slot, claim: SlotClaim): void {
   }
 }
 
-/** Nothing between `resume` and what the slot still sends may be missing. @throws source.history_lost, source.identity_changed */
-export function checkHistory(
-  slot: Slot | null,
-  resume: PostgresOffset,
-  claim: SlotClaim,
-  server: { readonly system: string; readonly timeline: number; readonly walLsn: bigint },
-): asserts slot {
-  const repair = repairOf(claim)
-  if (resume.system !== server.system) {
-    throw new MillraceError(
-      'source.identity_changed',
-      `the server is another one (system ${server.system}) than was captured (system ${resume.system})`,
-      repair,
-    )
+/** What a server says of its own place in history. */
+export interface ServerHistory {
+  readonly system: string
+  readonly timeline: number
+  /** The timelines that its own descends from. */
+  readonly ancestors: readonly Ancestor[]
+  readonly walLsn: bigint
+}
+
+/**
+ * The server's history has all that was captured, and nothing between `resume` and what the slot still sends is missing.
+ * @throws source.history_lost, source.identity_changed
+ */
+export function checkHistory(slot: Slot | null, resume: PostgresOffset, claim: SlotClaim, server: ServerHistory): asserts slot {
+  checkDescent(resume, claim, server)
+  const after = resume.timeline === server.timeline ? '' : ` on this server, which was promoted to timeline ${server.timeline}`
+  if (slot === null) {
+    const cause = after === '' ? '' : ': no standby had a synchronised copy of it'
+    throw historyLost(`the slot ${claim.slot} is gone${after}; the changes after ${formatLsn(resume.lsn)} are not kept${cause}`, claim)
   }
-  if (resume.timeline !== server.timeline) {
-    throw new MillraceError(
-      'source.identity_changed',
-      `the server is on timeline ${server.timeline}, captured was timeline ${resume.timeline} up to ${formatLsn(resume.lsn)}: after a failover or restore its history may differ`,
-      repair,
-    )
-  }
-  if (resume.lsn > server.walLsn) {
-    throw new MillraceError(
-      'source.identity_changed',
-      `captured is up to ${formatLsn(resume.lsn)}, the server's WAL ends at ${formatLsn(server.walLsn)}: it was set back`,
-      repair,
-    )
-  }
-  if (slot === null) throw historyLost(`the slot ${claim.slot} is gone; the changes after ${formatLsn(resume.lsn)} are not kept`, claim)
   checkSlot(slot, claim)
-  if (slot.confirmedLsn !== null && slot.confirmedLsn > resume.lsn) {
+  if (slot.confirmedLsn === null) throw historyLost(`the slot ${claim.slot} was never ready${after}: its creation did not finish`, claim)
+  if (slot.confirmedLsn > resume.lsn) {
     throw historyLost(
-      `the slot ${claim.slot} stands at ${formatLsn(slot.confirmedLsn)}; the changes between ${formatLsn(resume.lsn)} and there were given to someone else`,
+      `the slot ${claim.slot} stands at ${formatLsn(slot.confirmedLsn)}${after}; the changes between ${formatLsn(resume.lsn)} and there were given to someone else`,
       claim,
     )
   }
+}
+
+/** Where the server's history left that of `resume`; null: it is on the same timeline. */
+export function forkOf(resume: PostgresOffset, server: ServerHistory): bigint | null {
+  return server.ancestors.find(({ timeline }) => timeline === resume.timeline)?.end ?? null
+}
+
+function checkDescent(resume: PostgresOffset, claim: SlotClaim, server: ServerHistory): void {
+  const changed = (message: string) => new MillraceError('source.identity_changed', message, repairOf(claim))
+  if (resume.system !== server.system) {
+    throw changed(`the server is another one (system ${server.system}) than was captured (system ${resume.system})`)
+  }
+  if (resume.timeline !== server.timeline) {
+    const fork = forkOf(resume, server)
+    if (fork === null) {
+      throw changed(
+        `the server is on timeline ${server.timeline}, which does not descend from timeline ${resume.timeline} that was captured up to ${formatLsn(resume.lsn)}: it is not the promoted standby`,
+      )
+    }
+    if (resume.lsn > fork) throw changed(undone(fork, resume.lsn, server.timeline))
+  } else if (resume.lsn > server.walLsn) {
+    throw changed(`captured is up to ${formatLsn(resume.lsn)}, the server's WAL ends at ${formatLsn(server.walLsn)}: it was set back`)
+  }
+}
+
+/** The new primary was promoted without the last that was captured from the old one. */
+function undone(fork: bigint, captured: bigint, timeline: number): string {
+  return `the server was promoted to timeline ${timeline} at ${formatLsn(fork)}, captured is up to ${formatLsn(captured)}: it never had what came between, which is in the log`
 }
 
 export function historyLost(message: string, claim: Pick<SlotClaim, 'node'>, cause?: unknown): MillraceError {

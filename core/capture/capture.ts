@@ -1,4 +1,4 @@
-import { asMillraceError, type MillraceError } from '../errors.ts'
+import { asMillraceError, MillraceError } from '../errors.ts'
 import type { Json, SourceOffset } from '../event/offset.ts'
 import { RowChecksum } from '../event/row-hash.ts'
 import { type TableSchema, tableId } from '../event/table-schema.ts'
@@ -149,6 +149,7 @@ class Capture implements CaptureOutput {
     // by a timer, so that the end of a snapshot is told on an idle source too
     const reporting = setInterval(() => this.#report(), STATUS_MS)
     try {
+      this.#refuseUndone()
       await this.#takeUpTables()
       // a new slot's start must be durable before anything depends on it
       if (!this.#options.writer.progress.has('offset')) await this.#append(true)
@@ -231,6 +232,17 @@ class Capture implements CaptureOutput {
       snapshot: this.#snapshot.status(),
       offset: this.#durable ?? this.#offset,
     })
+  }
+
+  /** @throws source.identity_changed when the log has a part of a transaction that the source's present history does not have */
+  #refuseUndone(): void {
+    const { connector, node } = this.#options
+    if (connector.forkedAt === undefined || this.#resume === null || this.#resume.commit - this.#base < connector.forkedAt) return
+    throw new MillraceError(
+      'source.identity_changed',
+      `the log has a part of a transaction (commit ${this.#resume.commit - this.#base}) that the source's present history, another one from ${connector.forkedAt} on, does not have`,
+      { fix: `millrace run FILE --resnapshot ${node}` },
+    )
   }
 
   // ---- tables ----

@@ -11,6 +11,11 @@ import type { TableSchema, Value } from '../event/table-schema.ts'
 export interface SourceConnector extends AsyncDisposable {
   /** Where the stream starts when there is no progress yet: the offset of a new slot. Known once the plugin has opened. */
   readonly start: SourceOffset
+  /**
+   * Set when the source's history is another one from this commit on than it was when captured before (a standby was promoted): what was captured of
+   * such commits has been undone. Core compares it with the last change in the log, which may lie after the offset.
+   */
+  readonly forkedAt?: bigint
   /** The captured tables as they are now. Tables without a key have an empty `key`. */
   tables(): Promise<readonly TableSchema[]>
   /**

@@ -133,5 +133,7 @@ export class SourceRunner implements RunningNode {
 function databaseOf(config: unknown): string {
   const { database, url } = config as { database?: unknown; url?: unknown }
   if (typeof database === 'string' && database !== '') return database
-  return typeof url === 'string' && URL.canParse(url) ? decodeURIComponent(new URL(url).pathname.slice(1)) : ''
+  // not by URL, which knows no list of hosts
+  const path = typeof url === 'string' ? /^[a-z][a-z0-9+.-]*:\/\/[^/?#]*\/([^?#]*)/i.exec(url)?.[1] : undefined
+  return path === undefined ? '' : decodeURIComponent(path)
 }

@@ -87,7 +87,14 @@ const registry = { register: async () => 1 } as unknown as SchemaRegistry
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 
 /** One life of a capture over the database; ends when everything is durable, or crashes at the chosen append. */
-async function live(db: Database, store: Store, dice: () => number, crashAt: number, landsBeforeCrash: boolean): Promise<'done' | 'crashed'> {
+async function live(
+  db: Database,
+  store: Store,
+  dice: () => number,
+  crashAt: number,
+  landsBeforeCrash: boolean,
+  forkedAt?: bigint,
+): Promise<'done' | 'crashed'> {
   const stop = new AbortController()
   let appends = 0
   const writer: LogWriter = {
@@ -139,6 +146,7 @@ async function live(db: Database, store: Store, dice: () => number, crashAt: num
   }
   const connector: SourceConnector = {
     start: { done: 0 },
+    ...(forkedAt === undefined ? {} : { forkedAt }),
     snapshot,
     async tables() {
       return [TABLE]
@@ -265,4 +273,15 @@ test('values of one chunk reach the log as reads', async () => {
   const rows: Value[][] = store.records.map(({ key, value }) => [key, value])
   expect(rows).toEqual([[1, 1]])
   expect(store.progress.get('snapshot/public.t')).toEqual({ done: true, rows: 1, at: { commit: '0', ordinal: 0x8000_0000 } })
+})
+
+test('a part of a transaction that another history of the source lacks is refused, since its positions would hide what comes instead', async () => {
+  const db = new Database([[{ op: 'c', id: 1, value: 1 }], [{ op: 'c', id: 2, value: 2 }]], 2)
+  const store = new Store()
+  store.progress.set('offset', { done: 1 })
+  store.progress.set('position', { commit: '2', ordinal: 1 })
+  const refusal = await live(db, store, () => 1, Number.POSITIVE_INFINITY, false, 2n).catch((error: unknown) => error)
+  expect(refusal).toMatchObject({ code: 'source.identity_changed', fix: 'millrace run FILE --resnapshot n' })
+  expect(store.records).toEqual([])
+  expect(await live(db, store, () => 1, Number.POSITIVE_INFINITY, false, 3n)).toBe('done')
 })
