@@ -41,6 +41,8 @@ export interface SnapshotChange {
   readonly added: readonly DataFile[]
   /** Live files that go; `all` stands for whatever is live when the commit lands. */
   readonly removed: 'all' | ReadonlySet<string>
+  /** The snapshot whose rows the change holds; it lands on top of that one only. Left out when it may land on any. */
+  readonly madeFrom?: bigint | null
   /** Facts of Millrace, kept in the summary and, so that they survive snapshot expiry, as table properties. */
   readonly state: Readonly<Record<string, string>>
 }
@@ -140,10 +142,17 @@ export class IcebergTable {
    */
   async commit(change: SnapshotChange): Promise<void> {
     const commitId = randomUUID()
+    await this.refresh()
+    this.#verify()
+    const base = this.#known
     for (let attempt = 0; attempt < COMMIT_TRIES; attempt++) {
       await this.refresh()
       this.#verify()
       if (this.state[COMMIT_PROPERTY] === commitId) return
+      if (this.#known !== base) throw new MillraceError('sink.unreachable', `an earlier commit to ${this.#name} landed late: this one starts from it`)
+      // what was made from rows that another engine has changed since would undo that change
+      if (change.madeFrom !== undefined && change.madeFrom !== currentSnapshotId(this.metadata))
+        throw new MillraceError('sink.unreachable', `another engine committed to ${this.#name} while it was being rewritten`)
       const prepared = await this.#prepare(change, commitId)
       this.#stale = true
       this.#writes = true

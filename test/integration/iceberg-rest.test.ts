@@ -28,19 +28,31 @@ const batch = (offset: number, ...ids: number[]) => ({
   onRejected: async () => {},
 })
 
+type Fault = 'pass' | 'lose the answer' | 'lose the request' | 'delay the request'
+
 /** Passes everything on to the catalog, except what `decide` says of a commit. */
-async function faultyProxy(target: string, decide: () => 'pass' | 'lose the answer' | 'lose the request'): Promise<{ uri: string; server: Server }> {
+async function faultyProxy(target: string, decide: () => Fault): Promise<{ uri: string; server: Server }> {
+  let late: (() => Promise<unknown>) | null = null
   const server = createServer(async (request, response) => {
     const body: Buffer[] = []
     for await (const part of request) body.push(part as Buffer)
     const isCommit = request.method === 'POST' && /\/tables\/[^/]+$/.test(request.url ?? '')
     const decision = isCommit ? decide() : 'pass'
     if (decision === 'lose the request') return void request.socket.destroy()
-    const answer = await fetch(target + request.url, {
-      method: request.method!,
-      headers: { 'content-type': 'application/json' },
-      ...(body.length === 0 ? {} : { body: Buffer.concat(body) }),
-    })
+    const send = () =>
+      fetch(target + request.url, {
+        method: request.method!,
+        headers: { 'content-type': 'application/json' },
+        ...(body.length === 0 ? {} : { body: Buffer.concat(body) }),
+      })
+    if (decision === 'delay the request') {
+      late = send
+      return void response.writeHead(504).end('{}')
+    }
+    // a delayed commit gets in just before the next one
+    if (isCommit && late !== null) await late()
+    if (isCommit) late = null
+    const answer = await send()
     const text = await answer.text()
     if (decision === 'lose the answer') return void response.writeHead(503).end('{}')
     response.writeHead(answer.status, { 'content-type': 'application/json' }).end(text)
@@ -71,7 +83,7 @@ describe.skipIf(skip !== null)(`Iceberg REST catalog${skip === null ? '' : ` (sk
 
   test('a commit whose answer is lost is found, one whose request is lost is made again: nothing lost, nothing doubled', async () => {
     const { uri } = await testRestCatalog()
-    const faults: ('pass' | 'lose the answer' | 'lose the request')[] = []
+    const faults: Fault[] = []
     const proxy = await faultyProxy(uri, () => faults.shift() ?? 'pass')
     servers.push(proxy.server)
     const config = settings.parse({ catalog: { kind: 'rest', uri: proxy.uri }, namespace: namespace() })
@@ -87,6 +99,29 @@ describe.skipIf(skip !== null)(`Iceberg REST catalog${skip === null ? '' : ` (sk
     expect((await allRows(sink)).map(([id, name]) => `${String(id)} ${String(name)}`).sort()).toEqual(['1 row 1 at 1', '2 row 2 at 2', '3 row 3 at 2'])
     await using again = await open()
     expect(await again.committed()).toEqual([position(2)])
+  })
+
+  test('a commit that lands after it was given up is noticed by the next: its rows are there once', async () => {
+    const { uri } = await testRestCatalog()
+    const faults: Fault[] = []
+    const proxy = await faultyProxy(uri, () => faults.shift() ?? 'pass')
+    servers.push(proxy.server)
+    const config = settings.parse({ catalog: { kind: 'rest', uri: proxy.uri }, namespace: namespace() })
+    await using sink = (await iceberg.open(config, context, { topic: TOPIC, namespace: 'public', table: 'orders' })) as IcebergSink
+    await sink.prepare(small)
+    await sink.apply(batch(1, 1), never)
+    faults.push('delay the request')
+    await expect(sink.apply(batch(2, 2, 3), never)).rejects.toMatchObject({ code: 'sink.unreachable' })
+    await expect(sink.apply(batch(2, 2, 3), never)).rejects.toMatchObject({ code: 'sink.unreachable', message: expect.stringContaining('landed late') })
+    await sink.apply(batch(2, 2, 3), never)
+    await sink.apply(batch(3, 3, 4), never)
+    expect((await allRows(sink)).map(([id, name]) => `${String(id)} ${String(name)}`).sort()).toEqual([
+      '1 row 1 at 1',
+      '2 row 2 at 2',
+      '3 row 3 at 3',
+      '4 row 4 at 3',
+    ])
+    expect(await sink.committed()).toEqual([position(3)])
   })
 
   test('a catalog that is not there is unavailable, and check says so', async () => {
