@@ -23,6 +23,8 @@ export type CommitOutcome =
 export interface Catalog extends AsyncDisposable {
   /** Where the files of its tables lie. */
   readonly files: FileStore
+  /** Where a new table would lie, without making it; null when that cannot be known yet. @throws sink.unreachable, sink.forbidden */
+  newTableLocation(namespace: readonly string[] | null): Promise<string | null>
   /** Null when there is no such table. @throws sink.unreachable, sink.forbidden */
   load(table: TableIdentifier): Promise<LoadedTable | null>
   /** Null when the table is there already. Makes the namespace when it is missing. */

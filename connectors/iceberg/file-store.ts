@@ -1,5 +1,7 @@
 /** Where a table's files lie: the seam behind which local folders and object stores are the same. */
 
+import type { MillraceError } from '../../core/plugin.ts'
+
 /** Reads parts of one file; `slice` copies [from, to). */
 export interface RandomAccessFile extends AsyncDisposable {
   readonly byteLength: number
@@ -22,8 +24,8 @@ export interface FileStore {
   replace(location: string, text: string): Promise<void>
   read(location: string): Promise<Buffer>
   open(location: string): Promise<RandomAccessFile>
-  /** Best effort: what is left is an orphan, found again at the next start. */
-  remove(locations: Iterable<string>): Promise<void>
+  /** Best effort: what is left is an orphan, found again at the next start. Throws nothing; returns what went wrong. */
+  remove(locations: Iterable<string>): Promise<readonly MillraceError[]>
   /** Files of one folder; empty when there is no such folder. */
   list(location: string): Promise<readonly ListedFile[]>
 }

@@ -102,7 +102,9 @@ export const localStore: FileStore = {
   },
 
   async remove(locations) {
-    for (const location of locations) await rm(localPath(location), { force: true }).catch(() => {})
+    const failures: MillraceError[] = []
+    for (const location of locations) await rm(localPath(location), { force: true }).catch((error) => failures.push(storeError(error, `delete ${location}`)))
+    return failures
   },
 
   async list(location) {

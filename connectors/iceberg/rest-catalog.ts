@@ -1,9 +1,10 @@
 /** Client of the Iceberg REST catalog. Source: Apache Iceberg, open-api/rest-catalog-open-api.yaml. */
 import { MillraceError } from '../../core/plugin.ts'
 import type { Catalog, CommitOutcome, LoadedTable, TableIdentifier } from './catalog.ts'
-import type { FileStore } from './file-store.ts'
 import { parseLosslessJson, stringifyLosslessJson } from './lossless-json.ts'
+import type { StorageConfig } from './s3-access.ts'
 import type { IcebergSchema, TableMetadata, TableRequirement, TableUpdate } from './table-metadata.ts'
+import type { WarehouseFiles } from './warehouse-files.ts'
 
 const TIMEOUT_MS = 30_000
 
@@ -18,6 +19,8 @@ export interface RestCatalogOptions {
   /** `client_id:client_secret`, exchanged for a token. */
   readonly credential?: string | undefined
   readonly scope?: string | undefined
+  /** Where `credential` is exchanged; else the catalog's own endpoint. */
+  readonly tokenUri?: string | undefined
 }
 
 interface Answer {
@@ -28,26 +31,44 @@ interface Answer {
 interface TableAnswer {
   readonly 'metadata-location'?: string
   readonly metadata: TableMetadata
+  readonly config?: Readonly<Record<string, string>>
+  readonly 'storage-credentials'?: readonly { readonly prefix: string; readonly config: Readonly<Record<string, string>> }[]
 }
 
+interface CatalogConfig {
+  readonly path: string
+  readonly properties: Readonly<Record<string, string>>
+}
+
+const PREFLIGHT_SCHEMA: IcebergSchema = { type: 'struct', 'schema-id': 0, fields: [{ id: 1, name: 'id', required: false, type: 'long' }] }
+
 export class RestCatalog implements Catalog {
-  readonly files: FileStore
+  readonly files: WarehouseFiles
   readonly #options: RestCatalogOptions
-  readonly #uri: string
-  #prefix: string | null = null
+  #uri: string
+  #config: CatalogConfig | null = null
   #token: string | null
 
-  constructor(options: RestCatalogOptions, files: FileStore) {
+  constructor(options: RestCatalogOptions, files: WarehouseFiles) {
     this.files = files
     this.#options = options
-    this.#uri = options.uri.replace(/\/+$/, '').replace(/\/v1$/, '')
+    this.#uri = withoutVersion(options.uri)
     this.#token = options.token ?? null
+  }
+
+  async newTableLocation(namespace: readonly string[] | null): Promise<string | null> {
+    const known = this.#expect(await this.#call('GET', `${await this.#root()}/namespaces`), 'list namespaces') as { namespaces?: string[][] }
+    const target = known.namespaces?.find((name) => namespace === null || name.join('.') === namespace.join('.'))
+    if (target === undefined) return null
+    const staged = await this.#create({ namespace: target, name: 'millrace_preflight' }, PREFLIGHT_SCHEMA, {}, true)
+    // not every catalog can stage a table
+    return staged.status >= 400 ? null : this.#loaded(staged.body, async () => {}).metadata.location
   }
 
   async load(table: TableIdentifier): Promise<LoadedTable | null> {
     const answer = await this.#call('GET', `${await this.#namespacePath(table)}/tables/${encodeURIComponent(table.name)}`)
     if (answer.status === 404) return null
-    return loaded(this.#expect(answer, 'load the table'))
+    return this.#loaded(this.#expect(answer, 'load the table'), () => this.load(table))
   }
 
   async create(
@@ -58,15 +79,19 @@ export class RestCatalog implements Catalog {
   ): Promise<LoadedTable | null> {
     const namespace = await this.#call('POST', `${await this.#root()}/namespaces`, { namespace: table.namespace, properties: {} })
     if (namespace.status !== 409) this.#expect(namespace, 'create the namespace')
-    const answer = await this.#call('POST', `${await this.#namespacePath(table)}/tables`, {
+    const answer = await this.#create(table, schema, properties, false)
+    if (answer.status === 409) return null
+    return this.#loaded(this.#expect(answer, 'create the table'), () => this.load(table))
+  }
+
+  async #create(table: TableIdentifier, schema: IcebergSchema, properties: Readonly<Record<string, string>>, staged: boolean): Promise<Answer> {
+    return await this.#call('POST', `${await this.#namespacePath(table)}/tables`, {
       name: table.name,
       schema,
       'partition-spec': { 'spec-id': 0, fields: [] },
-      'stage-create': false,
+      'stage-create': staged,
       properties: { ...properties, 'format-version': '2' },
     })
-    if (answer.status === 409) return null
-    return loaded(this.#expect(answer, 'create the table'))
   }
 
   async commit(table: TableIdentifier, _base: LoadedTable, requirements: readonly TableRequirement[], updates: readonly TableUpdate[]): Promise<CommitOutcome> {
@@ -78,20 +103,34 @@ export class RestCatalog implements Catalog {
       if (cause instanceof MillraceError && cause.category === 'unavailable') return { outcome: 'unknown', cause }
       throw cause
     }
-    if (answer.status === 409) return { outcome: 'conflict' }
-    return { outcome: 'committed', table: loaded(this.#expect(answer, 'commit')) }
+    // 404: the table was dropped, as the next load finds as well
+    if (answer.status === 409 || answer.status === 404) return { outcome: 'conflict' }
+    const { metadata, 'metadata-location': location } = this.#expect(answer, 'commit') as TableAnswer
+    return { outcome: 'committed', table: { metadata, metadataLocation: location ?? null } }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
 
   async #root(): Promise<string> {
-    if (this.#prefix === null) {
+    if (this.#config === null) {
       const { warehouse } = this.#options
       const answer = await this.#call('GET', `/v1/config${warehouse === undefined ? '' : `?warehouse=${encodeURIComponent(warehouse)}`}`)
-      const config = this.#expect(answer, 'read its configuration') as { defaults?: Record<string, string>; overrides?: Record<string, string> }
-      this.#prefix = this.#options.prefix ?? config.overrides?.prefix ?? config.defaults?.prefix ?? ''
+      const { defaults, overrides } = this.#expect(answer, 'read its configuration') as Partial<Record<'defaults' | 'overrides', Record<string, string>>>
+      const properties = { ...defaults, ...overrides }
+      const prefix = this.#options.prefix ?? properties.prefix ?? ''
+      if (overrides?.uri !== undefined) this.#uri = withoutVersion(overrides.uri)
+      this.#config = { properties, path: prefix === '' ? '/v1' : `/v1/${prefix.split('/').map(encodeURIComponent).join('/')}` }
     }
-    return this.#prefix === '' ? '/v1' : `/v1/${this.#prefix.split('/').map(encodeURIComponent).join('/')}`
+    return this.#config.path
+  }
+
+  /** Hands what the catalog says of the table's storage to its files. */
+  #loaded(body: unknown, renew: () => Promise<unknown>): LoadedTable {
+    const answer = body as TableAnswer
+    const configs: StorageConfig[] = [this.#config?.properties ?? {}, answer.config ?? {}].map((properties) => ({ prefix: '', properties }))
+    for (const { prefix, config } of answer['storage-credentials'] ?? []) configs.push({ prefix, properties: config })
+    this.files.vend(configs, renew)
+    return { metadata: answer.metadata, metadataLocation: answer['metadata-location'] ?? null }
   }
 
   async #namespacePath(table: TableIdentifier): Promise<string> {
@@ -118,7 +157,7 @@ export class RestCatalog implements Catalog {
         fix: 'set catalog.token or catalog.credential, and grant it the right to create and commit tables',
       })
     }
-    if (answer.status >= 500 || answer.status === 429) {
+    if ((answer.status >= 500 && answer.status !== 501) || answer.status === 429) {
       throw new MillraceError('sink.unreachable', `the REST catalog answers ${method} ${target} with ${answer.status}: ${messageOf(answer.body)}`)
     }
     return answer
@@ -126,16 +165,18 @@ export class RestCatalog implements Catalog {
 
   async #send(method: 'GET' | 'POST', target: string, body: unknown): Promise<Answer> {
     const headers: Record<string, string> = { accept: 'application/json' }
+    if (this.files.wantsCredentials) headers['x-iceberg-access-delegation'] = 'vended-credentials'
     if (body !== undefined) headers['content-type'] = 'application/json'
     if (this.#token !== null) headers.authorization = `Bearer ${this.#token}`
-    return await this.#fetch(target, { method, headers, ...(body === undefined ? {} : { body: stringifyLosslessJson(body) }) })
+    return await this.#fetch(this.#uri + target, { method, headers, ...(body === undefined ? {} : { body: stringifyLosslessJson(body) }) })
   }
 
   async #login(credential: string): Promise<void> {
     const colon = credential.indexOf(':')
     const form = new URLSearchParams({ grant_type: 'client_credentials', client_secret: credential.slice(colon + 1), scope: this.#options.scope ?? 'catalog' })
     if (colon > 0) form.set('client_id', credential.slice(0, colon))
-    const answer = await this.#fetch('/v1/oauth/tokens', { method: 'POST', body: form })
+    const tokenUri = this.#options.tokenUri ?? this.#config?.properties['oauth2-server-uri'] ?? `${this.#uri}/v1/oauth/tokens`
+    const answer = await this.#fetch(tokenUri, { method: 'POST', body: form })
     const token = (answer.body as { access_token?: string } | null)?.access_token
     if (answer.status !== 200 || token === undefined) {
       throw new MillraceError(
@@ -149,9 +190,9 @@ export class RestCatalog implements Catalog {
     this.#token = token
   }
 
-  async #fetch(target: string, init: RequestInit): Promise<Answer> {
+  async #fetch(url: string, init: RequestInit): Promise<Answer> {
     try {
-      const response = await fetch(this.#uri + target, { ...init, signal: AbortSignal.timeout(TIMEOUT_MS) })
+      const response = await fetch(url, { ...init, signal: AbortSignal.timeout(TIMEOUT_MS) })
       const text = await response.text()
       let body: unknown = null
       try {
@@ -161,7 +202,7 @@ export class RestCatalog implements Catalog {
       }
       return { status: response.status, body }
     } catch (cause) {
-      throw new MillraceError('sink.unreachable', `the REST catalog at ${new URL(this.#uri).host} does not answer`, { cause })
+      throw new MillraceError('sink.unreachable', `the REST catalog at ${new URL(url).host} does not answer`, { cause })
     }
   }
 }
@@ -170,7 +211,6 @@ function messageOf(body: unknown): string {
   return (body as { error?: { message?: string } } | null)?.error?.message ?? ''
 }
 
-function loaded(body: unknown): LoadedTable {
-  const answer = body as TableAnswer
-  return { metadata: answer.metadata, metadataLocation: answer['metadata-location'] ?? null }
+function withoutVersion(uri: string): string {
+  return uri.replace(/\/+$/, '').replace(/\/v1$/, '')
 }

@@ -48,6 +48,11 @@ export class SqlCatalog implements Catalog {
     }
   }
 
+  async newTableLocation(): Promise<string> {
+    this.#location({ namespace: [], name: '' })
+    return this.#options.warehouse
+  }
+
   async load(table: TableIdentifier): Promise<LoadedTable | null> {
     for (let location = this.#location(table), tries = 0; ; tries++) {
       if (location === null) return null

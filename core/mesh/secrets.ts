@@ -15,7 +15,7 @@ export function hasReference(text: string): boolean {
 /** Whether the setting `key` holds a secret that stands in the file itself. */
 export function isClearSecret(key: string, text: string): boolean {
   if (hasReference(text)) return false
-  return /^(password|secret|clientSecret|token|credential|secretAccessKey)$/i.test(key) || /:\/\/[^/@:\s]+:[^/@\s]+@/.test(text)
+  return /^(password|secret|clientSecret|token|credential|secretAccessKey|sessionToken)$/i.test(key) || /:\/\/[^/@:\s]+:[^/@\s]+@/.test(text)
 }
 
 /** What is wrong with the references of a setting, without resolving them; null when they are well-formed. */
