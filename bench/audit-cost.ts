@@ -2,8 +2,8 @@
 import { TableWriter } from '../core/capture/change-writer.ts'
 import { FrameAssembler } from '../core/capture/frame-assembler.ts'
 import { WriterState } from '../core/capture/writer-state.ts'
-import { RowChecksum } from '../core/event/row-hash.ts'
 import type { ColumnType, TableSchema } from '../core/event/table-schema.ts'
+import { Tally, WindowLedger } from '../core/event/window-ledger.ts'
 import type { BenchCase } from './cases.ts'
 import { round } from './drain.ts'
 
@@ -24,11 +24,18 @@ const TABLE: TableSchema = {
   columns: TYPES.map((type, i) => ({ name: `c${i}`, id: i + 1, type, sourceType: type.kind, nullable: i > 0, mayBeUnchanged: false, maybeSpecial: false })),
 }
 
-class NoTotals extends RowChecksum {
-  override addPosition(): void {}
+class NoTally extends Tally {
+  override add(): void {}
 }
 
-function writeRows(rows: number, ledger: RowChecksum): number {
+class NoWindows extends WindowLedger {
+  readonly #tally = new NoTally()
+  override tally(): Tally {
+    return this.#tally
+  }
+}
+
+function writeRows(rows: number, ledger: WindowLedger): number {
   const frames = new FrameAssembler()
   const state = new WriterState()
   const fields = Array.from({ length: 5 }, () => null)
@@ -58,11 +65,11 @@ function writeRows(rows: number, ledger: RowChecksum): number {
 
 export const auditCost: BenchCase = async ({ rows, report }) => {
   const figures = { with: [] as number[], without: [] as number[] }
-  writeRows(rows, new RowChecksum())
-  writeRows(rows, new NoTotals())
+  writeRows(rows, new WindowLedger(60))
+  writeRows(rows, new NoWindows(1))
   for (let turn = 0; turn < 3; turn++) {
-    figures.with.push(writeRows(rows, new RowChecksum()))
-    figures.without.push(writeRows(rows, new NoTotals()))
+    figures.with.push(writeRows(rows, new WindowLedger(60)))
+    figures.without.push(writeRows(rows, new NoWindows(1)))
   }
   for (const [name, values] of Object.entries(figures)) {
     report({

@@ -112,6 +112,7 @@ export class History {
       table: this.table,
       changes,
       positions,
+      memo: () => null,
       onRejected: async (rejections) => {
         announced.push(...rejections)
       },
@@ -314,6 +315,34 @@ export function sinkContract(name: string, provision: (table: TableSchema, topic
       expect(committedAtAnnouncement).toEqual(before)
       expect(await targetRows(sink)).toEqual(sorted([row(1n), row(3n)]))
       expect(positionsOf(await sink.committed())).toEqual(positionsOf(batch.positions))
+    })
+
+    test('a memo lands with the positions, is read back after a reopen, and is asked for once the rejections were announced', async (context) => {
+      const { sink, reopen } = await target()
+      if (sink.recall === undefined) return context.skip('the sink keeps no memo')
+      expect(await sink.recall()).toBeNull()
+      const history = new History()
+      const memos: string[] = []
+      const announced: Rejection[] = []
+      const batch = (changes: SinkBatch['changes'], memo: string | null): SinkBatch => ({
+        ...history.batch(changes, announced),
+        memo: () => {
+          memos.push(`${memo} after ${announced.length}`)
+          return memo
+        },
+      })
+      const first = batch([history.put('c', row(1n)), history.put('u', row(2n, 'two', UNCHANGED))], '{"first":"\u00e9\\"}')
+      await sink.apply(first, still)
+      expect(memos.at(-1)).toBe('{"first":"\u00e9\\"} after 1')
+      expect(await sink.recall()).toBe('{"first":"\u00e9\\"}')
+      const refused = { ...batch([history.put('u', row(9n, 'nine', UNCHANGED))], 'refused'), onRejected: () => Promise.reject(new Error('no room')) }
+      await expect(sink.apply(refused, still)).rejects.toThrow('no room')
+      const again = await reopen(sink)
+      expect(await again.recall!()).toBe('{"first":"\u00e9\\"}')
+      await again.apply({ ...first, memo: () => 'of a batch that is covered' }, still)
+      expect(await again.recall!()).toBe('{"first":"\u00e9\\"}')
+      await again.apply(batch([history.put('c', row(3n))], 'second'), still)
+      expect(await again.recall!()).toBe('second')
     })
 
     test('when a rejection cannot be taken, nothing of the batch lands', async () => {

@@ -23,7 +23,7 @@ import { keyColumns, type TableColumn, tableColumns, writeParquetFile } from './
 import { collapse, NO_BASE_ROW, type PendingRows } from './pending-rows.ts'
 import { rowKey } from './row-key.ts'
 import type { IcebergSettings } from './settings.ts'
-import { formatState, parsePositions, STREAM_PROPERTY } from './sink-state.ts'
+import { formatState, MEMO_PROPERTY, parsePositions, STREAM_PROPERTY } from './sink-state.ts'
 import { COLUMNS_PROPERTY, evolvedLayout, formatFieldIds, newLayout, parseFieldIds, sameFields, type TableLayout } from './table-layout.ts'
 import { currentSchema } from './table-metadata.ts'
 import { rewriteFiles } from './table-rewrite.ts'
@@ -110,16 +110,25 @@ export class IcebergSink implements SinkConnector {
       await table.files.remove(files.map((file) => file.file_path))
       throw error
     }
+    const memo = batch.memo()
     await table.commit({
       operation: pending.truncated || files.some((file) => file.content !== DATA) ? 'overwrite' : 'append',
       added: files,
       removed: pending.truncated ? 'all' : new Set(),
       state: formatState(merged.values()),
+      ...(memo === null ? {} : { properties: { [MEMO_PROPERTY]: memo } }),
     })
     this.#positions = merged
     this.#uncertain = false
     await this.#tidy(table, signal)
     return rejections
+  }
+
+  async recall(): Promise<string | null> {
+    const table = await this.#open()
+    if (table === null) return null
+    await this.#reload(table, !table.writes)
+    return table.metadata.properties[MEMO_PROPERTY] ?? null
   }
 
   async *rows(signal: AbortSignal): AsyncIterable<readonly Tuple[]> {

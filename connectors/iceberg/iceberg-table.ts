@@ -45,6 +45,8 @@ export interface SnapshotChange {
   readonly madeFrom?: bigint | null
   /** Facts of Millrace, kept in the summary and, so that they survive snapshot expiry, as table properties. */
   readonly state: Readonly<Record<string, string>>
+  /** Table properties that land in the same commit. */
+  readonly properties?: Readonly<Record<string, string>>
 }
 
 export interface Retention {
@@ -318,7 +320,7 @@ export class IcebergTable {
     const updates: TableUpdate[] = [
       { action: 'add-snapshot', snapshot },
       { action: 'set-snapshot-ref', 'ref-name': 'main', type: 'branch', 'snapshot-id': snapshotId },
-      { action: 'set-properties', updates: state },
+      { action: 'set-properties', updates: { ...state, ...change.properties } },
     ]
     if (expired.length > 0) updates.push({ action: 'remove-snapshots', 'snapshot-ids': expired.map((old) => old['snapshot-id']) })
     return { updates, manifests, live, written, expired }

@@ -5,6 +5,8 @@ import type { LogPosition } from '../../core/plugin.ts'
 export const STREAM_PROPERTY = 'millrace.stream'
 /** All positions, complete each time: `[{"topic","partition","offset":"text"}]`. */
 export const POSITIONS_PROPERTY = 'millrace.positions'
+/** What the driver gave with the last batch: a table property only, since a copy in every snapshot would swell the metadata. */
+export const MEMO_PROPERTY = 'millrace.memo'
 
 export function formatState(positions: Iterable<LogPosition>): Readonly<Record<string, string>> {
   return { [POSITIONS_PROPERTY]: JSON.stringify(Array.from(positions, ({ topic, partition, offset }) => ({ topic, partition, offset: String(offset) }))) }

@@ -10,6 +10,7 @@ CREATE TABLE IF NOT EXISTS millrace_index(
   id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, topic TEXT NOT NULL, epoch INTEGER NOT NULL, description TEXT, floor BLOB NOT NULL DEFAULT x'') STRICT;
 CREATE TABLE IF NOT EXISTS millrace_position(
   index_id INTEGER NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY(index_id, topic, partition)) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS millrace_memo(index_id INTEGER PRIMARY KEY, memo TEXT NOT NULL) STRICT;
 `
 
 /** Marks the file as ours: "mill". */

@@ -153,7 +153,16 @@ export class SearchSink implements SinkConnector {
       await this.#write(pending, shape)
       const set = this.#db.prepare('INSERT INTO millrace_position VALUES(?, ?, ?, ?) ON CONFLICT DO UPDATE SET offset = max(offset, excluded.offset)')
       for (const position of batch.positions) set.run(this.#id, position.topic, position.partition, position.offset)
+      const memo = batch.memo()
+      if (memo !== null) this.#db.prepare('INSERT INTO millrace_memo VALUES(?, ?) ON CONFLICT DO UPDATE SET memo = excluded.memo').run(this.#id, memo)
       return rejections
+    })
+  }
+
+  async recall(): Promise<string | null> {
+    return guarded(this.#options.file, () => {
+      const found = this.#db.prepare('SELECT memo FROM millrace_memo WHERE index_id = ?').get(this.#id) as { memo: string } | undefined
+      return found?.memo ?? null
     })
   }
 

@@ -1,17 +1,17 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { LEDGER_ENTRY } from '../capture/capture.ts'
 import type { ChangeWriter, SourceReader } from '../capture/source-connector.ts'
 import { commitBase } from '../capture/start-over.ts'
 import { MillraceError } from '../errors.ts'
 import type { SourceOffset } from '../event/offset.ts'
-import { POSITION_BYTES, POSITION_HEADER } from '../event/position.ts'
-import { recordHeader, records } from '../event/record-batch.ts'
-import { RowChecksum } from '../event/row-hash.ts'
+import type { RowChecksum } from '../event/row-hash.ts'
 import { SNAPSHOT_ENTRY } from '../event/snapshot-progress.ts'
 import { type TableSchema, tableId } from '../event/table-schema.ts'
 import { TupleWriter } from '../event/tuple-writer.ts'
+import { CAPTURED_WINDOWS, capturedLedgers, Tally } from '../event/window-ledger.ts'
 import type { Log, LogPosition } from '../log/log.ts'
 import type { SinkConnector } from '../materialize/sink-connector.ts'
+import { countStream } from '../materialize/stream-count.ts'
+import { RecordDecoders } from '../schema/record-decoder.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
 import { logState, RowSum } from './log-state.ts'
 
@@ -29,7 +29,7 @@ export interface TableAudit {
   readonly log: Side
   /** By sink node. */
   readonly sinks: Readonly<Record<string, Side>>
-  /** Records that capture says it wrote, and records that are in the log. */
+  /** Changes that capture says it wrote, and changes that are in the log. */
   readonly ledger: { readonly equal: boolean; readonly captured: number; readonly inLog: number }
   /** What differs, in words; empty when equal. */
   readonly differences: readonly string[]
@@ -92,7 +92,7 @@ async function compareOnce(options: TableAuditOptions): Promise<TableAudit> {
       await connector[Symbol.asyncDispose]()
     }
   }
-  const ledger = await compareLedger(log, node, topic, signal)
+  const ledger = await compareLedger(log, registry, node, topic, signal)
   if (!ledger.equal) differences.push(`capture wrote ${ledger.captured} records to ${topic}, ${ledger.inLog} are there, or others`)
   return { table: tableId(table), equal: differences.length === 0, source: side(view.sum), log: side(inLog), sinks, ledger, differences }
 }
@@ -124,36 +124,18 @@ async function readSink(connector: SinkConnector, table: TableSchema, signal: Ab
   }
 }
 
-/** Exactly the records that capture wrote are in the log: counts, and sums over the records' positions, at one moment of the capture's progress. */
-async function compareLedger(log: Log, node: string, topic: string, signal: AbortSignal): Promise<{ equal: boolean; captured: number; inLog: number }> {
+/** Exactly the changes that capture wrote are in the log: counts by op, and sums over the records' content, at one moment of the capture's progress. */
+async function compareLedger(log: Log, registry: SchemaRegistry, node: string, topic: string, signal: AbortSignal): Promise<TableAudit['ledger']> {
   for (let tries = 0; ; tries++) {
-    const entry = (await log.progress(node)).get(LEDGER_ENTRY + topic) as { records: number; checksum: string } | undefined
+    const captured = capturedLedgers(await log.progress(node)).get(topic)?.total ?? new Tally()
     const bounds = await log.bounds(topic)
-    const sum = new RowChecksum()
-    const left = new Map(bounds.filter(({ start, end }) => end > start).map(({ partition, end }) => [partition, end]))
-    const stop = new AbortController()
-    const from = [...left.keys()].map((partition) => ({ topic, partition, offset: bounds.find((b) => b.partition === partition)!.start }))
-    if (left.size > 0) {
-      for await (const batch of log.consume(from, AbortSignal.any([signal, stop.signal]))) {
-        const end = left.get(batch.partition)
-        if (end === undefined) continue
-        for (const record of records(batch.frame)) {
-          if (record.offset >= end) break
-          const position = recordHeader(batch.frame, record, POSITION_HEADER)
-          // a record that capture did not write counts, and makes the sums differ
-          if (position?.length === POSITION_BYTES) sum.addPosition(position.readUInt32BE(0), position.readUInt32BE(4), position.readUInt32BE(8))
-          else sum.addPosition(0, 0, 0)
-        }
-        if (batch.nextOffset >= end) left.delete(batch.partition)
-        if (left.size === 0) break
-      }
-    }
-    stop.abort()
-    const captured = entry?.records ?? 0
-    const equal = captured === sum.rows && (entry === undefined || entry.checksum === sum.toString())
-    // records that expired cannot be counted again; records that came meanwhile can
-    if (equal || bounds.some(({ start }) => start > 0n)) return { equal: true, captured, inLog: sum.rows }
-    if (tries === 10) return { equal, captured, inLog: sum.rows }
+    // changes that expired cannot be counted again
+    if (bounds.some(({ start }) => start > 0n)) return { equal: true, captured: captured.records, inLog: captured.records }
+    const ends = bounds.map(({ partition, end }) => ({ topic, partition, offset: end }))
+    const { ledger, foreign } = await countStream(log, new RecordDecoders(registry), ends, CAPTURED_WINDOWS, signal)
+    const equal = foreign === 0 && captured.equals(ledger.total)
+    // more may have come between the two looks
+    if (equal || tries === 10) return { equal, captured: captured.records, inLog: ledger.total.records + foreign }
   }
 }
 

@@ -24,7 +24,7 @@ export class RowSum {
   add(row: Tuple): void {
     this.#out.at = 0
     this.#encode(this.#out, row)
-    this.checksum.add(this.#out.buffer, 0, this.#out.at)
+    this.checksum.add(this.#out.view, 0, this.#out.at)
   }
 }
 

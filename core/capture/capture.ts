@@ -1,12 +1,12 @@
 import { asMillraceError, MillraceError } from '../errors.ts'
 import type { Json, SourceOffset } from '../event/offset.ts'
-import { RowChecksum } from '../event/row-hash.ts'
 import { type TableSchema, tableId } from '../event/table-schema.ts'
 import type { EncodedBatch, Log, LogWriter } from '../log/log.ts'
 import { envelopeSchemaOf, keySchemaOf } from '../schema/avro-mapping.ts'
 import { AvroWriter } from '../schema/avro-writer.ts'
 import { avroName } from '../schema/names.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
+import { CapturedWindows } from './captured-windows.ts'
 import { TableWriter } from './change-writer.ts'
 import { ChunkedSnapshot, type SnapshotSettings, type TableSnapshotStatus } from './chunked-snapshot.ts'
 import { FrameAssembler } from './frame-assembler.ts'
@@ -25,8 +25,6 @@ const IDLE_PROGRESS_MS = 1000
 /** The source is asked for new tables this often. */
 const TABLES_POLL_MS = 2000
 const STATUS_MS = 250
-/** Prefix of the progress entries with a topic's running totals: records, and the sum over their positions. */
-export const LEDGER_ENTRY = 'ledger/'
 
 export interface TopicSettings {
   readonly partitions: number
@@ -65,6 +63,8 @@ export interface CaptureStatus {
   readonly lagMs: number | null
   readonly snapshot: readonly TableSnapshotStatus[]
   readonly offset: SourceOffset
+  /** Progress entries of the audit's windows, as they are in the log. */
+  readonly ledgers: ReadonlyMap<string, Json>
 }
 
 /** Topic of a table: the stream that consumers name. */
@@ -94,7 +94,7 @@ class Capture implements CaptureOutput {
   readonly #writers = new Map<string, { readonly table: TableSchema; readonly writer: TableWriter }>()
   readonly #opening = new Map<string, Promise<TableWriter>>()
   readonly #topics = new Set<string>()
-  readonly #ledgers = new Map<string, RowChecksum>()
+  readonly #windows: CapturedWindows
   /** What the rows in the log look like, by table id; those that are not durable yet. */
   readonly #shapes = new Map<string, TableSchema>()
   readonly #newShapes = new Map<string, TableSchema>()
@@ -123,6 +123,7 @@ class Capture implements CaptureOutput {
     const position = progress.get('position') as { commit: string; ordinal: number } | undefined
     this.#resume = position === undefined ? null : { commit: BigInt(position.commit), ordinal: position.ordinal }
     this.#base = commitBase(progress)
+    this.#windows = new CapturedWindows(progress)
     this.#commit = this.#resume?.commit ?? this.#base
     this.#offset = (progress.get('offset') as SourceOffset | undefined) ?? options.connector.start
     this.#state.commit = this.#commit
@@ -231,6 +232,7 @@ class Capture implements CaptureOutput {
       lagMs: this.#lagMs,
       snapshot: this.#snapshot.status(),
       offset: this.#durable ?? this.#offset,
+      ledgers: this.#windows.durable,
     })
   }
 
@@ -322,22 +324,11 @@ class Capture implements CaptureOutput {
       valueSchemaId: value,
       sourcePrefix: prefix.buffer.subarray(0, prefix.at),
       tombstones: topics.compacted,
-      ledger: this.#ledger(topic),
+      ledger: this.#windows.ledger(topic),
     }
     const writer = new TableWriter(table, target, this.#state, this.#frames)
     this.#writers.set(topic, { table, writer })
     return writer
-  }
-
-  /** Running totals of a topic since the node's first start. */
-  #ledger(topic: string): RowChecksum {
-    let ledger = this.#ledgers.get(topic)
-    if (ledger === undefined) {
-      const entry = this.#options.writer.progress.get(LEDGER_ENTRY + topic) as { records: number; checksum: string } | undefined
-      ledger = entry === undefined ? new RowChecksum() : RowChecksum.of(entry.records, entry.checksum)
-      this.#ledgers.set(topic, ledger)
-    }
-    return ledger
   }
 
   // ---- batches ----
@@ -366,10 +357,7 @@ class Capture implements CaptureOutput {
     this.#snapshot.takeProgress(progress)
     for (const [id, table] of this.#newShapes) progress.set(SHAPE_ENTRY + id, table as unknown as Json)
     this.#newShapes.clear()
-    for (const topic of new Set(frames.map((frame) => frame.topic))) {
-      const ledger = this.#ledger(topic)
-      progress.set(LEDGER_ENTRY + topic, { records: ledger.rows, checksum: ledger.toString() })
-    }
+    this.#windows.takeProgress(new Set(frames.map((frame) => frame.topic)), progress)
     const batch: EncodedBatch = { frames, count: offsetOnly ? 0 : count, progress }
     this.#inflight++
     this.#inflightBytes += bytes
@@ -377,6 +365,7 @@ class Capture implements CaptureOutput {
     this.#lastProgress = this.#lastSeal
     try {
       await this.#options.writer.append(batch)
+      this.#windows.landed(progress)
       // I1: acknowledged only here, once durable
       this.#durable = offset
       this.#rows += batch.count

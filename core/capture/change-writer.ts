@@ -2,8 +2,8 @@ import { invariant, MillraceError } from '../errors.ts'
 import { partitionOf } from '../event/murmur2.ts'
 import { POSITION_BYTES, POSITION_HEADER, SNAPSHOT_ORDINAL } from '../event/position.ts'
 import { varintBytes, writeVarint } from '../event/record-batch.ts'
-import type { RowChecksum } from '../event/row-hash.ts'
 import { type ColumnType, Special, type TableSchema, tableId, UNCHANGED, type Value } from '../event/table-schema.ts'
+import type { WindowLedger } from '../event/window-ledger.ts'
 import { valueLayout } from '../schema/avro-mapping.ts'
 import type { AvroWriter } from '../schema/avro-writer.ts'
 import { encodeValue } from '../schema/value-encoder.ts'
@@ -62,8 +62,8 @@ export interface WriterTarget {
   /** Avro strings version, connector, name, db, schema, table: constant for the table. */
   readonly sourcePrefix: Buffer
   readonly tombstones: boolean
-  /** Counts every record and sums its position: what was captured, to compare with what is in the log. */
-  readonly ledger: RowChecksum
+  /** Counts and sums every change by window: what was captured, to compare with what is in the log and what landed. */
+  readonly ledger: WindowLedger
 }
 
 /**
@@ -419,6 +419,7 @@ export class TableWriter implements ChangeWriter {
     buffer[at++] = 0
     at = writeVarint(buffer, at, frame.count)
     at = writeVarint(buffer, at, keyLength)
+    const contentAt = at
     if (keyLength > 0) at = copy(this.#keys.buffer, keyFrom, buffer, at, keyLength)
     at = writeVarint(buffer, at, valueLength)
     const valueFrom = at
@@ -445,6 +446,7 @@ export class TableWriter implements ChangeWriter {
     at = copy(clock.buffer, 0, buffer, at, clock.at)
     invariant(at - valueFrom === valueLength, 'a record is not as long as computed')
     this.#finish(frame, at, ordinal)
+    this.#target.ledger.tally(state.window).add(op, view, keyLength > 0 ? contentAt : valueFrom, frame.at)
   }
 
   #tombstone(ordinal: number, keyFrom: number, keyTo: number): void {
@@ -465,7 +467,7 @@ export class TableWriter implements ChangeWriter {
     this.#finish(frame, at, ordinal)
   }
 
-  /** The position header, and the record counts. */
+  /** The position header; the frame has the record. */
   #finish(frame: OpenFrame, at: number, ordinal: number): void {
     const { buffer, view } = frame
     const state = this.#state
@@ -476,7 +478,6 @@ export class TableWriter implements ChangeWriter {
     view.setUint32(at + 8, ordinal)
     frame.at = at + POSITION_BYTES
     this.#frames.wrote(frame)
-    this.#target.ledger.addPosition(state.commitHigh, state.commitLow, ordinal)
   }
 }
 

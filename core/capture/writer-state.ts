@@ -1,3 +1,4 @@
+import { windowOf } from '../event/window-ledger.ts'
 import { AvroWriter } from '../schema/avro-writer.ts'
 
 const TWO_32 = 4_294_967_296n
@@ -8,6 +9,8 @@ export class WriterState {
   commitLow = 0
   /** Microseconds since epoch. */
   committedAt = 0n
+  /** The audit's window of `committedAt`. */
+  window = 0
   /** Ordinals up to this one are in the log already; -1: none are. */
   skipThrough = -1
   /** The last ordinal written. */
@@ -32,6 +35,7 @@ export class WriterState {
   /** Encodes the source block that the records which follow have in common. */
   describe(committedAt: bigint, values: readonly (bigint | string | null)[]): void {
     this.committedAt = committedAt
+    this.window = windowOf(committedAt)
     const { source } = this
     source.at = 0
     const micros = Number(committedAt)

@@ -7,12 +7,14 @@ import type { Log, LogBatch, LogPosition, LogWriter } from '../log/log.ts'
 import { RecordDecoders } from '../schema/record-decoder.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
 import { DeadLetterBox, deadLetterOf } from './dead-letter.ts'
+import type { LandedWindows } from './landed-windows.ts'
 import type { MemoryBudget } from './memory-budget.ts'
 import { OpenBatch, type TakenChanges } from './open-batch.ts'
+import { recallWindows } from './recall-windows.ts'
 import { Rejections } from './rejections.ts'
 import { type RetryPolicy, retrying, STOPPED } from './retry.ts'
 import { changeConverter, fillFromBefore } from './shape-conversion.ts'
-import type { SinkConnector } from './sink-connector.ts'
+import type { Rejection, SinkConnector } from './sink-connector.ts'
 import { SourceOrder } from './source-order.ts'
 import { StreamReader } from './stream-reader.ts'
 
@@ -49,6 +51,8 @@ export interface MaterializeStatus {
   readonly lagMs: number | null
   /** Records in the log that are not applied; null when it is not known yet. */
   readonly behindRecords: number | null
+  /** What became of the changes up to `positions`, by window; null when the target does not say. */
+  readonly windows: LandedWindows | null
 }
 
 /** The log's end is asked for this often at most. */
@@ -88,6 +92,7 @@ class Driver implements AsyncDisposable {
   /** Greatest position among the changes applied. */
   #newest: Position | null = null
   #fillsFromBefore = false
+  #windows: LandedWindows | null = null
   #ends = new Map<number, bigint>()
   #endsAt = 0
   /** Bytes of the budget that were taken for a frame and are not in the open batch yet. */
@@ -123,6 +128,8 @@ class Driver implements AsyncDisposable {
       const end = this.#ends.get(partition)
       if (end === undefined || offset > end) throw foreignLog(topic, partition, offset, end)
     }
+    const positions = this.#positionsOf(this.#applied)
+    this.#windows = await this.#retrying(() => recallWindows({ sink, topic, positions, log: this.#options.log, decoders: this.#decoders, signal }))
     this.#report()
     while (!signal.aborted) await this.#retrying(() => this.#readOn())
   }
@@ -195,13 +202,14 @@ class Driver implements AsyncDisposable {
     this.#batch.begin(frame, partition, batch.baseOffset)
     this.#reserved -= frame.length
     this.#stalled = false
+    const view = new DataView(frame.buffer, frame.byteOffset, frame.length)
     for (const record of records(frame)) {
       if (record.offset < from) continue
       if (signal.aborted) throw STOPPED
       const decoded = this.#decode(frame, record, partition)
       const change = decoded instanceof Promise ? await decoded : decoded
       if (change !== null) {
-        this.#batch.add(change, record.offset)
+        this.#batch.add(change, record, view)
         if (this.#read.size > 1) this.#order.saw(partition, change.position)
       }
       this.#read.set(partition, record.offset + 1n)
@@ -349,6 +357,10 @@ class Driver implements AsyncDisposable {
     }
     taken.places(next, lower)
     this.#batch.places(lower)
+    return this.#positionsOf(offsets)
+  }
+
+  #positionsOf(offsets: ReadonlyMap<number, bigint>): readonly LogPosition[] {
     return [...offsets].map(([partition, offset]) => ({ topic: this.#options.topic, partition, offset }))
   }
 
@@ -362,18 +374,27 @@ class Driver implements AsyncDisposable {
     if (table === null || (from === to && positions.every(({ partition, offset }) => this.#applied.get(partition) === offset))) return
     const run = taken.slice(from, to)
     const rejections = new Rejections(this.#options, this.#letters, table, run, (work) => this.#retrying(work))
+    let windows = this.#windows
+    const memo = (): string | null => {
+      windows = this.#windows?.with(run.windows(), run.windows(rejections.lost), run.windows(rejections.superseded)) ?? null
+      return windows?.toText(positions) ?? null
+    }
+    const onRejected = (some: readonly Rejection[]): Promise<void> => rejections.take(some)
     // I3: the positions move only past what was applied or is a durable dead letter
     const rejected = await this.#retrying(
-      () => memory.inTurn(() => sink.apply({ table, changes: run.changes, positions, onRejected: (some) => rejections.take(some) }, signal)),
+      () => memory.inTurn(() => sink.apply({ table, changes: run.changes, positions, memo, onRejected }, signal)),
       // while its sink is away a driver reads no further, and its room is for the others
       () => memory.give(this.#batch.disown()),
     )
     // For a sink that did not announce them: a crash between its commit and here would lose these letters.
+    const announced = rejections.count
     await rejections.take(rejected)
+    if (windows === this.#windows || rejections.count > announced) memo()
+    this.#windows = windows
     memory.give(this.#batch.released(run.release()))
     for (const { partition, offset } of positions) this.#applied.set(partition, offset)
     this.#rows += run.changes.length - rejections.count
-    this.#rejected += rejections.lost
+    this.#rejected += rejections.lost.length
     const last = run.changes.findLast((change) => change.committedAt !== 0n)
     if (last !== undefined) {
       this.#lastCommittedMs = Number(last.committedAt / 1000n)
@@ -436,9 +457,10 @@ class Driver implements AsyncDisposable {
       error: this.#error,
       rows: this.#rows,
       rejected: this.#rejected,
-      positions: [...this.#applied].map(([partition, offset]) => ({ topic: this.#options.topic, partition, offset })),
+      positions: this.#positionsOf(this.#applied),
       lagMs: this.#lastCommittedMs !== null && behind > 0 ? Math.max(0, Date.now() - this.#lastCommittedMs) : this.#latencyMs,
       behindRecords: this.#ends.size === 0 ? null : behind,
+      windows: this.#windows,
     })
   }
 }

@@ -1,12 +1,20 @@
 import { invariant } from '../errors.ts'
 import type { RowChange, Truncation } from '../event/change-event.ts'
 import { comparePositions, type Position } from '../event/position.ts'
-import { records } from '../event/record-batch.ts'
+import { type FrameRecord, records } from '../event/record-batch.ts'
+import { hashBytes, hashHigh, hashLow } from '../event/row-hash.ts'
+import { contentFrom, WindowLedger, windowOf } from '../event/window-ledger.ts'
 import type { LogPosition } from '../log/log.ts'
 import { type DeadLetter, deadLetterOf } from './dead-letter.ts'
 import type { Rejection } from './sink-connector.ts'
 
 type Change = RowChange | Truncation
+
+/** A batch spans few windows, and what it counts is not kept: none is rolled up. */
+const EVERY_WINDOW = Number.POSITIVE_INFINITY
+
+/** Hashes of records' content, for the audit: one after the other, high lane and low lane. */
+type Hashes = readonly number[]
 
 /** A frame, for as long as something that came out of it waits. */
 interface Piece {
@@ -24,12 +32,31 @@ export class TakenChanges {
   readonly #topic: string
   readonly #pieces: readonly Piece[]
   readonly #deltas: readonly number[]
+  readonly #hashes: Hashes
 
-  constructor(topic: string, changes: Change[], pieces: readonly Piece[], deltas: readonly number[]) {
+  constructor(topic: string, changes: Change[], from: { readonly pieces: readonly Piece[]; readonly deltas: readonly number[]; readonly hashes: Hashes }) {
     this.#topic = topic
     this.changes = changes
-    this.#pieces = pieces
-    this.#deltas = deltas
+    this.#pieces = from.pieces
+    this.#deltas = from.deltas
+    this.#hashes = from.hashes
+  }
+
+  /** Its changes by window, or some of them: each counted as the record that it came from. */
+  windows(indexes: Iterable<number> = this.changes.keys()): WindowLedger {
+    const ledger = new WindowLedger(EVERY_WINDOW)
+    let at = -1n
+    let window = 0
+    for (const i of indexes) {
+      const change = this.changes[i]!
+      if (change.committedAt !== at) {
+        at = change.committedAt
+        window = windowOf(at)
+      }
+      const op = change.kind === 'truncate' ? 't' : change.op
+      ledger.tally(window).addHash(op.charCodeAt(0), this.#hashes[2 * i]!, this.#hashes[2 * i + 1]!)
+    }
+    return ledger
   }
 
   /** Calls `visit` with partition and offset of each change from `from` on. */
@@ -39,7 +66,8 @@ export class TakenChanges {
 
   slice(from: number, to: number): TakenChanges {
     if (from === 0 && to === this.changes.length) return this
-    return new TakenChanges(this.#topic, this.changes.slice(from, to), this.#pieces.slice(from, to), this.#deltas.slice(from, to))
+    const [pieces, deltas, hashes] = [this.#pieces.slice(from, to), this.#deltas.slice(from, to), this.#hashes.slice(2 * from, 2 * to)]
+    return new TakenChanges(this.#topic, this.changes.slice(from, to), { pieces, deltas, hashes })
   }
 
   letters(rejections: readonly Rejection[]): DeadLetter[] {
@@ -74,6 +102,7 @@ export class OpenBatch {
   #changes: Change[] = []
   #pieces: Piece[] = []
   #deltas: number[] = []
+  #hashes: number[] = []
   #malformed: { readonly letter: DeadLetter; readonly piece: Piece }[] = []
 
   constructor(topic: string) {
@@ -98,12 +127,15 @@ export class OpenBatch {
     this.openedAt ??= Date.now()
   }
 
-  add(change: Change, offset: bigint): void {
+  /** @param view of the frame that has the record */
+  add(change: Change, record: FrameRecord, view: DataView): void {
     const piece = this.#piece!
     piece.waiting++
     this.#changes.push(change)
     this.#pieces.push(piece)
-    this.#deltas.push(Number(offset - piece.baseOffset))
+    this.#deltas.push(Number(record.offset - piece.baseOffset))
+    hashBytes(view, contentFrom(record), record.end)
+    this.#hashes.push(hashHigh, hashLow)
   }
 
   addMalformed(letter: DeadLetter): void {
@@ -151,11 +183,12 @@ export class OpenBatch {
     } else if (limit !== 'all') order = this.#changes.map((_, i) => i)
     if (order !== null && limit !== 'all' && order.length > 0 && opensKeyChange(this.#changes[order.at(-1)!])) order.pop()
     if (order === null || (!severalPartitions && order.length === this.#changes.length)) {
-      const all = new TakenChanges(this.#topic, this.#changes, this.#pieces, this.#deltas)
+      const all = new TakenChanges(this.#topic, this.#changes, { pieces: this.#pieces, deltas: this.#deltas, hashes: this.#hashes })
       this.#keep([])
       return all
     }
-    const taken = new TakenChanges(this.#topic, pick(this.#changes, order), pick(this.#pieces, order), pick(this.#deltas, order))
+    const from = { pieces: pick(this.#pieces, order), deltas: pick(this.#deltas, order), hashes: pickPairs(this.#hashes, order) }
+    const taken = new TakenChanges(this.#topic, pick(this.#changes, order), from)
     const gone = new Uint8Array(this.#changes.length)
     for (const i of order) gone[i] = 1
     this.#keep(Array.from(gone.keys()).filter((i) => gone[i] === 0))
@@ -166,6 +199,7 @@ export class OpenBatch {
     this.#changes = pick(this.#changes, indexes)
     this.#pieces = pick(this.#pieces, indexes)
     this.#deltas = pick(this.#deltas, indexes)
+    this.#hashes = pickPairs(this.#hashes, indexes)
   }
 
   /** Calls `visit` with partition and offset of each change that waits. */
@@ -224,6 +258,10 @@ function leave(piece: Piece): number {
 
 function pick<T>(list: readonly T[], indexes: readonly number[]): T[] {
   return indexes.map((i) => list[i]!)
+}
+
+function pickPairs(list: readonly number[], indexes: readonly number[]): number[] {
+  return indexes.flatMap((i) => [list[2 * i]!, list[2 * i + 1]!])
 }
 
 /** The delete half of an update that changes the key: its insert, which may need the old row's values, must be applied with it. */

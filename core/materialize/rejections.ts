@@ -35,9 +35,14 @@ export class Rejections {
     return this.#announced.size
   }
 
-  /** Those that are dead letters. */
-  get lost(): number {
-    return this.#announced.size - this.#superseded.size
+  /** Indexes of those that are dead letters. */
+  get lost(): readonly number[] {
+    return [...this.#announced].filter((index) => !this.#superseded.has(index))
+  }
+
+  /** Indexes of those whose row the snapshot brings. */
+  get superseded(): readonly number[] {
+    return [...this.#superseded]
   }
 
   /** Durable when it resolves. @throws record.rejected without dead letters */

@@ -29,6 +29,11 @@ export interface SinkConnector extends AsyncDisposable {
    */
   apply(batch: SinkBatch, signal: AbortSignal): Promise<readonly Rejection[]>
   /**
+   * The memo that landed with the last batch; null when there is none. A sink that cannot keep one (a few KB of text in the commit of the positions) leaves
+   * this out: the audit then does not count its streams by window.
+   */
+  recall?(): Promise<string | null>
+  /**
    * The current rows of the target, for the audit, in any order, decoded to the table's own values.
    * @throws config.unsupported when the target cannot be read back
    */
@@ -47,6 +52,8 @@ export interface SinkBatch {
   readonly changes: readonly (RowChange | Truncation)[]
   /** Where the target stands once this batch is applied. */
   readonly positions: readonly LogPosition[]
+  /** Text to store in the commit of the positions, in place of the one before; null: none. Call it for each commit, after `onRejected` was awaited. */
+  readonly memo: () => string | null
   /** Call once, when there are rejections, with all of them, before the commit. */
   readonly onRejected: (rejections: readonly Rejection[]) => Promise<void>
 }

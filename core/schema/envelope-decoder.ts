@@ -19,6 +19,8 @@ export interface EnvelopeDecoder {
   readonly table: TableSchema
   /** Reads the envelope at the reader's place. @throws record.malformed */
   readonly read: (reader: AvroReader, into: Envelope) => void
+  /** Reads op and commit time only; rows are passed over. @throws record.malformed */
+  readonly glance: (reader: AvroReader, into: Envelope) => void
 }
 
 const OPS: readonly (OpLetter | undefined)[] = Array.from({ length: 128 }, (_, code) =>
@@ -40,8 +42,12 @@ export function compileEnvelopeDecoder(schema: string): EnvelopeDecoder {
   const committedAt: Step = (reader, into) => {
     into.committedAt = reader.long()
   }
-  const steps = envelope.fields.flatMap(({ name, schema }): Step[] => {
-    switch (name) {
+  const facts = ({ name, schema }: AvroField): Step[] => {
+    if (name === 'source') return source.fields.map((inner) => (inner.name === 'ts_us' ? committedAt : skipper(inner.schema)))
+    return [name === 'op' ? readOp : skipper(schema)]
+  }
+  const steps = envelope.fields.flatMap((part): Step[] => {
+    switch (part.name) {
       case 'before':
         return [
           (reader, into) => {
@@ -54,20 +60,17 @@ export function compileEnvelopeDecoder(schema: string): EnvelopeDecoder {
             into.after = reader.branch(2) === 0 ? null : row(reader)
           },
         ]
-      case 'source':
-        return source.fields.map((inner) => (inner.name === 'ts_us' ? committedAt : skipper(inner.schema)))
-      case 'op':
-        return [readOp]
       default:
-        return [skipper(schema)]
+        return facts(part)
     }
   })
-  return {
-    table,
-    read: (reader, into) => {
-      for (let i = 0; i < steps.length; i++) steps[i]!(reader, into)
-    },
+  const glances = envelope.fields.flatMap(facts)
+  const run = (each: readonly Step[]): Step => {
+    return (reader, into) => {
+      for (let i = 0; i < each.length; i++) each[i]!(reader, into)
+    }
   }
+  return { table, read: run(steps), glance: run(glances) }
 }
 
 function readOp(reader: AvroReader, into: Envelope): void {

@@ -77,6 +77,25 @@ export class RecordDecoders {
     }
   }
 
+  /**
+   * Op and commit time of a change, without decoding its rows; null for a tombstone, `malformed` where {@link decode} would throw so of the envelope. The
+   * object is reused.
+   */
+  glance(frame: Buffer, record: FrameRecord): Pick<Envelope, 'op' | 'committedAt'> | 'malformed' | null {
+    if (record.valueFrom < 0) return null
+    try {
+      const decoder = known(this.#values, this.#idOf(frame, record.valueFrom, record.valueTo, 'value'))
+      const reader = this.#reader
+      reader.open(frame, record.valueFrom + WIRE_HEADER_BYTES, record.valueTo)
+      decoder.glance(reader, this.#envelope)
+      reader.close()
+      return this.#envelope
+    } catch (error) {
+      if (error instanceof MillraceError && error.code === 'record.malformed') return 'malformed'
+      throw at(record, error)
+    }
+  }
+
   /** The table of a record's value: the same object for all records of one schema id. Null for a tombstone. Throws as {@link decode} does. */
   tableOfValue(frame: Buffer, record: FrameRecord): TableSchema | null {
     if (record.valueFrom < 0) return null

@@ -11,8 +11,8 @@ import { FrameAssembler } from '../../core/capture/frame-assembler.ts'
 import { WriterState } from '../../core/capture/writer-state.ts'
 import type { ChangeEvent } from '../../core/event/change-event.ts'
 import { frameOf, recordHeader, records } from '../../core/event/record-batch.ts'
-import { RowChecksum } from '../../core/event/row-hash.ts'
 import { Special, type TableSchema, type Tuple, UNCHANGED } from '../../core/event/table-schema.ts'
+import { WindowLedger } from '../../core/event/window-ledger.ts'
 import { envelopeSchemaOf, keySchemaOf, tableOf } from '../../core/schema/avro-mapping.ts'
 import { AvroWriter } from '../../core/schema/avro-writer.ts'
 import { RecordDecoders } from '../../core/schema/record-decoder.ts'
@@ -145,7 +145,7 @@ function written(): GoldenRecord[] {
     valueSchemaId: VALUE_ID,
     sourcePrefix: strings.buffer.subarray(0, strings.at),
     tombstones: true,
-    ledger: new RowChecksum(),
+    ledger: new WindowLedger(5),
   }
   const writer = new TableWriter(table, target, state, frames)
   const image = (row: Tuple) => {

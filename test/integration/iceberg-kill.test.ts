@@ -17,7 +17,7 @@ const [at] = await sink.committed()
 await sink.prepare(table)
 for (let n = (at?.offset ?? 0n) + 1n; ; n++) {
   const change = (id) => ({ kind: 'row', op: 'u', table, key: [id], before: null, after: [id, n], position: { commit: n, ordinal: 0 }, committedAt: 0n })
-  await sink.apply({ table, changes: [change(0n), change(n)], positions: [{ topic: 'shop.public.orders', partition: 0, offset: n }], onRejected: async () => {} }, new AbortController().signal)
+  await sink.apply({ table, changes: [change(0n), change(n)], positions: [{ topic: 'shop.public.orders', partition: 0, offset: n }], memo: () => null, onRejected: async () => {} }, new AbortController().signal)
   process.stdout.write(String(n) + '\\n')
 }
 `

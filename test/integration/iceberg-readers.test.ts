@@ -121,7 +121,7 @@ describe.skipIf(skip !== null)(`other engines read what the sink writes${skip ==
             everyType,
             rows.map((row): Step => ({ do: 'upsert', key: row[0] as bigint, row, sparse: false })),
           )
-          await sink.apply({ table: everyType, changes, positions: [position(rows.length)], onRejected: async () => {} }, never)
+          await sink.apply({ table: everyType, changes, positions: [position(rows.length)], memo: () => null, onRejected: async () => {} }, never)
           const want = sorted(rows.map((row) => expected(everyType, row)))
           const withMaps = (got: unknown) => sorted(mapped(got as unknown[]))
           // PyIceberg 0.12 gives [] for a NULL list of structs (plain pyarrow on the same file does not)
@@ -178,8 +178,8 @@ describe.skipIf(skip !== null)(`other engines read what the sink writes${skip ==
         small,
         [0n, 1n, 2n].map((n): Step => ({ do: 'upsert', key: from + n, row: [0n, `row ${n}`, null], sparse: false })),
       ).changes
-    await sink.apply({ table: small, changes: history(1n), positions: [position(3)], onRejected: async () => {} }, never)
-    await sink.apply({ table: small, changes: history(100n), positions: [position(6)], onRejected: async () => {} }, never)
+    await sink.apply({ table: small, changes: history(1n), positions: [position(3)], memo: () => null, onRejected: async () => {} }, never)
+    await sink.apply({ table: small, changes: history(100n), positions: [position(6)], memo: () => null, onRejected: async () => {} }, never)
     const catalog = path.join(place.folder, 'catalog.db')
     const facts = (await python.call('ice_facts', catalog, 'public.orders')) as {
       identifiers: string[]
@@ -197,7 +197,7 @@ describe.skipIf(skip !== null)(`other engines read what the sink writes${skip ==
     })
 
     await python.call('ice_append', catalog, 'public.orders', [{ id: 1000, name: 'from PyIceberg', note: null }])
-    await sink.apply({ table: small, changes: history(200n), positions: [position(9)], onRejected: async () => {} }, never)
+    await sink.apply({ table: small, changes: history(200n), positions: [position(9)], memo: () => null, onRejected: async () => {} }, never)
     expect(await allRows(sink)).toHaveLength(10)
     await using again = await place.open()
     expect(await again.committed()).toEqual([position(9)])
@@ -236,6 +236,7 @@ describe.skipIf(skip !== null)(`other engines read what the sink writes${skip ==
             },
           ],
           positions: [position(offset)],
+          memo: () => null,
           onRejected: async () => {},
         },
         never,

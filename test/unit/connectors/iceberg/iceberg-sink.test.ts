@@ -17,7 +17,9 @@ test('rows of every type come back as they went in', async () => {
         everyType,
         rows.map((row) => ({ do: 'upsert', key: row[0] as bigint, row, sparse: false })),
       )
-      expect(await sink.apply({ table: everyType, changes, positions: [position(rows.length)], onRejected: async () => {} }, never)).toEqual([])
+      expect(await sink.apply({ table: everyType, changes, positions: [position(rows.length)], memo: () => null, onRejected: async () => {} }, never)).toEqual(
+        [],
+      )
       expect(sorted(await allRows(sink))).toEqual(sorted(rows))
     }),
     { numRuns: 40 },

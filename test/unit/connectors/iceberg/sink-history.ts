@@ -169,6 +169,7 @@ export function batches(schema: TableSchema, changes: readonly (RowChange | Trun
     table: schema,
     changes: changes.slice(i === 0 ? 0 : ends[i - 1]!, end),
     positions: [position(end)],
+    memo: () => null,
     onRejected: async () => {},
   }))
 }

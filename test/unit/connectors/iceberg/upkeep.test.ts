@@ -27,7 +27,7 @@ function batch(offset: number, rows: readonly Tuple[], rejected: unknown[] = [])
       committedAt: 0n,
     }),
   )
-  return { table: small, changes, positions: [position(offset)], onRejected: async (all) => void rejected.push(...all) }
+  return { table: small, changes, positions: [position(offset)], memo: () => null, onRejected: async (all) => void rejected.push(...all) }
 }
 
 test('a long run keeps a bounded number of snapshots, manifests, metadata and data files', async () => {

@@ -1,13 +1,13 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { capture, LEDGER_ENTRY } from '../../../../core/capture/capture.ts'
+import { capture } from '../../../../core/capture/capture.ts'
 import type { CaptureOutput, SnapshotChunk, SnapshotReader, SourceConnector } from '../../../../core/capture/source-connector.ts'
 import { MillraceError } from '../../../../core/errors.ts'
 import type { Json, SourceOffset } from '../../../../core/event/offset.ts'
 import { comparePositions, type Position, unpackPosition } from '../../../../core/event/position.ts'
 import { recordHeader, records } from '../../../../core/event/record-batch.ts'
-import { RowChecksum } from '../../../../core/event/row-hash.ts'
 import type { TableSchema, Value } from '../../../../core/event/table-schema.ts'
+import { capturedLedgers, type LedgerOp, WindowLedger, windowOf } from '../../../../core/event/window-ledger.ts'
 import type { EncodedBatch, Log, LogWriter } from '../../../../core/log/log.ts'
 import type { SchemaRegistry } from '../../../../core/schema/registry.ts'
 
@@ -53,11 +53,17 @@ class Database {
 class Store {
   readonly records: { position: Position; key: number; value: number | null; op: string }[] = []
   readonly progress = new Map<string, Json>()
+  /** What a reader of the records counts, a minute of commit time a window. */
+  readonly counted = new WindowLedger(60)
 }
 
-function storeBatch(store: Store, batch: EncodedBatch): void {
+/** Commit times that go back and forth between minutes. */
+const committedAt = (transaction: number) => BigInt([3, 3, 1, 2, 7][transaction % 5]!) * 60_000_000n
+
+function storeBatch(store: Store, batch: EncodedBatch, db: Database): void {
   for (const frame of batch.frames) {
-    const bytes = frame.buffer.subarray(0, frame.end)
+    const bytes = Buffer.from(frame.buffer.subarray(0, frame.end))
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
     for (const record of records(bytes)) {
       // Confluent header, then the Avro of {id: int} and of the envelope's images
       const zigzag = (at: number): [number, number] => {
@@ -71,10 +77,15 @@ function storeBatch(store: Store, batch: EncodedBatch): void {
         }
       }
       const [key] = zigzag(record.keyFrom + 5)
-      const at = record.valueFrom + 5
+      const image = record.valueFrom + 5
       let value: number | null = null
-      if (bytes[at] === 0 && bytes[at + 1] === 2) value = zigzag(zigzag(at + 2)[1] + 1)[0]
-      store.records.push({ position: unpackPosition(recordHeader(bytes, record, 'pos')!), key, value, op: value === null ? 'd' : 'w' })
+      if (bytes[image] === 0 && bytes[image + 1] === 2) value = zigzag(zigzag(image + 2)[1] + 1)[0]
+      const position = unpackPosition(recordHeader(bytes, record, 'pos')!)
+      const at = Number(position.commit) - 1
+      const streamed = position.ordinal < 0x8000_0000
+      const op: LedgerOp = streamed ? db.transactions[at]![(position.ordinal - 1) / 2]!.op : 'r'
+      store.counted.tally(windowOf(streamed ? committedAt(at) : 5n)).addRecord(op, view, record)
+      store.records.push({ position, key, value, op: value === null ? 'd' : 'w' })
     }
   }
   for (const [name, entry] of batch.progress) {
@@ -104,10 +115,10 @@ async function live(
       // batches land in order, some turns later
       for (let i = 0; i < dice() % 3; i++) await turn()
       if (mine >= crashAt) {
-        if (mine === crashAt && landsBeforeCrash) storeBatch(store, batch)
+        if (mine === crashAt && landsBeforeCrash) storeBatch(store, batch, db)
         throw new MillraceError('log.unreachable', 'crash')
       }
-      storeBatch(store, batch)
+      storeBatch(store, batch, db)
     },
     async [Symbol.asyncDispose]() {},
   }
@@ -165,7 +176,7 @@ async function live(
         }
         const transaction = db.transactions[at]!
         if (to.chunks.size > 0) await to.chunks.emit((fence) => at >= (fence as number))
-        to.transaction({ commit: BigInt(at + 1), committedAt: 1n, source: [] })
+        to.transaction({ commit: BigInt(at + 1), committedAt: committedAt(at), source: [] })
         for (const [n, { op, id, value }] of transaction.entries()) {
           if (table.begin(op, 2 * n + 1)) {
             if (op === 'd') {
@@ -254,10 +265,10 @@ describe('through crashes at any append', () => {
           expect(streamed.map(({ position, key, value }) => ({ ...position, key, value }))).toEqual(expected)
           for (let i = 1; i < store.records.length; i++) expect(comparePositions(store.records[i - 1]!.position, store.records[i]!.position)).toBeLessThan(0)
           expect(replay(store)).toEqual(db.state(db.transactions.length))
-          const ledger = store.progress.get(`${LEDGER_ENTRY}n.public.t`) as { records: number; checksum: string } | undefined
-          const sum = new RowChecksum()
-          for (const { position } of store.records) sum.addPosition(Number(position.commit >> 32n), Number(position.commit & 0xffff_ffffn), position.ordinal)
-          expect(ledger ?? { records: 0, checksum: sum.toString() }).toEqual({ records: sum.rows, checksum: sum.toString() })
+          // whatever crashed when, what was captured of each window is what is in the log of it
+          const captured = capturedLedgers(store.progress).get('n.public.t') ?? new WindowLedger(60)
+          expect(captured.toJSON().windows).toEqual(store.counted.toJSON().windows)
+          expect(captured.total.toJSON()).toEqual(store.counted.total.toJSON())
         },
       ),
       { numRuns: 1500 },

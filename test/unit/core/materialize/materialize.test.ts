@@ -4,8 +4,11 @@ import { MillraceError } from '../../../../core/errors.ts'
 import { type PlainRecord, records } from '../../../../core/event/record-batch.ts'
 import { type TableSchema, type Tuple, UNCHANGED, type Value } from '../../../../core/event/table-schema.ts'
 import { deadLetterTopic, decodeDeadLetter } from '../../../../core/materialize/dead-letter.ts'
+import { LandedWindows } from '../../../../core/materialize/landed-windows.ts'
 import { type MaterializeOptions, type MaterializeStatus, materialize } from '../../../../core/materialize/materialize.ts'
 import { MemoryBudget } from '../../../../core/materialize/memory-budget.ts'
+import { countStream } from '../../../../core/materialize/stream-count.ts'
+import { RecordDecoders } from '../../../../core/schema/record-decoder.ts'
 import { MemoryLog } from './memory-log.ts'
 import { MemorySink, MemoryTarget } from './memory-sink.ts'
 import { SHAPES, type StreamChange, StreamRecords, TOPIC } from './stream-records.ts'
@@ -458,6 +461,39 @@ function history(encoder: StreamRecords, groups: readonly (readonly Step[])[], p
   return { oracle, encoded, expectedLetters: () => expectedLetters, changes: commit }
 }
 
+/** I7: whatever crashed when, the target's windows count each change of the log once, and say how many of them it rejected. */
+async function expectWindows(log: MemoryLog, encoder: StreamRecords, target: MemoryTarget, rejected: number): Promise<void> {
+  const ends = (await log.bounds(TOPIC)).map(({ partition, end }) => ({ topic: TOPIC, partition, offset: end }))
+  const { ledger } = await countStream(log, new RecordDecoders(encoder.registry), ends, 30, new AbortController().signal)
+  const { windows, positions } = LandedWindows.parse(TOPIC, target.memo!)
+  expect(positions.map(({ partition, offset }) => `${partition}@${offset}`).sort()).toEqual(
+    ends.map(({ partition, offset }) => `${partition}@${offset}`).sort(),
+  )
+  expect(windows.givenBelow(Number.POSITIVE_INFINITY).toJSON()).toEqual(ledger.total.toJSON())
+  for (const [window, tally] of ledger.windows) expect(windows.given(window).toJSON()).toEqual(tally.toJSON())
+  expect(windows.rejected.total.records).toBe(rejected)
+}
+
+test('a target that was filled before windows were kept is counted once from the log, and one that was rolled back too', async () => {
+  const { log, encoder, target, statuses, write, drive } = stream()
+  write([A, put(1n, 'one')], [A, put(2n, 'two')])
+  const first = drive()
+  await until(() => caughtUp(log, target), 'first records')
+  first.stop()
+  await first.done
+  const memo = target.memo!
+  for (const memoNow of [null, memo.replaceAll('"2"', '"1"')]) {
+    target.memo = memoNow
+    write([A, put(3n, 'three')])
+    const again = drive()
+    await until(() => caughtUp(log, target), 'after a restart')
+    again.stop()
+    await again.done
+    await expectWindows(log, encoder, target, 0)
+    expect(statuses.at(-1)!.windows!.landed.total.toJSON()).toMatchObject({ u: Number(target.positions.get('0')!.offset) })
+  }
+})
+
 test('random histories with faults at every await and crashes end equal to the source, in any number of partitions', async () => {
   await fc.assert(
     fc.asyncProperty(
@@ -522,6 +558,14 @@ test('random histories with faults at every await and crashes end equal to the s
         const found = letters(log).map(({ origin }) => `${origin.partition}@${origin.offset}`)
         expect(new Set(found).size).toBe(expectedLetters())
         if (crashes === 0) expect(found.length).toBe(expectedLetters())
+        log.fault = () => {}
+        encoder.fault = () => {}
+        await expectWindows(
+          log,
+          encoder,
+          target,
+          new Set(letters(log).flatMap(({ code, origin }) => (code === 'record.rejected' ? [`${origin.partition}@${origin.offset}`] : []))).size,
+        )
       },
     ),
     { numRuns: 300, endOnFailure: true },

@@ -17,6 +17,7 @@ export class MemoryTarget {
   rows = new Map<string, Row>()
   readonly positions = new Map<string, LogPosition>()
   table: TableSchema | null = null
+  memo: string | null = null
   applies = 0
 
   /** As a database would: a dropped column's values are gone. */
@@ -104,6 +105,7 @@ export class MemorySink implements SinkConnector {
       this.#fault('before onRejected')
       if (rejections.length > 0) await batch.onRejected(rejections)
       this.#fault('commit')
+      target.memo = batch.memo()
       target.rows = next.rows
       target.applies++
       for (const position of batch.positions) {
@@ -116,6 +118,10 @@ export class MemorySink implements SinkConnector {
     } finally {
       this.#busy = false
     }
+  }
+
+  async recall(): Promise<string | null> {
+    return this.#target.memo
   }
 
   async *rows(): AsyncIterable<readonly Tuple[]> {

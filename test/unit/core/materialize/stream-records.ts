@@ -77,7 +77,7 @@ export class StreamRecords {
       op,
       before: op === 't' ? null : before,
       after: op === 'd' || op === 't' ? null : row,
-      committedAt: 1_700_000_000_000_000n + position.commit,
+      committedAt: 1_700_000_000_000_000n + position.commit * 23_000_000n,
     }
     return {
       key: op === 't' ? null : wire(shape.id + 1, shape.key!.toBuffer(keyToAvsc(table, row))),

@@ -1,0 +1,36 @@
+import { MillraceError } from '../errors.ts'
+import type { Log, LogPosition } from '../log/log.ts'
+import type { RecordDecoders } from '../schema/record-decoder.ts'
+import { LANDED_WINDOWS, LandedWindows, samePositions } from './landed-windows.ts'
+import { STOPPED } from './retry.ts'
+import type { SinkConnector } from './sink-connector.ts'
+import { countStream } from './stream-count.ts'
+
+export interface RecallOptions {
+  readonly sink: SinkConnector
+  readonly topic: string
+  /** What the target holds of the stream now. */
+  readonly positions: readonly LogPosition[]
+  readonly log: Log
+  readonly decoders: RecordDecoders
+  readonly signal: AbortSignal
+}
+
+/**
+ * The windows that a target kept with its positions. One that kept none, or whose memo is of other positions since something else rolled it back, is counted
+ * once from the log. Null: the target cannot keep a memo, or the log no longer has its start.
+ */
+export async function recallWindows({ sink, topic, positions, log, decoders, signal }: RecallOptions): Promise<LandedWindows | null> {
+  if (sink.recall === undefined) return null
+  const memo = await sink.recall()
+  const kept = memo === null ? null : LandedWindows.parse(topic, memo)
+  if (kept !== null && samePositions(kept.positions, positions)) return kept.windows
+  if (positions.every(({ offset }) => offset === 0n)) return new LandedWindows()
+  try {
+    return LandedWindows.counted((await countStream(log, decoders, positions, LANDED_WINDOWS, signal)).ledger)
+  } catch (error) {
+    if (signal.aborted) throw STOPPED
+    if (error instanceof MillraceError && error.code === 'log.position_lost') return null
+    throw error
+  }
+}
