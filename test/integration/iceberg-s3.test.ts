@@ -27,6 +27,7 @@ const batch = (offset: number, ...ids: number[]) => ({
     ids.map((id): Step => ({ do: 'upsert', key: BigInt(id), row: [0n, `row ${id} at ${offset}`], sparse: false })),
   ).changes,
   positions: [position(offset)],
+  memo: () => null,
   onRejected: async () => {},
 })
 const texts = async (sink: IcebergSink) => (await allRows(sink)).map(([id, name]) => `${String(id)} ${String(name)}`).sort()
