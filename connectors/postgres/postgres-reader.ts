@@ -4,7 +4,7 @@ import { CatalogConnection, connectClient } from './catalog-connection.ts'
 import { parseLsn } from './lsn.ts'
 import { objectName, type PostgresConfig } from './postgres-config.ts'
 import { reachServer } from './postgres-hosts.ts'
-import { findPublication, listTables } from './publication.ts'
+import { listTables } from './publication.ts'
 import { PostgresSnapshotReader } from './snapshot-reader.ts'
 import { TablePatterns } from './table-patterns.ts'
 import { describeTable } from './type-mapping.ts'
@@ -27,15 +27,12 @@ class PostgresReader implements SourceReader {
     this.#snapshot = new PostgresSnapshotReader({ connect: () => connectClient(connect), mapping: { unrepresentable: config.unrepresentable } })
   }
 
-  /** The tables that are in the publication: what the capture has taken up. */
+  /** The tables that are captured, or will be: also those that have not joined the publication yet, so that the audit waits for them. */
   tables(): Promise<readonly TableSchema[]> {
     return this.#catalog.run('to look at the tables', async (client) => {
-      const publication = await findPublication(client, this.#publication)
-      if (publication === null) return []
-      const tables = await listTables(client, this.#publication, new TablePatterns(this.#config.tables))
       const schemas: TableSchema[] = []
-      for (const { oid, published } of tables) {
-        if (published || publication.allTables) schemas.push((await describeTable(client, oid, { unrepresentable: this.#config.unrepresentable })).table)
+      for (const { oid, published, identified } of await listTables(client, this.#publication, new TablePatterns(this.#config.tables))) {
+        if (published || identified) schemas.push((await describeTable(client, oid, { unrepresentable: this.#config.unrepresentable })).table)
       }
       return schemas
     })

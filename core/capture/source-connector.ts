@@ -172,7 +172,7 @@ export interface SnapshotChunk {
 
 /** A source as the audit reads it, beside a running capture: claims nothing, provisions nothing, writes nothing. */
 export interface SourceReader extends AsyncDisposable {
-  /** The captured tables as they are now. */
+  /** The tables that are captured as they are now, and those that will be: a table of which nobody has read a row yet is none that may be left out. */
   tables(): Promise<readonly TableSchema[]>
   /**
    * Reads a whole table in one consistent view: `open` is asked once for the writer of the shape that the view has, then every row is `beginRow`, one call
