@@ -1,4 +1,4 @@
-import { type CaptureOutput, type ChangeWriter, MillraceError, type TableSchema, tableId } from '../../core/plugin.ts'
+import { type CaptureOutput, type ChangeWriter, MillraceError, tableId } from '../../core/plugin.ts'
 import { EVENT } from './binlog-event.ts'
 import { protocolError } from './mysql-error.ts'
 import { isFull, RowImages } from './row-images.ts'
@@ -18,7 +18,7 @@ interface Relation {
   /** The event's body, to see whether the next one says the same. */
   readonly body: Buffer
   readonly images: RowImages
-  state: 'unbound' | 'bound' | 'skipped'
+  state: 'unbound' | 'bound' | 'skipped' | 'parked'
   writer: ChangeWriter | null
   readers: readonly WireReader[]
 }
@@ -37,8 +37,6 @@ export interface ChangeApplierOptions {
   readonly describe: (map: TableMap) => Promise<MappedTable>
   /** The table as it is defined now; null: there is none. */
   readonly current: (namespace: string, name: string) => Promise<MappedTable | null>
-  /** Columns by name that existing rows may have a value in although none was written. */
-  readonly filled: (namespace: string, name: string) => Promise<ReadonlySet<string>>
 }
 
 /**
@@ -52,6 +50,7 @@ export class ChangeApplier {
   #facts: TransactionFacts | null = null
   #announced = false
   #count = 0
+  #tablesVersion = 0
 
   constructor(options: ChangeApplierOptions) {
     this.#options = options
@@ -65,7 +64,14 @@ export class ChangeApplier {
 
   /** Definitions may have changed: each table is described anew with its next row. */
   forget(): void {
-    for (const relation of this.#relations.values()) if (relation.state === 'bound') relation.state = 'unbound'
+    for (const relation of this.#relations.values()) if (relation.state !== 'skipped') relation.state = 'unbound'
+  }
+
+  /** Tables were parked or are no longer: all writers are asked for again. */
+  #unbind(): void {
+    this.#tablesVersion = this.#options.output.tablesVersion
+    this.#shapes.clear()
+    this.forget()
   }
 
   tableMap(bytes: Buffer, at: number, end: number, place: string): void {
@@ -89,6 +95,7 @@ export class ChangeApplier {
     const id = bytes.readUIntLE(at, 6)
     if (id === DUMMY_TABLE) return undefined
     const relation = this.#relations.get(id)
+    if (this.#options.output.tablesVersion !== this.#tablesVersion) this.#unbind()
     if (relation === undefined) throw protocolError(`rows of table ${id}, which no table map names,`, place)
     if (relation.state === 'unbound') return this.#bind(relation).then(() => this.#rows(relation, type, bytes, view, at, end, place))
     this.#rows(relation, type, bytes, view, at, end, place)
@@ -96,20 +103,28 @@ export class ChangeApplier {
   }
 
   async #bind(relation: Relation): Promise<void> {
-    const mapped = await this.#options.describe(relation.map)
-    relation.writer = await this.#open(mapped)
-    relation.readers = mapped.readers.map(({ binlog }) => binlog)
-    relation.state = 'bound'
+    try {
+      const mapped = await this.#options.describe(relation.map)
+      relation.writer = await this.#open(mapped)
+      relation.readers = mapped.readers.map(({ binlog }) => binlog)
+      relation.state = relation.writer === null ? 'parked' : 'bound'
+    } catch (error) {
+      this.#announce()
+      this.#options.output.park(relation.map, error)
+      relation.state = 'parked'
+    }
   }
 
-  async #open({ table }: MappedTable): Promise<ChangeWriter> {
-    const { filled, output } = this.#options
+  /** Null: the table is parked. */
+  async #open({ table }: MappedTable): Promise<ChangeWriter | null> {
+    const { output } = this.#options
     const id = tableId(table)
     const shape = JSON.stringify(table)
     let known = this.#shapes.get(id)
     if (known?.shape !== shape) {
-      const columns = await filled(table.namespace, table.name)
-      known = { shape, writer: await output.table(table, (before) => isRewritten(before, table, columns)) }
+      const writer = await output.table(table)
+      if (writer === null) return null
+      known = { shape, writer }
       this.#shapes.set(id, known)
     }
     return known.writer
@@ -126,7 +141,7 @@ export class ChangeApplier {
       const first = next
       const second = isUpdate ? next + bitmap : next
       at = second + bitmap
-      if (relation.state === 'skipped') this.#skip(relation, bytes, at, end, first, isUpdate ? second : -1)
+      if (relation.state === 'skipped' || relation.state === 'parked') this.#skip(relation, bytes, at, end, first, isUpdate ? second : -1)
       else this.#write(relation, type, bytes, view, at, end, first, second)
     } catch (error) {
       if (error instanceof MillraceError) throw error
@@ -134,11 +149,12 @@ export class ChangeApplier {
     }
   }
 
-  #skip({ images }: Relation, bytes: Buffer, from: number, end: number, first: number, second: number): void {
+  #skip({ images, map, state }: Relation, bytes: Buffer, from: number, end: number, first: number, second: number): void {
     for (let at = from; at < end; ) {
       at = images.locate(bytes, at, end, first)
       if (second >= 0) at = images.locate(bytes, at, end, second)
       this.#take()
+      if (state === 'parked') this.#options.output.skip(map)
     }
   }
 
@@ -172,11 +188,13 @@ export class ChangeApplier {
   /** All rows of a table are gone. */
   async truncate(namespace: string, name: string): Promise<void> {
     const ordinal = this.#take()
+    if (this.#options.output.tablesVersion !== this.#tablesVersion) this.#unbind()
     const mapped = await this.#options.current(namespace, name)
     if (mapped === null) return
     const writer = this.#shapes.get(`${namespace}.${name}`)?.writer ?? (await this.#open(mapped))
     this.#announce()
-    writer.truncate(ordinal)
+    if (writer === null) this.#options.output.skip(mapped.table)
+    else writer.truncate(ordinal)
   }
 
   /** @returns the change's ordinal */
@@ -199,14 +217,5 @@ export class ChangeApplier {
 function partialImage(map: TableMap): MillraceError {
   return new MillraceError('source.unprepared', `a row of ${tableId(map)} came without all its columns: binlog_row_image was not FULL where it was written`, {
     fix: `SET GLOBAL binlog_row_image = 'FULL', end the sessions that set another, and read the tables anew: \`millrace run FILE --resnapshot NODE\``,
-  })
-}
-
-/** Existing rows may read differently than before without a change in the log: a column has a default, or another type. */
-function isRewritten(before: TableSchema, after: TableSchema, filled: ReadonlySet<string>): boolean {
-  return after.columns.some((column) => {
-    const old = before.columns.find(({ id }) => id === column.id)
-    if (old === undefined) return filled.has(column.name) || !column.nullable
-    return old.sourceType !== column.sourceType
   })
 }

@@ -50,6 +50,22 @@ export class MysqlSource implements SourceConnector {
     return this.#parts.tables.list()
   }
 
+  async isRewritten(before: TableSchema, now: TableSchema): Promise<boolean> {
+    const filled = await this.#parts.tables.filled(now.namespace, now.name)
+    return now.columns.some((column) => {
+      const old = before.columns.find(({ id }) => id === column.id)
+      // without a default, NOT NULL fills old rows with zeros and empty strings
+      if (old === undefined) return filled.has(column.name) || !column.nullable
+      return old.sourceType !== column.sourceType
+    })
+  }
+
+  async whyAbsent({ namespace, name }: Pick<TableSchema, 'namespace' | 'name'>): Promise<string | null> {
+    const { tables, patterns } = this.#parts
+    if (!isCapturable(namespace, patterns, name)) return null
+    return (await tables.current(namespace, name)) === null ? 'was dropped or renamed' : 'is no table that can be captured any more'
+  }
+
   async *changes(from: SourceOffset, output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
     const { stream, server, context, tables, patterns, start } = this.#parts
     const { flavor, gtids } = readOffset(from)
@@ -64,7 +80,6 @@ export class MysqlSource implements SourceConnector {
       isCaptured: (namespace, name) => isCapturable(namespace, patterns, name),
       describe: (map) => tables.describe(map),
       current: (namespace, name) => tables.current(namespace, name),
-      filled: (namespace, name) => tables.filled(namespace, name),
       onStatement: (namespace) => context.logger.debug({ namespace }, 'a definition may have changed'),
       concerns: (namespace, text) => mayConcern(patterns, namespace, text),
     })

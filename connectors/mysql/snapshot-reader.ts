@@ -123,7 +123,7 @@ export class MysqlSnapshotReader implements SnapshotReader {
     if (found === null) {
       await connection.query('commit')
       if (from !== null) return { rows: 0, next: null, table, write: () => {} }
-      throw new MillraceError('source.schema_unsupported', `${tableId(table)} does not exist`, {
+      throw new MillraceError('source.table_gone', `${tableId(table)} does not exist`, {
         fix: 'take it out of `tables` of the source, or create it',
       })
     }
@@ -155,7 +155,7 @@ export class MysqlSnapshotReader implements SnapshotReader {
     return this.#options.connections.run(`to read ${tableId(table)}`, async (connection) => {
       const last = await this.#exactView(connection, signal)
       const found = await describeTable(connection, table.namespace, table.name)
-      if (found === null) throw new MillraceError('source.schema_unsupported', `${tableId(table)} does not exist`)
+      if (found === null) throw new MillraceError('source.table_gone', `${tableId(table)} does not exist`)
       const mapped = mapTable(found, this.#options.mapping)
       const { writer, beginRow, endRow } = open(mapped.table)
       const onRow = (bytes: Buffer, view: DataView, at: number, _end: number, layout: RowLayout) => {

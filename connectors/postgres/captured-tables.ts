@@ -65,9 +65,7 @@ export class CapturedTables {
         if (table.published || found.allTables) continue
         if (!table.identified) {
           // Publishing it would make the application's own updates fail, so it stays out, loudly.
-          if (!this.#warned.has(table.oid))
-            logger.error({ table: tableId(table), fix: identityFix([table]) }, 'table is not captured: it has no key and no replica identity')
-          this.#warned.add(table.oid)
+          this.#warnOf(table, 'table is not captured: it has no key and no replica identity')
           continue
         }
         if (await addTable(client, publication.name, table)) added++
@@ -77,6 +75,7 @@ export class CapturedTables {
       const schemas = new Map<number, KnownTable>()
       for (const table of tables) {
         if (!table.published) continue
+        if (!table.identified) this.#warnOf(table, 'Postgres refuses its updates and deletes: it is published and lost its key or replica identity')
         this.#watchPartitions(table)
         const known = this.#schemas.get(table.oid)
         if (known?.fingerprint === table.fingerprint) schemas.set(table.oid, known)
@@ -92,6 +91,12 @@ export class CapturedTables {
       this.#schemas = schemas
       return [...schemas.values()].map((entry) => entry.table)
     })
+  }
+
+  #warnOf(table: SourceTable, message: string): void {
+    if (this.#warned.has(table.oid)) return
+    this.#warned.add(table.oid)
+    this.#options.logger.error({ table: tableId(table), fix: identityFix([table]) }, message)
   }
 
   #watchPartitions(table: SourceTable): void {

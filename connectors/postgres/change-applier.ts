@@ -1,7 +1,6 @@
 import { type CaptureOutput, type ChangeWriter, MillraceError, type TableSchema, tableId } from '../../core/plugin.ts'
 import { formatLsn } from './lsn.ts'
 import { KIND, OLD_KEY, OLD_ROW, type PgoutputDecoder, protocolError, type RelationMessage, TAG } from './pgoutput.ts'
-import { FIRST_LOST_ID } from './relation-columns.ts'
 import type { MappedTable, StreamedTable, WireReader } from './type-mapping.ts'
 
 /** The table that logical messages appear in. */
@@ -24,7 +23,7 @@ interface Relation {
   readonly message: RelationMessage
   /** How many Relation messages had come before. */
   readonly arrival: number
-  state: 'unbound' | 'bound' | 'skipped'
+  state: 'unbound' | 'bound' | 'skipped' | 'parked'
   mapped: MappedTable | null
   writer: ChangeWriter | null
   binary: readonly WireReader[]
@@ -36,8 +35,6 @@ export interface ChangeApplierOptions {
   readonly isCaptured: (namespace: string, name: string) => boolean
   /** Describes a table as its Relation message has it, once transaction `xid` can be seen: until then the catalog lacks what that did to the table. */
   readonly describe: (oid: number, streamed: StreamedTable, xid: number) => Promise<MappedTable>
-  /** Column ids (attnums) that existing rows may have a value for although none was written: those with a default. */
-  readonly filled: (oid: number) => Promise<ReadonlySet<number>>
   /**
    * Values of `columns` in text form, of the row with this key, as they are once transaction `xid` can be seen; null: there is no such row any more. Binary
    * key values are Buffers.
@@ -64,7 +61,9 @@ export class ChangeApplier {
   /** Relations that a transaction in replay brought itself: what came later outside of it must not decide how its rows read. */
   #own: Map<number, Relation> | null = null
   #current: Relation | null = null
-  #messages: ChangeWriter | null = null
+  /** null: not asked for yet. */
+  #messages: ChangeWriter | 'parked' | null = null
+  #tablesVersion = 0
   #count = 0
   #commit = 0n
   #committedAt = 0n
@@ -115,6 +114,7 @@ export class ChangeApplier {
    */
   apply(bytes: Buffer, view: DataView): Promise<void> | undefined {
     const decoder = this.#decoder
+    if (this.#options.output.tablesVersion !== this.#tablesVersion) this.#unbind()
     if (decoder.tag === TAG.truncate) return this.#truncate()
     if (decoder.tag === TAG.message) return this.#message(bytes)
     let relation = this.#current
@@ -127,12 +127,32 @@ export class ChangeApplier {
       return undefined
     }
     if (relation.state === 'unbound') return this.#bind(relation).then(() => this.apply(bytes, view))
+    if (relation.state === 'parked') {
+      this.#take()
+      this.#options.output.skip(relation.message)
+      return undefined
+    }
     if (decoder.oldKind === OLD_KEY && decoder.tag === TAG.update) {
       const missing = this.#columnsToFetch(relation, bytes, view)
       if (missing.length > 0) return this.#fetchAndWrite(relation, missing, bytes, view)
     }
     this.#write(relation, bytes, view)
     return undefined
+  }
+
+  /** Tables were parked or are no longer: all writers are asked for again. */
+  #unbind(): void {
+    this.#tablesVersion = this.#options.output.tablesVersion
+    this.#shapes.clear()
+    this.#messages = null
+    for (const relation of [...this.#relations.values(), ...(this.#own?.values() ?? [])]) if (relation.state !== 'skipped') relation.state = 'unbound'
+  }
+
+  /** Sets one table aside, whose changes are left out from here on. @throws an error that is not of one table */
+  #park(relation: Relation, error: unknown): void {
+    this.#announce()
+    this.#options.output.park(relation.message, error)
+    relation.state = 'parked'
   }
 
   #find(oid: number): Relation {
@@ -158,9 +178,20 @@ export class ChangeApplier {
   }
 
   async #bind(relation: Relation): Promise<void> {
+    try {
+      await this.#describe(relation)
+    } catch (error) {
+      this.#park(relation, error)
+    }
+  }
+
+  async #describe(relation: Relation): Promise<void> {
     const { message } = relation
-    const { output, describe, filled } = this.#options
-    const mapped = await describe(message.oid, { ...message, before: output.shape(message) }, this.#xid)
+    const { output, describe } = this.#options
+    const inLog = output.shape(message)
+    // a table of this name that was dropped says nothing about the columns of this one
+    const before = inLog?.incarnation === String(message.oid) ? inLog : null
+    const mapped = await describe(message.oid, { ...message, before }, this.#xid)
     const { columns, table } = mapped
     // An old key comes with the replica identity's columns only, so a key outside of them would be NULL in deletes.
     const absent = message.replicaIdentity === 'd' || message.replicaIdentity === 'i' ? table.key.find((i) => !message.columns[i]!.key) : undefined
@@ -172,8 +203,12 @@ export class ChangeApplier {
     const shape = JSON.stringify(table)
     let known = this.#shapes.get(message.oid)
     if (known === undefined || known.shape !== shape) {
-      const ids = await filled(message.oid)
-      known = { shape, writer: await output.table(table, (before) => rewritten(before, table, ids)) }
+      const writer = await output.table(table)
+      if (writer === null) {
+        relation.state = 'parked'
+        return
+      }
+      known = { shape, writer }
       this.#shapes.set(message.oid, known)
     }
     relation.mapped = mapped
@@ -183,11 +218,21 @@ export class ChangeApplier {
     relation.state = 'bound'
   }
 
+  /** Writes the change; of a column whose type is not known, or no longer readable, the whole table is set aside. */
   #write(relation: Relation, bytes: Buffer, view: DataView): void {
-    const decoder = this.#decoder
-    const writer = relation.writer!
     const ordinal = this.#take()
     this.#announce()
+    try {
+      this.#images(relation, ordinal, bytes, view)
+    } catch (error) {
+      this.#park(relation, error)
+      this.#options.output.skip(relation.message)
+    }
+  }
+
+  #images(relation: Relation, ordinal: number, bytes: Buffer, view: DataView): void {
+    const decoder = this.#decoder
+    const writer = relation.writer!
     const { tag } = decoder
     if (!writer.begin(tag === TAG.insert ? 'c' : tag === TAG.update ? 'u' : 'd', ordinal)) return
     if (decoder.oldKind === OLD_ROW) {
@@ -339,46 +384,32 @@ export class ChangeApplier {
       const ordinal = this.#take()
       if (relation.state === 'skipped') continue
       this.#announce()
-      relation.writer!.truncate(ordinal)
+      if (relation.state === 'parked') this.#options.output.skip(relation.message)
+      else relation.writer!.truncate(ordinal)
     }
   }
 
   #message(bytes: Buffer): Promise<void> | undefined {
     if (this.#messages === null) {
-      return this.#options.output
-        .table(MESSAGE_TABLE, () => false)
-        .then((writer) => {
-          this.#messages = writer
-          return this.#message(bytes)
-        })
+      return this.#options.output.table(MESSAGE_TABLE).then((writer) => {
+        this.#messages = writer ?? 'parked'
+        return this.#message(bytes)
+      })
     }
     const { prefix, contentAt, contentEnd, transactional } = this.#decoder
     const ordinal = this.#take()
     this.#announce()
-    if (!this.#messages.begin('c', ordinal)) return undefined
-    this.#messages.after()
-    this.#messages.string(prefix)
-    this.#messages.bytes(bytes, contentAt, contentEnd)
-    this.#messages.boolean(transactional)
-    this.#messages.end()
+    const writer = this.#messages
+    if (writer === 'parked') this.#options.output.skip(MESSAGE_TABLE)
+    else if (writer.begin('c', ordinal)) {
+      writer.after()
+      writer.string(prefix)
+      writer.bytes(bytes, contentAt, contentEnd)
+      writer.boolean(transactional)
+      writer.end()
+    }
     return undefined
   }
-}
-
-/**
- * Existing rows may read differently than before without a change in the WAL: a column came with a default or in the place of one of its name, or has another
- * type; or it was not known which column it was.
- */
-function rewritten(before: TableSchema, now: TableSchema, filled: ReadonlySet<number>): boolean {
-  const wasLost = before.columns.some(({ id }) => id >= FIRST_LOST_ID && now.columns.every((column) => column.id !== id))
-  return (
-    wasLost ||
-    now.columns.some((column) => {
-      const old = before.columns.find(({ id }) => id === column.id)
-      if (old !== undefined) return JSON.stringify(old.type) !== JSON.stringify(column.type)
-      return filled.has(column.id) || before.columns.some(({ name }) => name === column.name)
-    })
-  )
 }
 
 /** Where column `index` of the tuple at `at` starts: its kind. */

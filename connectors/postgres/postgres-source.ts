@@ -17,8 +17,9 @@ import type { CatalogConnection } from './catalog-connection.ts'
 import { ChangeStream } from './change-stream.ts'
 import { sees } from './fence.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
-import { dropPublication, quoteName, tableName } from './publication.ts'
+import { dropPublication } from './publication.ts'
 import type { ReplicationConnection } from './replication-connection.ts'
+import { isRewritten } from './rewritten.ts'
 import { dropSlot, historyLost, type PostgresOffset, readOffset, writeOffset } from './slot.ts'
 import { parseFence } from './snapshot-reader.ts'
 import type { TablePatterns } from './table-patterns.ts'
@@ -64,6 +65,23 @@ export class PostgresSource implements SourceConnector {
     return this.#parts.tables.list()
   }
 
+  isRewritten(before: TableSchema, now: TableSchema): Promise<boolean> {
+    return this.#parts.streamCatalog.run('to describe a table', (client) => isRewritten(client, before, now))
+  }
+
+  async whyAbsent({ namespace, name }: Pick<TableSchema, 'namespace' | 'name'>): Promise<string | null> {
+    const { catalog, patterns } = this.#parts
+    if (!patterns.matches(namespace, name)) return null
+    const { rows } = await catalog.run('to look for a table', (client) =>
+      client.query<{ partition: boolean }>(
+        `select c.relispartition as partition from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = $1 and c.relname = $2`,
+        [namespace, name],
+      ),
+    )
+    if (rows[0] === undefined) return 'was dropped or renamed'
+    return rows[0].partition ? 'became a partition of another table' : 'is not published any more'
+  }
+
   async *changes(from: SourceOffset, output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
     const { connection, context, streamCatalog, patterns, mapping, start } = this.#parts
     const { lsn } = readOffset(from)
@@ -81,7 +99,6 @@ export class PostgresSource implements SourceConnector {
           await untilVisible(client, xid, signal)
           return await describeTable(client, oid, mapping, streamed)
         }),
-      filled: (oid) => streamCatalog.run('to describe a table', (client) => filledColumns(client, oid)),
       select: (table, columns, key, xid) =>
         streamCatalog.run('to read columns that were not sent', async (client) => {
           await untilVisible(client, xid, signal)
@@ -138,14 +155,6 @@ export class PostgresSource implements SourceConnector {
   }
 }
 
-async function filledColumns(client: pg.ClientBase, oid: number): Promise<ReadonlySet<number>> {
-  const { rows } = await client.query<{ id: number }>(
-    `select attnum::int as id from pg_attribute where attrelid = $1 and attnum > 0 and (atthasdef or atthasmissing or attidentity <> '')`,
-    [oid],
-  )
-  return new Set(rows.map(({ id }) => id))
-}
-
 /** A commit reaches the stream when it is in the WAL, a moment before others can see its rows. */
 async function untilVisible(client: pg.ClientBase, xid: number, signal: AbortSignal): Promise<void> {
   for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, 50)) {
@@ -159,13 +168,20 @@ async function untilVisible(client: pg.ClientBase, xid: number, signal: AbortSig
 /** Text forms of some columns of the row with this key; null: there is no such row. */
 async function selectColumns(
   client: pg.ClientBase,
-  { table }: MappedTable,
+  { table, oid }: MappedTable,
   columns: readonly number[],
   key: readonly (string | Buffer)[],
 ): Promise<readonly (string | null)[] | null> {
-  const nameOf = (i: number) => quoteName(table.columns[i]!.name)
+  // table and columns may have other names by now; one that was dropped has no values any more
+  const { rows: names } = await client.query<{ id: number; name: string; relation: string }>(
+    `select attnum::int as id, quote_ident(attname) as name, attrelid::regclass::text as relation from pg_attribute where attrelid = $1 and attnum > 0 and not attisdropped`,
+    [oid],
+  )
+  const present = new Map(names.map(({ id, name }) => [id, name]))
+  const nameOf = (i: number) => present.get(table.columns[i]!.id)
+  if ([...columns, ...table.key].some((i) => nameOf(i) === undefined)) return null
   const { rows } = await client.query<(string | null)[]>({
-    text: `select ${columns.map((i) => nameOf(i)).join(', ')} from ${tableName(table)} where ${table.key.map((i, n) => `${nameOf(i)} = $${n + 1}`).join(' and ')}`,
+    text: `select ${columns.map((i) => nameOf(i)).join(', ')} from ${names[0]!.relation} where ${table.key.map((i, n) => `${nameOf(i)} = $${n + 1}`).join(' and ')}`,
     values: [...key],
     rowMode: 'array',
     types: { getTypeParser: () => (text: string) => text } as unknown as pg.CustomTypesConfig,

@@ -240,7 +240,7 @@ export function parseFence(snapshot: string, lsn: string): PostgresFence {
 
 /**
  * The oid of the table, or null when it was dropped while it was read.
- * @throws source.schema_unsupported when it was renamed, or is not there at the start
+ * @throws source.schema_unsupported when it was renamed, source.table_gone when it is not there at the start
  */
 async function findTable(client: pg.Client, table: TableSchema, from: Cursor | null): Promise<number | null> {
   const { rows } = await client.query<{ oid: number; same: boolean }>(
@@ -257,7 +257,7 @@ async function findTable(client: pg.Client, table: TableSchema, from: Cursor | n
   }
   if (named !== undefined) return named.oid
   if (from !== null) return null
-  throw new MillraceError('source.schema_unsupported', `${tableId(table)} does not exist`, { fix: 'take it out of `tables` of the source, or create it' })
+  throw new MillraceError('source.table_gone', `${tableId(table)} does not exist`, { fix: 'take it out of `tables` of the source, or create it' })
 }
 
 interface Part {

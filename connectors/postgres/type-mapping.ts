@@ -95,7 +95,7 @@ const NONE: ReadonlySet<number> = new Set()
 /**
  * Describes a table from the catalog. For a stream: with the name of the Relation message, its columns, in its order, with the types that they had when it was
  * written; `placeColumns` finds their identity (attnum). Without `streamed`: the columns of the table, generated ones only when their attnum is in `generated`.
- * @throws source.schema_unsupported when the table is gone
+ * @throws source.table_gone
  */
 export async function describeTable(
   client: pg.ClientBase,
@@ -107,8 +107,8 @@ export async function describeTable(
   const { rows } = await client.query<AttributeRow>(ATTRIBUTES, [oid])
   const first = rows[0]
   if (first === undefined) {
-    throw new MillraceError('source.schema_unsupported', `the table with oid ${oid} is no longer in the catalog, so its changes cannot be described`, {
-      fix: 'take the table out of `tables` of the source; what changed in it between the last captured change and DROP TABLE is gone with it',
+    throw new MillraceError('source.table_gone', `the table with oid ${oid} is no longer in the catalog, so its last changes cannot be described`, {
+      fix: 'drop its targets; or, when it was made again, wait: it is read anew by itself',
     })
   }
   const attributes =
@@ -131,6 +131,7 @@ export async function describeTable(
       name: (streamed ?? first).name,
       columns: columns.map(({ column }) => column),
       key: attributes.flatMap((row, i) => (isKey(row) ? [i] : [])),
+      incarnation: String(oid),
     },
   }
 }

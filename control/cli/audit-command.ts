@@ -51,12 +51,13 @@ ${LOG_HELP}`,
  * One line per table: rows and checksum of the source; then, for the log and each sink, `=` when they are the same there, else `≠` and the rows there: a sink stands at
  * its own position of the log, so while rows change it may hold others and still be equal to that. Below stands what makes a table different.
  */
-export function renderAudit(audit: readonly Pick<SourceTableAudit, 'table' | 'equal' | 'source' | 'log' | 'sinks' | 'differences'>[]): string {
+export function renderAudit(audit: readonly Pick<SourceTableAudit, 'table' | 'equal' | 'source' | 'log' | 'sinks' | 'differences' | 'parked'>[]): string {
   const sinks = [...new Set(audit.flatMap((table) => Object.keys(table.sinks)))]
   const rows = (count: number) => count.toLocaleString('en-US')
   const lines = [
     ['table', 'rows', 'checksum', 'log', ...sinks, ''],
-    ...audit.map(({ table, source, log, sinks: held, equal }) => {
+    ...audit.map(({ table, source, log, sinks: held, equal, parked }) => {
+      if (parked === true) return [table, '-', '-', '-', ...sinks.map(() => '-'), 'PARKED']
       const same = (side: Side | undefined) =>
         side === undefined ? '-' : side.rows === source.rows && side.checksum === source.checksum ? '=' : `≠ ${rows(side.rows)}`
       return [table, rows(source.rows), source.checksum, same(log), ...sinks.map((sink) => same(held[sink])), equal ? 'equal' : 'DIFFERENT']

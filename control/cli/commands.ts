@@ -3,6 +3,7 @@ import { checkCommand } from './check-command.ts'
 import type { Command } from './command.ts'
 import { pluginsCommand } from './plugins-command.ts'
 import { registryCommand } from './registry-command.ts'
+import { resnapshotCommand } from './resnapshot-command.ts'
 import { runCommand } from './run-command.ts'
 import { schemasCommand } from './schema-registry-command.ts'
 import { searchCommand } from './search-command.ts'
@@ -15,6 +16,7 @@ export const COMMANDS: readonly Command[] = [
   checkCommand,
   statusCommand,
   auditCommand,
+  resnapshotCommand,
   tapCommand,
   searchCommand,
   schemasCommand,

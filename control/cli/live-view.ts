@@ -90,7 +90,16 @@ function details(node: NodeStatus, rates: Rates, now: number, paint: (style: 'di
     lines.push(
       `    ${formatCount(node.rejected)} dead ${node.rejected === 1 ? 'letter' : 'letters'}: tap ${node.node}.dead-letter --mesh FILE --from-beginning`,
     )
-  if (node.error !== null) {
+  for (const { table, skipped, error } of node.parked) {
+    lines.push(
+      paint(
+        'red',
+        `    ${table} is parked, ${formatCount(skipped)} ${skipped === 1 ? 'change' : 'changes'} left out: ${error.code}: ${oneLine(error.message)}`,
+      ),
+    )
+    if (error.fix !== null) lines.push(`    fix: ${oneLine(error.fix)}`)
+  }
+  if (node.error !== null && node.parked[0]?.error.message !== node.error.message) {
     const again = node.retryAt === null ? '' : ` (again in ${formatDuration(node.retryAt - now)})`
     lines.push(paint('red', `    ${node.error.code}: ${oneLine(node.error.message)}${again}`))
     if (node.error.fix !== null) lines.push(`    fix: ${oneLine(node.error.fix)}`)

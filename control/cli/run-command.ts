@@ -25,12 +25,13 @@ Examples:
   millrace run shop.mesh.yaml --port 9464               metrics, health and status on a fixed port
   millrace run shop.mesh.yaml --until-idle 2            copy what is there, then end: for scripts and tests
   millrace run shop.mesh.yaml --resnapshot shop         read all tables of a source again, after its history was lost
+  millrace run shop.mesh.yaml --resnapshot shop/public.orders    only this one, which may be parked
 
 Options:
   --port PORT         for /metrics, /status, /health/live, /health/ready; default any free port
   --host ADDRESS      to listen on; default 127.0.0.1
   --until-idle SECS   end when snapshots are done and nothing has moved for so long
-  --resnapshot NODE   forget where a source stood and read its tables anew
+  --resnapshot NODE   forget where a source stood and read its tables anew; NODE/TABLE: read one table anew
   --stale-after SECS  not ready when a node has not moved for so long while it had work; default 60
   --no-view           log lines instead of the live view
 ${LOG_HELP}`,

@@ -53,27 +53,29 @@ Options:
 }
 
 async function ask(dataDir: string, subject: string): Promise<MeshStatus> {
+  const status = await askRunning(dataDir)
+  if (status === null) throw new MillraceError('log.unreachable', `${subject} is not running`, { fix: 'start it with millrace run FILE' })
+  return status
+}
+
+/** The status of the mesh that runs on a data folder; null when none does. */
+export async function askRunning(dataDir: string): Promise<MeshStatus | null> {
   const running = readRunning(dataDir)
-  if (running === null) throw notRunning(subject)
+  if (running === null) return null
   try {
     const response = await fetch(`http://${urlHost(running)}:${running.port}/status`, { signal: AbortSignal.timeout(5000) })
     const status = (await response.json()) as MeshStatus
     // after kill -9 another program may have the port
-    if (status.pid === running.pid && status.mesh === running.mesh) return status
-  } catch (cause) {
-    throw notRunning(subject, cause)
+    return status.pid === running.pid && status.mesh === running.mesh ? status : null
+  } catch {
+    return null
   }
-  throw notRunning(subject)
 }
 
 /** An address to listen on that stands for all is asked at the local one. */
-function urlHost({ host }: RunningMesh): string {
+export function urlHost({ host }: RunningMesh): string {
   if (host === '0.0.0.0' || host === '::') return '127.0.0.1'
   return host.includes(':') ? `[${host}]` : host
-}
-
-function notRunning(subject: string, cause?: unknown): MillraceError {
-  return new MillraceError('log.unreachable', `${subject} is not running`, { cause, fix: 'start it with millrace run FILE' })
 }
 
 function widthOf(io: CommandIo): number {

@@ -1,5 +1,6 @@
 import { asMillraceError, MillraceError } from '../errors.ts'
 import type { Json, SourceOffset } from '../event/offset.ts'
+import type { Position } from '../event/position.ts'
 import { type TableSchema, tableId } from '../event/table-schema.ts'
 import type { EncodedBatch, Log, LogWriter } from '../log/log.ts'
 import { envelopeSchemaOf, keySchemaOf } from '../schema/avro-mapping.ts'
@@ -10,8 +11,11 @@ import { CapturedWindows } from './captured-windows.ts'
 import { TableWriter } from './change-writer.ts'
 import { ChunkedSnapshot, type SnapshotSettings, type TableSnapshotStatus } from './chunked-snapshot.ts'
 import { FrameAssembler } from './frame-assembler.ts'
+import { LogShapes } from './log-shapes.ts'
+import { type ParkedStatus, ParkedTables } from './parked-tables.ts'
 import type { CaptureOutput, SourceConnector, TransactionStart } from './source-connector.ts'
-import { commitBase, SHAPE_ENTRY } from './start-over.ts'
+import { commitBase } from './start-over.ts'
+import { TableWatch } from './table-watch.ts'
 import { WriterState } from './writer-state.ts'
 
 /** Under load a batch is closed at this size, or after this time. */
@@ -62,6 +66,8 @@ export interface CaptureStatus {
   /** Age of the last change when it became durable, in milliseconds; null before the first. */
   readonly lagMs: number | null
   readonly snapshot: readonly TableSnapshotStatus[]
+  /** Tables that cannot go on, while the others do. */
+  readonly parked: readonly ParkedStatus[]
   readonly offset: SourceOffset
   /** Progress entries of the audit's windows, as they are in the log. */
   readonly ledgers: ReadonlyMap<string, Json>
@@ -95,9 +101,9 @@ class Capture implements CaptureOutput {
   readonly #opening = new Map<string, Promise<TableWriter>>()
   readonly #topics = new Set<string>()
   readonly #windows: CapturedWindows
-  /** What the rows in the log look like, by table id; those that are not durable yet. */
-  readonly #shapes = new Map<string, TableSchema>()
-  readonly #newShapes = new Map<string, TableSchema>()
+  readonly #shapes: LogShapes
+  readonly #parked: ParkedTables
+  readonly #watch: TableWatch
   readonly #stop = new AbortController()
   /** The last change that the durable progress of the start names: changes at or before it are in the log. */
   readonly #resume: { readonly commit: bigint; readonly ordinal: number } | null
@@ -131,11 +137,20 @@ class Capture implements CaptureOutput {
     this.#snapshot = new ChunkedSnapshot(
       options.connector.snapshot,
       options.snapshot,
-      (table) => this.#writerFor(table),
+      (table) => this.#chunkWriter(table),
       (readAt, first) => this.#beforeChunk(readAt, first),
-      () => ({ commit: this.#commit, ordinal: this.#state.lastOrdinal }),
+      () => this.#position,
     )
-    for (const [key, entry] of progress) if (key.startsWith(SHAPE_ENTRY)) this.#shapes.set(key.slice(SHAPE_ENTRY.length), entry as unknown as TableSchema)
+    this.#shapes = new LogShapes(progress)
+    this.#parked = new ParkedTables(progress)
+    this.#watch = new TableWatch({
+      connector: options.connector,
+      progress,
+      snapshot: this.#snapshot,
+      shapes: this.#shapes,
+      parked: this.#parked,
+      park: (table, error) => this.park(table, error),
+    })
   }
 
   get chunks(): ChunkedSnapshot {
@@ -156,7 +171,7 @@ class Capture implements CaptureOutput {
       if (!this.#options.writer.progress.has('offset')) await this.#append(true)
       this.#durable = this.#offset
       connector.acknowledge(this.#offset)
-      this.#snapshot.start(this.#stop.signal, (error) => this.#fail(error))
+      this.#snapshot.start(this.#stop.signal, (error, table) => this.#failOrPark(error, table))
       const poll = this.#pollTables()
       for await (const offset of connector.changes(this.#offset, this, this.#stop.signal)) {
         this.#offset = offset
@@ -193,35 +208,77 @@ class Capture implements CaptureOutput {
     state.describe(start.committedAt, start.source)
   }
 
-  /** Rows of a chunk belong to no transaction of the source: they take the time of their view. */
-  #beforeChunk(readAt: bigint, first: TableSchema | null): void {
+  /** Rows of a chunk belong to no transaction of the source: they take the time of their view. @returns whether the log's rows have to go first */
+  #beforeChunk(readAt: bigint, first: TableSchema | null): boolean {
     // later chunks may be of a newer shape: the oldest rows decide whether to read again
-    if (first !== null) this.#adopt(first)
+    const table = first === null ? null : this.#shapes.widened(first)
+    const replaced = table !== null && !this.#snapshot.isEmptied(tableId(table)) && this.#shapes.change(table, false) === 'replaced'
+    if (table !== null) this.#shapes.adopt(table)
     this.#state.describe(
       readAt,
       this.#options.plugin.sourceFields.map(() => null),
     )
+    return replaced
   }
 
-  async table(schema: TableSchema, isRewritten: (before: TableSchema) => boolean): Promise<TableWriter> {
-    const writer = await this.#writerFor(schema)
-    const before = this.#shapes.get(tableId(schema))
-    // I5: both facts land with one batch, before the first row of the new shape
-    if (before !== undefined && JSON.stringify(before) !== JSON.stringify(schema) && isRewritten(before)) this.#snapshot.reread(schema)
-    this.#adopt(schema)
-    return writer
+  get #position(): Position {
+    return { commit: this.#commit, ordinal: this.#state.lastOrdinal }
+  }
+
+  get tablesVersion(): number {
+    return this.#parked.version
+  }
+
+  async table(schema: TableSchema): Promise<TableWriter | null> {
+    const id = tableId(schema)
+    if (this.#parked.get(id) !== undefined) return null
+    try {
+      const table = this.#shapes.widened(schema)
+      const change = this.#shapes.change(table, this.#snapshot.isEmptied(id))
+      const writer = await this.#writerFor(table)
+      // I5: both facts land with one batch, before the first row of the new shape
+      const again = change === 'changed' ? await this.#options.connector.isRewritten(this.#shapes.get(id)!, table) : change === 'replaced'
+      if (this.#parked.get(id) !== undefined) return null
+      if (again) this.#snapshot.reread(table, change === 'replaced')
+      this.#shapes.adopt(table)
+      return writer
+    } catch (error) {
+      this.park(schema, error)
+      return null
+    }
+  }
+
+  park(table: Pick<TableSchema, 'namespace' | 'name'>, thrown: unknown): void {
+    const error = asMillraceError(thrown)
+    if (error.category !== 'schema') throw error
+    const id = tableId(table)
+    if (this.#parked.get(id) !== undefined) return
+    const repair = `millrace resnapshot FILE ${this.#options.node}/${id}`
+    this.#parked.park(id, error, `${error.fix ?? 'correct the table'}; then \`${repair}\``, this.#position)
+    this.#snapshot.drop(id)
+  }
+
+  skip(table: Pick<TableSchema, 'namespace' | 'name'>): void {
+    this.#parked.skip(tableId(table))
+  }
+
+  #failOrPark(error: unknown, table: TableSchema): void {
+    try {
+      this.park(table, error)
+    } catch (other) {
+      this.#fail(other)
+    }
   }
 
   shape(table: Pick<TableSchema, 'namespace' | 'name'>): TableSchema | null {
     return this.#shapes.get(tableId(table)) ?? null
   }
 
-  /** The rows in the log are of this shape, or will be once the reading that was asked for is done. */
-  #adopt(table: TableSchema): void {
-    const id = tableId(table)
-    if (JSON.stringify(this.#shapes.get(id)) === JSON.stringify(table)) return
-    this.#shapes.set(id, table)
-    this.#newShapes.set(id, table)
+  async #chunkWriter(schema: TableSchema): Promise<TableWriter> {
+    const table = this.#shapes.widened(schema)
+    // a key of other columns must not come beside the rows of the old one
+    this.#shapes.change(table, this.#snapshot.isEmptied(tableId(table)))
+    return await this.#writerFor(table)
   }
 
   #report(): void {
@@ -231,6 +288,7 @@ class Capture implements CaptureOutput {
       state: this.#snapshot.done ? 'running' : 'snapshotting',
       lagMs: this.#lagMs,
       snapshot: this.#snapshot.status(),
+      parked: this.#parked.status(),
       offset: this.#durable ?? this.#offset,
       ledgers: this.#windows.durable,
     })
@@ -253,7 +311,7 @@ class Capture implements CaptureOutput {
     const tables = await this.#options.connector.tables()
     const fresh = tables.filter((table) => !this.#topics.has(topicOf(this.#options.node, table)))
     await this.#ensureTopics(fresh)
-    for (const table of tables) this.#snapshot.add(table, this.#options.writer.progress)
+    await this.#watch.take(tables)
   }
 
   async #pollTables(): Promise<void> {
@@ -339,7 +397,7 @@ class Capture implements CaptureOutput {
     if (this.#frames.count === 0) {
       const idle =
         this.#offset !== this.#durable && now - this.#lastProgress >= IDLE_PROGRESS_MS && JSON.stringify(this.#offset) !== JSON.stringify(this.#durable)
-      if (this.#inflight === 0 && (idle || this.#snapshot.hasProgress)) void this.#append(true)
+      if (this.#inflight === 0 && (idle || this.#snapshot.hasProgress || this.#parked.hasProgress)) void this.#append(true)
       return
     }
     if (this.#inflight === 0 || now - this.#lastSeal >= LINGER_MS || this.#frames.bytes >= BATCH_BYTES) void this.#append(false)
@@ -355,8 +413,8 @@ class Capture implements CaptureOutput {
     const progress = new Map<string, Json | null>([['offset', offset]])
     if (count > 0) progress.set('position', { commit: this.#commit.toString(), ordinal: this.#state.lastOrdinal })
     this.#snapshot.takeProgress(progress)
-    for (const [id, table] of this.#newShapes) progress.set(SHAPE_ENTRY + id, table as unknown as Json)
-    this.#newShapes.clear()
+    this.#shapes.takeProgress(progress)
+    this.#parked.takeProgress(progress)
     this.#windows.takeProgress(new Set(frames.map((frame) => frame.topic)), progress)
     const batch: EncodedBatch = { frames, count: offsetOnly ? 0 : count, progress }
     this.#inflight++

@@ -1,6 +1,6 @@
 import type { Json } from '../event/offset.ts'
 import type { Position } from '../event/position.ts'
-import { SNAPSHOT_ENTRY, type SnapshotProgress } from '../event/snapshot-progress.ts'
+import { SNAPSHOT_ENTRY, type SnapshotProgress, UNREAD } from '../event/snapshot-progress.ts'
 import { type TableSchema, tableId } from '../event/table-schema.ts'
 import type { ChangeWriter, PendingChunks, SnapshotChunk, SnapshotFence, SnapshotReader } from './source-connector.ts'
 
@@ -34,6 +34,10 @@ interface TableState {
   at: { readonly commit: string; readonly ordinal: number } | null
   /** The first chunk is preceded by a truncation: rows of an earlier capture may be gone from the source. */
   clear: boolean
+  /** A chunk of this pass is written. Until then all of it will come after whatever is streamed meanwhile. */
+  begun: boolean
+  /** Its table is not read any more. */
+  dropped: boolean
 }
 
 /** A change writer that takes rows of a snapshot too, and can say that the table starts from nothing. */
@@ -50,6 +54,8 @@ interface Pending {
   /** null while its rows are being read. */
   ready: { readonly chunk: SnapshotChunk; readonly writer: RowReadWriter } | null
   readonly written: () => void
+  /** Lets go of who waits for `written`. */
+  release: () => void
 }
 
 /** Chunks of one table read ahead of the one that waits for its place. */
@@ -66,7 +72,10 @@ export class ChunkedSnapshot implements PendingChunks {
   readonly #tables = new Map<string, TableState>()
   readonly #queue: TableState[] = []
   readonly #changed = new Set<TableState>()
-  readonly #beforeChunk: (readAt: bigint, first: TableSchema | null) => void
+  /** Tables to be read from nothing when they are added again; those whose entry is not durable yet. */
+  readonly #unread = new Set<string>()
+  readonly #newlyUnread = new Set<string>()
+  readonly #beforeChunk: (readAt: bigint, first: TableSchema | null) => boolean
   readonly #position: () => Position
   readonly #openWriter: (table: TableSchema) => Promise<RowReadWriter>
   readonly #blocked = new Set<() => void>()
@@ -75,18 +84,19 @@ export class ChunkedSnapshot implements PendingChunks {
   #moved: (() => void)[] = []
   #running = 0
   #signal: AbortSignal | null = null
-  #fail: ((error: unknown) => void) | null = null
+  #fail: ((error: unknown, table: TableSchema) => void) | null = null
 
   /**
    * @param openWriter the writer for a chunk's shape; may register schemas
    * @param position of the last row that was written
-   * @param beforeChunk called before the rows of a chunk are written, with the time of their view in microseconds, and their shape when they are the first of a table
+   * @param beforeChunk called before the rows of a chunk are written, with the time of their view in microseconds, and their shape when they are the first of a table;
+   * returns whether what the log has of the table has to go first
    */
   constructor(
     reader: SnapshotReader,
     settings: SnapshotSettings,
     openWriter: (table: TableSchema) => Promise<RowReadWriter>,
-    beforeChunk: (readAt: bigint, first: TableSchema | null) => void,
+    beforeChunk: (readAt: bigint, first: TableSchema | null) => boolean,
     position: () => Position,
   ) {
     this.#position = position
@@ -114,7 +124,7 @@ export class ChunkedSnapshot implements PendingChunks {
   add(table: TableSchema, progress: ReadonlyMap<string, Json>): void {
     const id = tableId(table)
     if (this.#tables.has(id)) return
-    const entry = progress.get(SNAPSHOT_ENTRY + id) as SnapshotProgress | undefined
+    const entry = (this.#unread.has(id) ? UNREAD : progress.get(SNAPSHOT_ENTRY + id)) as SnapshotProgress | undefined
     const done = entry?.done === true || (entry === undefined && this.#settings.mode === 'never')
     const state: TableState = {
       table,
@@ -126,22 +136,49 @@ export class ChunkedSnapshot implements PendingChunks {
       again: false,
       at: entry?.done === true ? (entry.at ?? null) : null,
       clear: entry?.done === false && entry.clear === true,
+      begun: entry?.done === false && entry.next !== null,
+      dropped: false,
     }
     this.#tables.set(id, state)
-    if (entry === undefined) this.#changed.add(state)
+    if (entry === undefined || this.#unread.delete(id)) this.#changed.add(state)
     if (!done) this.#enqueue(state)
   }
 
-  /** Reads a table again from its start. */
-  reread(table: TableSchema): void {
+  /** Reads a table again from its start; `clear`: after a truncation. */
+  reread(table: TableSchema, clear: boolean): void {
     const state = this.#tables.get(tableId(table))
     if (state === undefined) return
-    if (!state.done) {
-      state.again = true
-      this.#changed.add(state)
-      return
+    state.clear ||= clear
+    this.#changed.add(state)
+    if (state.done) this.#restart(state)
+    else if (state.begun) state.again = true
+  }
+
+  /** Leaves a table alone; when it is added again, it is read from nothing. */
+  drop(id: string): void {
+    const state = this.#tables.get(id)
+    this.#unread.add(id)
+    this.#newlyUnread.add(id)
+    if (state === undefined) return
+    state.dropped = true
+    this.#tables.delete(id)
+    this.#changed.delete(state)
+    for (const item of this.#pending) {
+      if (item.state !== state) continue
+      this.#pending.delete(item)
+      item.release()
     }
-    this.#restart(state)
+    this.#move()
+  }
+
+  /** A truncation comes before the next rows that are read of the table. */
+  isEmptied(id: string): boolean {
+    const state = this.#tables.get(id)
+    return state?.clear === true && !state.begun
+  }
+
+  has(id: string): boolean {
+    return this.#tables.has(id)
   }
 
   #restart(state: TableState): void {
@@ -150,12 +187,13 @@ export class ChunkedSnapshot implements PendingChunks {
     state.cursor = null
     state.rows = 0
     state.at = null
+    state.begun = false
     this.#changed.add(state)
     this.#enqueue(state)
   }
 
   /** Starts reading; errors of readers go to `fail`. Reading ends when `signal` aborts. */
-  start(signal: AbortSignal, fail: (error: unknown) => void): void {
+  start(signal: AbortSignal, fail: (error: unknown, table: TableSchema) => void): void {
     this.#signal = signal
     this.#fail = fail
     signal.addEventListener('abort', () => this.#release(), { once: true })
@@ -185,9 +223,12 @@ export class ChunkedSnapshot implements PendingChunks {
         complete = false
       } else {
         this.#pending.delete(item)
-        this.#beforeChunk(item.ready.chunk.readAt, item.first ? item.ready.chunk.table : null)
-        if (item.state.clear) item.ready.writer.clear()
-        item.state.clear = false
+        const replaced = this.#beforeChunk(item.ready.chunk.readAt, item.first ? item.ready.chunk.table : null)
+        if (item.first) {
+          if (item.state.clear || replaced) item.ready.writer.clear()
+          item.state.clear = false
+          item.state.begun = true
+        }
         writeChunk(item.ready.chunk, item.ready.writer)
         item.written()
       }
@@ -203,7 +244,7 @@ export class ChunkedSnapshot implements PendingChunks {
   }
 
   get hasProgress(): boolean {
-    return this.#changed.size > 0
+    return this.#changed.size + this.#newlyUnread.size > 0
   }
 
   /** Progress entries that changed since the last call, to land with the batch that holds the chunks' rows. */
@@ -218,6 +259,8 @@ export class ChunkedSnapshot implements PendingChunks {
       into.set(SNAPSHOT_ENTRY + state.id, entry as unknown as Json)
     }
     this.#changed.clear()
+    for (const id of this.#newlyUnread) if (!this.#tables.has(id)) into.set(SNAPSHOT_ENTRY + id, UNREAD)
+    this.#newlyUnread.clear()
   }
 
   #enqueue(state: TableState): void {
@@ -229,14 +272,15 @@ export class ChunkedSnapshot implements PendingChunks {
     if (this.#signal === null) return
     while (this.#running < this.#settings.parallel && this.#queue.length > 0 && !this.#signal.aborted) {
       const state = this.#queue.shift()!
+      if (state.dropped) continue
       this.#running++
       this.#readTable(state, this.#signal)
         .catch((error: unknown) => {
-          if (!this.#signal?.aborted) this.#fail?.(error)
+          if (!this.#signal?.aborted && !state.dropped) this.#fail?.(error, state.table)
         })
         .finally(() => {
           this.#running--
-          if (state.again && !this.#signal?.aborted) this.#restart(state)
+          if (state.again && !this.#signal?.aborted && !state.dropped) this.#restart(state)
           this.#fill()
         })
     }
@@ -244,11 +288,12 @@ export class ChunkedSnapshot implements PendingChunks {
 
   async #readTable(state: TableState, signal: AbortSignal): Promise<void> {
     state.estimate = await this.#reader.estimate(state.table)
+    if (state.dropped) return
     let cursor = state.cursor
     let ahead: Promise<void>[] = []
     for (;;) {
       const { next, written } = await this.#readChunk(state, cursor, signal)
-      if (signal.aborted) return
+      if (signal.aborted || state.dropped) return
       ahead.push(written)
       if (next === null) break
       cursor = next
@@ -256,7 +301,7 @@ export class ChunkedSnapshot implements PendingChunks {
         await ahead[0]
         ahead = ahead.slice(1)
       }
-      if (signal.aborted) return
+      if (signal.aborted || state.dropped) return
     }
     await Promise.all(ahead)
   }
@@ -274,6 +319,10 @@ export class ChunkedSnapshot implements PendingChunks {
       fence: undefined,
       viewed: false,
       ready: null,
+      release: () => {
+        this.#blocked.delete(release)
+        release()
+      },
       written: () => {
         const chunk = item.ready!.chunk
         state.cursor = chunk.next
@@ -284,8 +333,7 @@ export class ChunkedSnapshot implements PendingChunks {
           state.at = { commit: commit.toString(), ordinal }
         }
         this.#changed.add(state)
-        this.#blocked.delete(release)
-        release()
+        item.release()
       },
     }
     this.#pending.add(item)

@@ -18,6 +18,13 @@ export interface SourceConnector extends AsyncDisposable {
   readonly forkedAt?: bigint
   /** The captured tables as they are now. Tables without a key have an empty `key`. */
   tables(): Promise<readonly TableSchema[]>
+  /** Why a table that was captured is not among `tables()`, as `was dropped`; null: the settings leave it out now. */
+  whyAbsent(table: Pick<TableSchema, 'namespace' | 'name'>): Promise<string | null>
+  /**
+   * Whether rows that existed when a table was `before` may read differently now that it is `now`, without changes in the stream: a column was added with a
+   * default, or has another type. Then the table is read again, in chunks, while it streams.
+   */
+  isRewritten(before: TableSchema, now: TableSchema): Promise<boolean>
   /**
    * Streams changes after `from` (a complete transaction's offset) into `output`, in commit order, until `signal` aborts.
    *
@@ -40,11 +47,16 @@ export interface SourceConnector extends AsyncDisposable {
 /** What a source writes into. Synchronous but for `table`, which may register schemas. */
 export interface CaptureOutput {
   /**
-   * The writer for this version of the table. Call before the first change that has this shape, and whenever the shape changes. When the rows in the log
-   * are of another shape, also one of before a restart, `isRewritten` is asked whether existing rows changed without changes in the log (a column was added
-   * with a default): then the table is read again, in chunks, while it streams.
+   * The writer for this version of the table. Call before the first change that has this shape, and whenever the shape changes. When the rows in the log are
+   * of another shape, also one of before a restart, the table may be read again, see `isRewritten`. Null: the table is parked; call `skip` for its changes.
    */
-  table(schema: TableSchema, isRewritten: (before: TableSchema) => boolean): Promise<ChangeWriter>
+  table(schema: TableSchema): Promise<ChangeWriter | null>
+  /** Rises when a table is parked, or no longer is: ask `table` again for every table before its next change. */
+  readonly tablesVersion: number
+  /** This table cannot go on, the others can. @throws `error` itself unless its category is `schema` */
+  park(table: Pick<TableSchema, 'namespace' | 'name'>, error: unknown): void
+  /** A change of a parked table came and is left out. */
+  skip(table: Pick<TableSchema, 'namespace' | 'name'>): void
   /** The shape of the table's rows in the log, also of before a restart; null: it has none there. */
   shape(table: Pick<TableSchema, 'namespace' | 'name'>): TableSchema | null
   /** A transaction begins: all changes until the next call belong to it. */

@@ -1,5 +1,6 @@
 import type { Json } from '../event/offset.ts'
-import { SNAPSHOT_ENTRY } from '../event/snapshot-progress.ts'
+import { SNAPSHOT_ENTRY, UNREAD } from '../event/snapshot-progress.ts'
+import { PARKED_ENTRY, type ParkedTable } from './parked-tables.ts'
 
 /** Progress entry with what is added to every commit of the source, as a decimal: positions rise on when the source starts over. */
 export const COMMIT_BASE_ENTRY = 'commitBase'
@@ -20,10 +21,28 @@ export function startOver(progress: ReadonlyMap<string, Json>): Map<string, Json
   ])
   if (position !== undefined) entries.set(COMMIT_BASE_ENTRY, (BigInt(position.commit) + 1n).toString())
   for (const key of progress.keys()) {
-    if (key.startsWith(SHAPE_ENTRY)) entries.set(key, null)
-    if (key.startsWith(SNAPSHOT_ENTRY)) entries.set(key, { done: false, next: null, rows: 0, clear: true })
+    if (key.startsWith(SNAPSHOT_ENTRY)) entries.set(key, UNREAD)
+    if (key.startsWith(PARKED_ENTRY) && !isGone(progress.get(key))) entries.set(key, null)
   }
   return entries
+}
+
+/**
+ * Progress that makes one table be read anew, after a truncation; parked, it goes on. Of a table that is gone it only says that this is known.
+ * Null: the source knows no such table.
+ */
+export function readAnew(progress: ReadonlyMap<string, Json>, table: string): Map<string, Json | null> | null {
+  const parked = progress.get(PARKED_ENTRY + table)
+  if (isGone(parked)) return new Map([[PARKED_ENTRY + table, { ...(parked as object), accepted: true } as Json]])
+  if (parked === undefined && !progress.has(SNAPSHOT_ENTRY + table)) return null
+  return new Map<string, Json | null>([
+    [PARKED_ENTRY + table, null],
+    [SNAPSHOT_ENTRY + table, UNREAD],
+  ])
+}
+
+function isGone(parked: Json | undefined): boolean {
+  return (parked as ParkedTable | undefined)?.code === 'source.table_gone'
 }
 
 /** What is added to the source's commits in the positions of this progress. */

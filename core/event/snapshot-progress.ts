@@ -3,6 +3,9 @@ import type { Json } from './offset.ts'
 /** Prefix of a source's progress entries about the snapshot of its tables; followed by the table's id. */
 export const SNAPSHOT_ENTRY = 'snapshot/'
 
+/** To be read from its start, after a truncation: rows of an earlier capture may be gone from the source. */
+export const UNREAD = { done: false, next: null, rows: 0, clear: true } as const
+
 /** The durable state of a table's snapshot: where its next chunk starts, or that it is done. */
 export type SnapshotProgress =
   | {

@@ -72,6 +72,8 @@ export interface TableSchema {
   readonly columns: readonly Column[]
   /** Indexes into `columns`, rising. Empty: the table has no key. */
   readonly key: readonly number[]
+  /** Another one when the table was dropped and made again under its name (Postgres: oid). Only sources know it; it does not travel. */
+  readonly incarnation?: string
 }
 
 /** Values aligned with `TableSchema.columns`. */

@@ -1,6 +1,7 @@
 import type { Logger } from 'pino'
-import { auditTable, type TableAudit } from '../audit/audit.ts'
+import { auditTable, parkedAudit, type TableAudit } from '../audit/audit.ts'
 import { topicOf } from '../capture/capture.ts'
+import { parkedIn } from '../capture/parked-tables.ts'
 import { tableId } from '../event/table-schema.ts'
 import type { Mesh } from '../mesh/mesh.ts'
 import type { Secrets } from '../mesh/secrets.ts'
@@ -44,8 +45,15 @@ export async function auditMesh(mesh: Mesh, options: AuditOptions): Promise<read
   for (const source of mesh.sources) {
     await using reader = await source.plugin.openReader(source.settings.resolve(secrets, mesh.dir), context(source.name))
     const tables = [...(await reader.tables())].sort((a, b) => (tableId(a) < tableId(b) ? -1 : 1))
+    const parked = new Map(parkedIn(await log.progress(source.name)).map((one) => [one.table, one]))
+    for (const [table, why] of parked) {
+      if (options.tables !== undefined && !options.tables.includes(table)) continue
+      const audit = { node: source.name, ...parkedAudit(table, why) }
+      audits.push(audit)
+      options.onTable?.(audit)
+    }
     for (const table of tables) {
-      if (options.tables !== undefined && !options.tables.includes(tableId(table))) continue
+      if (parked.has(tableId(table)) || (options.tables !== undefined && !options.tables.includes(tableId(table)))) continue
       const topic = topicOf(source.name, table)
       const stream = { topic, namespace: table.namespace, table: table.name }
       const sinks = mesh.sinks

@@ -7,6 +7,8 @@ export interface HttpServer extends AsyncDisposable {
   readonly port: number
 }
 
+export type NodeCommand = 'pause' | 'resume' | 'resnapshot'
+
 export interface HttpServerOptions {
   /** 127.0.0.1 unless the operator says otherwise. */
   readonly host: string
@@ -14,13 +16,13 @@ export interface HttpServerOptions {
   readonly port: number
   readonly status: () => MeshStatus
   readonly metrics: { readonly contentType: string; text(): Promise<string> }
-  /** Pauses or resumes a node; false when there is none of that name. */
-  readonly command: (node: string, command: 'pause' | 'resume') => boolean
+  /** Pauses or resumes a node, or has a source read a table again (null: all); false when there is no such node or table. */
+  readonly command: (node: string, command: NodeCommand, table: string | null) => boolean
 }
 
 /**
  * GET /metrics, /status, /health/live (the process answers), /health/ready (503 unless every node made progress or has nothing to do);
- * POST /nodes/<node>/pause and /resume, accepted from the machine itself only.
+ * POST /nodes/<node>/pause, /resume and /resnapshot?table=<id>, accepted from the machine itself only.
  * @throws config.invalid when the address cannot be taken
  */
 export async function openHttpServer(options: HttpServerOptions): Promise<HttpServer> {
@@ -50,18 +52,18 @@ export async function openHttpServer(options: HttpServerOptions): Promise<HttpSe
 }
 
 async function answer(options: HttpServerOptions, request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
-  const { pathname } = new URL(request.url ?? '/', 'http://localhost')
+  const { pathname, searchParams } = new URL(request.url ?? '/', 'http://localhost')
   const json = (code: number, body: unknown) => {
     response.writeHead(code, { 'content-type': 'application/json', 'cache-control': 'no-store' })
     response.end(`${JSON.stringify(body)}\n`)
   }
-  const post = /^\/nodes\/([^/]+)\/(pause|resume)$/.exec(pathname)
+  const post = /^\/nodes\/([^/]+)\/(pause|resume|resnapshot)$/.exec(pathname)
   if (request.method === 'POST' && post !== null) {
     // a page in a browser can send a POST too: it always names its origin
     const isLocal = /^(::ffff:)?127\.|^::1$/.test(request.socket.remoteAddress ?? '') && request.headers.origin === undefined
     if (!isLocal) return json(403, { error: 'commands are taken from this machine only' })
-    const isKnown = options.command(decodeURIComponent(post[1]!), post[2] as 'pause' | 'resume')
-    return isKnown ? json(202, { node: post[1], command: post[2] }) : json(404, { error: `no node is called ${post[1]}` })
+    const isKnown = options.command(decodeURIComponent(post[1]!), post[2] as NodeCommand, searchParams.get('table'))
+    return isKnown ? json(202, { node: post[1], command: post[2] }) : json(404, { error: `there is no such node or table: ${post[1]}` })
   }
   if (request.method !== 'GET' && request.method !== 'HEAD') return json(405, { error: 'GET only' })
   if (pathname === '/metrics') {

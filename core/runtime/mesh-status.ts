@@ -31,6 +31,8 @@ export interface NodeStatus {
   readonly error: StatusError | null
   readonly retryAt: number | null
   readonly snapshot: readonly TableProgress[]
+  /** Source only: tables that cannot go on, while the others do. */
+  readonly parked: readonly ParkedTableStatus[]
   readonly streams: readonly StreamStatus[]
 }
 
@@ -39,6 +41,15 @@ export interface TableProgress {
   readonly rows: number
   readonly estimate: number | null
   readonly done: boolean
+}
+
+export interface ParkedTableStatus {
+  readonly table: string
+  /** ISO 8601 */
+  readonly since: string
+  /** Changes left out since. */
+  readonly skipped: number
+  readonly error: StatusError
 }
 
 export interface StreamStatus {
@@ -63,9 +74,9 @@ export function statusError(error: MillraceError | null, redact: (text: string) 
   return { code: error.code, category: error.category, message: redact(error.message), fix: error.fix === undefined ? null : redact(error.fix) }
 }
 
-/** A node is well when it moved, or had nothing to do, within `staleMs`. A stopped or failed one is not. */
+/** A node is well when it moved, or had nothing to do, within `staleMs`. A stopped or failed one is not, nor one with a parked table or a failed stream. */
 export function isReady(node: NodeStatus, now: number, staleMs: number): boolean {
   if (node.state === 'failed' || node.state === 'done') return false
   if (node.state === 'paused') return true
-  return now - node.progressedAt <= staleMs && node.streams.every((stream) => stream.state !== 'failed')
+  return now - node.progressedAt <= staleMs && node.parked.length === 0 && node.streams.every((stream) => stream.state !== 'failed')
 }

@@ -9,7 +9,19 @@ export class Metrics {
   readonly #status: () => MeshStatus
   readonly #own = new Map<string, Counter | Gauge>()
   readonly #gauges: {
-    readonly [name in 'rows' | 'bytes' | 'rejected' | 'lag' | 'behind' | 'retained' | 'state' | 'snapshotRows' | 'snapshotEstimate' | 'ready']: Gauge
+    readonly [name in
+      | 'rows'
+      | 'bytes'
+      | 'rejected'
+      | 'lag'
+      | 'behind'
+      | 'retained'
+      | 'state'
+      | 'snapshotRows'
+      | 'snapshotEstimate'
+      | 'parked'
+      | 'skipped'
+      | 'ready']: Gauge
   }
 
   constructor(mesh: string, status: () => MeshStatus) {
@@ -27,6 +39,8 @@ export class Metrics {
       state: gauge('node_state', '1 for the state that the node is in', ['node', 'state']),
       snapshotRows: gauge('snapshot_rows', 'Rows of a table that the snapshot has written', ['node', 'table']),
       snapshotEstimate: gauge('snapshot_estimated_rows', 'Rows that the source expects in a table', ['node', 'table']),
+      parked: gauge('parked_tables', 'Tables of a source that cannot go on until they are read again', ['node']),
+      skipped: gauge('parked_changes', 'Changes of a parked table that were left out', ['node', 'table']),
       ready: gauge('ready', '1 when every node made progress or has nothing to do', []),
     }
   }
@@ -57,7 +71,11 @@ export class Metrics {
     for (const node of status.nodes) {
       const label = { node: node.node }
       g.rows.set(label, node.rows)
-      if (node.role === 'source') g.bytes.set(label, node.bytes)
+      if (node.role === 'source') {
+        g.bytes.set(label, node.bytes)
+        g.parked.set(label, node.parked.length)
+        for (const { table, skipped } of node.parked) g.skipped.set({ ...label, table }, skipped)
+      }
       if (node.role === 'sink') g.rejected.set(label, node.rejected)
       if (node.lagMs !== null) g.lag.set(label, node.lagMs / 1000)
       if (node.behind !== null) g.behind.set(label, node.behind)

@@ -34,6 +34,8 @@ export interface RunningNode {
   readonly streamsKnownAt: number
   pause(): void
   resume(): void
+  /** A source reads a table again (null: all), a parked one too; false: it knows no such table. */
+  resnapshot?(table: string | null): boolean
   /** Resolves when all its work has ended, after the signal. Never rejects. */
   readonly finished: Promise<void>
 }

@@ -1,17 +1,17 @@
 import { readFileSync } from 'node:fs'
 import type { Logger } from 'pino'
-import { startOver } from '../capture/start-over.ts'
-import { asMillraceError, EXIT_CODE, MillraceError } from '../errors.ts'
+import { asMillraceError, EXIT_CODE } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import { MemoryBudget } from '../materialize/memory-budget.ts'
 import type { Mesh } from '../mesh/mesh.ts'
 import type { Secrets } from '../mesh/secrets.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
 import { DataFolder } from './data-folder.ts'
-import { openHttpServer } from './http-server.ts'
+import { type NodeCommand, openHttpServer } from './http-server.ts'
 import { isReady, type MeshStatus, type NodeStatus } from './mesh-status.ts'
 import { Metrics } from './metrics.ts'
 import { openLog, openRegistry, serveOwnRegistry } from './open-log.ts'
+import { parseResnapshot, resnapshot } from './resnapshot.ts'
 import { backoffMs, DEFAULT_RETRY, pause } from './retry.ts'
 import type { RunningNode, RuntimeContext } from './runtime-context.ts'
 import { SinkRunner } from './sink-runner.ts'
@@ -27,7 +27,7 @@ export interface RunOptions {
   readonly port?: number
   /** End once snapshots are done and nothing has moved for this long, in milliseconds; absent: run until the signal. */
   readonly untilIdleMs?: number
-  /** A source that forgets its progress first and reads its tables anew. */
+  /** NODE: a source that forgets its progress first and reads its tables anew; NODE/TABLE: only this table. */
   readonly resnapshot?: string
   /** Not ready when a node neither moved nor was at the end for this long. */
   readonly staleMs?: number
@@ -61,7 +61,7 @@ export async function runMesh(mesh: Mesh, options: RunOptions): Promise<RunResul
   await using registry = log === null ? null : await whenAvailable(() => openRegistry({ mesh, secrets }), logger, signal)
   const run = new Run(mesh, options, folder, stop, signal)
   if (log === null || registry === null) return run.result('stopped')
-  if (options.resnapshot !== undefined) await forgetProgress(mesh, options.resnapshot, log)
+  if (options.resnapshot !== undefined) await resnapshot(log, parseResnapshot(mesh, options.resnapshot))
   // awaited here: leaving the block would close the log first
   return await run.run(log, registry)
 }
@@ -87,7 +87,7 @@ class Run {
   async run(log: Log, registry: SchemaRegistry): Promise<RunResult> {
     const { host = '127.0.0.1', port = 0, logger, secrets } = this.#options
     const metrics = new Metrics(this.#mesh.name, () => this.#status())
-    const command = (name: string, what: 'pause' | 'resume') => this.#command(name, what)
+    const command = (name: string, what: NodeCommand, table: string | null) => this.#command(name, what, table)
     await using server = await openHttpServer({ host, port, status: () => this.#status(), metrics, command })
     await using served = await serveOwnRegistry({ mesh: this.#mesh, secrets }, registry)
     if (served !== null) logger.info({ url: served.url }, `the schema registry listens on ${served.url}`)
@@ -121,8 +121,9 @@ class Run {
 
   result(outcome: RunResult['outcome']): RunResult {
     const status = this.#status()
-    const errors = status.nodes.flatMap((node) => [node, ...node.streams]).filter(({ state, error }) => state === 'failed' && error !== null)
-    const codes = errors.map(({ error }) => EXIT_CODE[error!.category])
+    const failed = status.nodes.flatMap((node) => [node, ...node.streams]).filter(({ state }) => state === 'failed')
+    const errors = [...failed, ...status.nodes.flatMap(({ parked }) => parked)].flatMap(({ error }) => error ?? [])
+    const codes = errors.map(({ category }) => EXIT_CODE[category])
     return { outcome, exitCode: codes.length === 0 ? 0 : (Math.min(...codes) as 1 | 2 | 3), status }
   }
 
@@ -142,7 +143,9 @@ class Run {
       const areSinksThrough = areStreamsKnown && sinks.every((sink) => sink.streams.every(({ state, behind }) => state === 'failed' || behind === 0))
       if (sources.every(({ state }) => state === 'failed') && areSinksThrough) return 'failed'
       const idleMs = this.#options.untilIdleMs
-      const areSourcesThrough = sources.every(({ state, snapshot }) => state === 'failed' || (state === 'running' && snapshot.every(({ done }) => done)))
+      const areSourcesThrough = sources.every(
+        ({ state, snapshot, parked }) => state === 'failed' || ((state === 'running' || parked.length > 0) && snapshot.every(({ done }) => done)),
+      )
       if (idleMs !== undefined && areSourcesThrough && areSinksThrough && Date.now() - movedAt >= idleMs) return 'idle'
       await pause(STATUS_MS, this.#signal)
     }
@@ -165,8 +168,9 @@ class Run {
     }, STATUS_MS)
   }
 
-  #command(name: string, command: 'pause' | 'resume'): boolean {
+  #command(name: string, command: NodeCommand, table: string | null): boolean {
     const node = this.#nodes.find((one) => one.name === name)
+    if (command === 'resnapshot') return node?.resnapshot?.(table) ?? false
     node?.[command]()
     return node !== undefined
   }
@@ -189,15 +193,6 @@ async function whenAvailable<T>(open: () => Promise<T>, logger: Logger, signal: 
     }
   }
   return null
-}
-
-/** Forgets where a source stands, so that it starts as new: its tables are emptied and read again in the same streams. */
-async function forgetProgress(mesh: Mesh, node: string, log: Log): Promise<void> {
-  if (!mesh.sources.some(({ name }) => name === node)) {
-    throw new MillraceError('node.unknown', `the mesh has no source ${node}`, { fix: `one of: ${mesh.sources.map(({ name }) => name).join(', ')}` })
-  }
-  await using writer = await log.openWriter(node)
-  if (writer.progress.size > 0) await writer.append({ frames: [], count: 0, progress: startOver(writer.progress) })
 }
 
 /** The version of the package that this file belongs to, in a clone and in `dist`. */

@@ -79,6 +79,7 @@ export class SinkRunner implements RunningNode {
       error: statusError(failed ?? this.#discoveryError, (text) => this.#context.secrets.redact(text)),
       retryAt: waiting.length === 0 ? null : Math.min(...waiting),
       snapshot: [],
+      parked: [],
       streams,
     }
   }

@@ -1,9 +1,11 @@
 import { type CaptureStatus, capture } from '../capture/capture.ts'
+import type { ParkedStatus } from '../capture/parked-tables.ts'
 import type { SourceConnector } from '../capture/source-connector.ts'
-import { asMillraceError } from '../errors.ts'
+import { asMillraceError, ERROR_CODES } from '../errors.ts'
 import type { SourceOffset } from '../event/offset.ts'
 import type { SourceNode } from '../mesh/mesh.ts'
-import { type NodeStatus, statusError } from './mesh-status.ts'
+import { type NodeStatus, type ParkedTableStatus, statusError } from './mesh-status.ts'
+import { resnapshot } from './resnapshot.ts'
 import { pause } from './retry.ts'
 import { pluginContext, type RunningNode, type RuntimeContext } from './runtime-context.ts'
 import { SupervisedUnit } from './supervised-unit.ts'
@@ -21,6 +23,10 @@ export class SourceRunner implements RunningNode {
   #earlier = { rows: 0, bytes: 0 }
   #lag: { readonly retainedBytes: number; readonly behindBytes: number } | null = null
   #progressedAt = Date.now()
+  /** Tables to read again before the next capture; null: all. */
+  readonly #wanted = new Set<string | null>()
+  /** Parked tables that the log of this process names already. */
+  readonly #announced = new Set<string>()
 
   constructor(node: SourceNode, context: RuntimeContext) {
     this.name = node.name
@@ -48,13 +54,28 @@ export class SourceRunner implements RunningNode {
     this.#unit.resume()
   }
 
+  resnapshot(table: string | null): boolean {
+    const captured = this.#capture
+    const isKnown = (captured?.snapshot ?? []).some((one) => one.table === table) || (captured?.parked ?? []).some((one) => one.table === table)
+    if (table !== null && captured !== null && !isKnown) return false
+    this.#wanted.add(table)
+    // a paused one stays so
+    if (this.#unit.state === 'paused') return true
+    this.#unit.pause()
+    this.#unit.resume()
+    return true
+  }
+
   status(): NodeStatus {
     const captured = this.#capture
+    const parked = (captured?.parked ?? []).map((one) => this.#parkedStatus(one))
+    const { state } = this.#unit
+    const isDegraded = parked.length > 0 && (state === 'running' || state === 'snapshotting')
     return {
       node: this.name,
       role: 'source',
       plugin: this.#node.plugin.name,
-      state: this.#unit.state,
+      state: isDegraded ? 'degraded' : state,
       rows: this.#earlier.rows + (captured?.rows ?? 0),
       bytes: this.#earlier.bytes + (captured?.bytes ?? 0),
       rejected: 0,
@@ -62,17 +83,27 @@ export class SourceRunner implements RunningNode {
       behind: this.#lag?.behindBytes ?? null,
       retainedBytes: this.#lag?.retainedBytes ?? null,
       progressedAt: this.#progressedAt,
-      error: statusError(this.#unit.error, (text) => this.#context.secrets.redact(text)),
+      error: statusError(this.#unit.error, (text) => this.#context.secrets.redact(text)) ?? parked[0]?.error ?? null,
       retryAt: this.#unit.retryAt,
       snapshot: (captured?.snapshot ?? []).map(({ table, rows, estimate, done }) => ({ table, rows, estimate, done })),
+      parked,
       streams: [],
     }
+  }
+
+  #parkedStatus({ table, code, message, fix, since, skipped }: ParkedStatus): ParkedTableStatus {
+    const redact = (text: string) => this.#context.secrets.redact(text)
+    return { table, since, skipped, error: { code, category: ERROR_CODES[code][0], message: redact(message), fix: redact(fix) } }
   }
 
   async #run(stop: AbortSignal, report: (event: 'snapshot' | 'stream' | 'lost') => void): Promise<void> {
     const { log, registry, secrets, mesh, version } = this.#context
     const { plugin, settings, topics, snapshot } = this.#node
     const config = settings.resolve(secrets, mesh.dir)
+    for (const table of this.#wanted) {
+      await resnapshot(log, { node: this.name, table })
+      this.#wanted.delete(table)
+    }
     await using writer = await log.openWriter(this.name)
     const resume = (writer.progress.get('offset') as SourceOffset | undefined) ?? null
     await using connector = await plugin.open(config, pluginContext(this.#context, this.#node), resume)
@@ -110,7 +141,18 @@ export class SourceRunner implements RunningNode {
       before === null || before.rows !== status.rows || rowsRead(before) !== rowsRead(status) || JSON.stringify(before.offset) !== JSON.stringify(status.offset)
     if (moved) this.#progressedAt = Date.now()
     this.#capture = status
+    this.#announce(status.parked)
     this.#context.onChange()
+  }
+
+  /** Once per table and process: what follows is counted. */
+  #announce(parked: readonly ParkedStatus[]): void {
+    for (const { table, code, message, fix, skipped } of parked) {
+      if (this.#announced.has(table)) continue
+      this.#context.logger.error({ node: this.name, table, code, fix, skipped }, `${table} is parked, its changes are left out: ${message}`)
+    }
+    this.#announced.clear()
+    for (const { table } of parked) this.#announced.add(table)
   }
 
   async #pollLag(connector: SourceConnector, stop: AbortSignal): Promise<void> {

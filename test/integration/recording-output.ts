@@ -1,5 +1,5 @@
 import type { CaptureOutput, ChangeWriter, PendingChunks, SnapshotFence, TableSchema, TransactionStart, Value } from '../../core/plugin.ts'
-import { Special, tableId, UNCHANGED } from '../../core/plugin.ts'
+import { asMillraceError, Special, tableId, UNCHANGED } from '../../core/plugin.ts'
 
 export interface RecordedChange {
   readonly table: string
@@ -21,6 +21,9 @@ export class RecordingOutput implements CaptureOutput {
   readonly emitted: { readonly fence: SnapshotFence; readonly after: number }[] = []
   readonly chunks: PendingChunks & { waiting: Set<SnapshotFence> }
   start: TransactionStart | null = null
+  readonly parked = new Map<string, { readonly error: unknown; skipped: number }>()
+  tablesVersion = 0
+  isRewritten: (before: TableSchema, now: TableSchema) => Promise<boolean> = async () => false
 
   constructor() {
     const { emitted, changes } = this
@@ -41,11 +44,22 @@ export class RecordingOutput implements CaptureOutput {
     }
   }
 
-  async table(schema: TableSchema, isRewritten: (before: TableSchema) => boolean): Promise<ChangeWriter> {
+  async table(schema: TableSchema): Promise<ChangeWriter | null> {
+    if (this.parked.has(tableId(schema))) return null
     const before = this.tables.findLast((known) => tableId(known) === tableId(schema))
-    if (before !== undefined && JSON.stringify(before) !== JSON.stringify(schema) && isRewritten(before)) this.rereads.push(schema)
+    if (before !== undefined && JSON.stringify(before) !== JSON.stringify(schema) && (await this.isRewritten(before, schema))) this.rereads.push(schema)
     this.tables.push(schema)
     return recordingWriter(schema, this)
+  }
+
+  park(table: Pick<TableSchema, 'namespace' | 'name'>, error: unknown): void {
+    if (asMillraceError(error).category !== 'schema') throw error
+    this.parked.set(tableId(table), { error, skipped: 0 })
+    this.tablesVersion++
+  }
+
+  skip(table: Pick<TableSchema, 'namespace' | 'name'>): void {
+    this.parked.get(tableId(table))!.skipped++
   }
 
   shape(table: Pick<TableSchema, 'namespace' | 'name'>): TableSchema | null {

@@ -29,6 +29,7 @@ export class RunningCapture {
   constructor(connector: SourceConnector, from: SourceOffset, db: Pick<TestDatabase, 'sql'>) {
     this.connector = connector
     this.#db = db
+    this.output.isRewritten = (before, now) => connector.isRewritten(before, now)
     this.#done = this.#run(from).catch((error: unknown) => {
       this.failure = error
     })

@@ -84,6 +84,15 @@ export class MeshProcess {
     }
   }
 
+  /** Runs another command beside it: `millrace NAME FILE ARGS…`. */
+  async command(name: string, ...args: readonly string[]): Promise<{ readonly exitCode: number | null; readonly text: string }> {
+    const child = spawn(process.execPath, [MILLRACE, name, this.file, ...args], { env: this.#env, stdio: ['ignore', 'pipe', 'pipe'] })
+    let text = ''
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes: Buffer) => (text += bytes.toString()))
+    await new Promise((resolve) => child.once('close', resolve))
+    return { exitCode: child.exitCode, text }
+  }
+
   /** Waits until the status fulfils a condition. @throws when the process ends or a minute and a half passes */
   async until(what: string, condition: (status: MeshStatus) => boolean, timeoutMs = 90_000): Promise<MeshStatus> {
     for (const deadline = Date.now() + timeoutMs; ; await delay(5)) {

@@ -74,9 +74,14 @@ export class SourceRun implements AsyncDisposable {
       chunks: output.chunks,
       transaction: (start) => output.transaction(start),
       shape: (table) => output.shape(table),
-      async table(schema, isRewritten) {
-        const writer = await output.table(schema, isRewritten)
-        if (!counted.has(writer)) {
+      get tablesVersion() {
+        return output.tablesVersion
+      },
+      park: (table, error) => output.park(table, error),
+      skip: (table) => output.skip(table),
+      async table(schema) {
+        const writer = await output.table(schema)
+        if (writer !== null && !counted.has(writer)) {
           counted.add(writer)
           const { end, truncate } = writer
           writer.end = () => {
@@ -95,6 +100,8 @@ export class SourceRun implements AsyncDisposable {
       start: connector.start,
       snapshot: connector.snapshot,
       tables: () => connector.tables(),
+      whyAbsent: (table) => connector.whyAbsent(table),
+      isRewritten: (before, now) => connector.isRewritten(before, now),
       async *changes(from, output, signal) {
         for await (const offset of connector.changes(from, counting(output), signal)) {
           if (JSON.stringify(yields.at(-1)?.offset) !== JSON.stringify(offset)) yields.push({ offset, written })

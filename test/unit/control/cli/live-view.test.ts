@@ -23,6 +23,7 @@ const SOURCE: NodeStatus = {
     { table: 'public.odd', rows: 7, estimate: null, done: false },
     { table: 'public.customers', rows: 10, estimate: 10, done: true },
   ],
+  parked: [],
   streams: [],
 }
 const SINK: NodeStatus = {

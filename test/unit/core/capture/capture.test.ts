@@ -162,8 +162,14 @@ async function live(
     async tables() {
       return [TABLE]
     },
+    async whyAbsent() {
+      return null
+    },
+    async isRewritten() {
+      return false
+    },
     async *changes(from: SourceOffset, to: CaptureOutput, signal: AbortSignal) {
-      const table = await to.table(TABLE, () => false)
+      const table = (await to.table(TABLE))!
       let at = from.done as number
       while (!signal.aborted) {
         if (dice() % 3 === 0 && db.committed < db.transactions.length) db.committed++

@@ -18,6 +18,7 @@ const NODE: NodeStatus = {
   error: null,
   retryAt: null,
   snapshot: [{ table: 'public.orders', rows: 5, estimate: 10, done: false }],
+  parked: [],
   streams: [],
 }
 
@@ -26,7 +27,7 @@ test('serves status, metrics and health, and takes commands', async () => {
   const commands: string[] = []
   const metrics = new Metrics('m', () => status)
   metrics.record('shop', 'reconnects', 2, 'count')
-  const command = (node: string, what: string) => node === 'shop' && commands.push(what) > 0
+  const command = (node: string, what: string, table: string | null) => node === 'shop' && commands.push(table === null ? what : `${what} ${table}`) > 0
   await using server = await openHttpServer({ host: '127.0.0.1', port: 0, status: () => status, metrics, command })
   const get = (path: string, init?: RequestInit) => fetch(`http://127.0.0.1:${server.port}${path}`, init)
 
@@ -49,7 +50,8 @@ test('serves status, metrics and health, and takes commands', async () => {
   expect((await get('/nodes/shop/pause', { method: 'POST', headers: { origin: 'http://elsewhere' } })).status).toBe(403)
   expect((await get('/nodes/shop/pause', { method: 'DELETE' })).status).toBe(405)
   expect((await get('/nothing')).status).toBe(404)
-  expect(commands).toEqual(['pause'])
+  expect((await get('/nodes/shop/resnapshot?table=public.a%2Fb', { method: 'POST' })).status).toBe(202)
+  expect(commands).toEqual(['pause', 'resnapshot public.a/b'])
 
   await expect(openHttpServer({ host: '127.0.0.1', port: server.port, status: () => status, metrics, command })).rejects.toMatchObject({
     code: 'config.invalid',

@@ -1,0 +1,51 @@
+import { MillraceError } from '../../core/errors.ts'
+import { loadMesh } from '../../core/mesh/read-mesh.ts'
+import { DataFolder, readRunning } from '../../core/runtime/data-folder.ts'
+import { openLog } from '../../core/runtime/open-log.ts'
+import { parseResnapshot, type Resnapshot, resnapshot } from '../../core/runtime/resnapshot.ts'
+import { LOG_HELP, LOG_OPTIONS, openCliLogger } from './cli-logger.ts'
+import type { Command } from './command.ts'
+import { askRunning, urlHost } from './status-command.ts'
+
+export const resnapshotCommand: Command = {
+  name: 'resnapshot',
+  summary: 'Read a table, or all of a source, again; a parked table goes on',
+  help: `millrace resnapshot FILE NODE[/TABLE]
+
+The streams are emptied by a truncation and filled again while changes go on, and so is everything that follows them. A parked table goes on with it: correct
+what parked it first (millrace status shows it). For a table that is gone it says that this is known. While the mesh runs it happens at once, and the
+source starts again for it; otherwise with the next millrace run. Without TABLE, the source starts over as after a lost history.
+
+Examples:
+  millrace resnapshot shop.mesh.yaml shop/public.orders
+  millrace resnapshot shop.mesh.yaml shop
+
+Options:
+${LOG_HELP}`,
+  options: LOG_OPTIONS,
+  arguments: [2, 2],
+  async run(input) {
+    const mesh = await loadMesh(input.arguments[0]!, input.plugins)
+    const wanted = parseResnapshot(mesh, input.arguments[1]!)
+    const what = wanted.table === null ? `all tables of ${wanted.node}` : `${wanted.table} of ${wanted.node}`
+    const running = await askRunning(mesh.dataDir)
+    if (running !== null) {
+      await command(mesh.dataDir, wanted)
+      return { exitCode: 0, result: { ...wanted, running: true }, text: `${what}: being read again` }
+    }
+    const secrets = input.secrets(mesh.dir)
+    await using logger = openCliLogger(input, { redact: (text) => secrets.redact(text), level: 'warn' })
+    using _ = new DataFolder(mesh.dataDir)
+    await using log = await openLog({ mesh, secrets, logger: logger.logger, readOnly: false })
+    await resnapshot(log, wanted)
+    return { exitCode: 0, result: { ...wanted, running: false }, text: `${what}: read again with the next millrace run` }
+  },
+}
+
+async function command(dataDir: string, { node, table }: Resnapshot): Promise<void> {
+  const running = readRunning(dataDir)!
+  const query = table === null ? '' : `?table=${encodeURIComponent(table)}`
+  const url = `http://${urlHost(running)}:${running.port}/nodes/${encodeURIComponent(node)}/resnapshot${query}`
+  const { ok } = await fetch(url, { method: 'POST', signal: AbortSignal.timeout(5000) })
+  if (!ok) throw new MillraceError('config.invalid', `the source ${node} has captured no table ${table}`, { fix: 'write it as NODE/schema.table' })
+}

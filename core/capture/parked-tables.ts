@@ -1,0 +1,90 @@
+import type { ErrorCode, MillraceError } from '../errors.ts'
+import type { Json } from '../event/offset.ts'
+import type { Position } from '../event/position.ts'
+
+/** Prefix of the progress entries of parked tables; followed by the table's id. */
+export const PARKED_ENTRY = 'parked/'
+
+/** A table that cannot go on, as it lies in the progress of its source. Its changes are counted and left out until it is read again. */
+export interface ParkedTable {
+  readonly code: ErrorCode
+  readonly message: string
+  readonly fix: string
+  /** Of the last change before, of whatever table. */
+  readonly position: { readonly commit: string; readonly ordinal: number }
+  /** ISO 8601 */
+  readonly since: string
+  /** Changes left out since; after a crash it may count a few twice. */
+  readonly skipped: number
+  /** It is gone, and somebody has taken note of it. */
+  readonly accepted?: true
+}
+
+export interface ParkedStatus extends ParkedTable {
+  readonly table: string
+}
+
+/** The parked tables of a source node that somebody should look at. */
+export function parkedIn(progress: ReadonlyMap<string, Json>): readonly ParkedStatus[] {
+  return [...progress]
+    .filter(([key]) => key.startsWith(PARKED_ENTRY))
+    .map(([key, entry]) => ({ table: key.slice(PARKED_ENTRY.length), ...(entry as unknown as ParkedTable) }))
+    .filter(({ accepted }) => accepted !== true)
+}
+
+/** The parked tables of a running capture, with what of them is not durable yet. */
+export class ParkedTables {
+  /** Rises when a table is parked or released. */
+  version = 0
+  readonly #tables = new Map<string, ParkedTable>()
+  /** Left out since the last batch, by table. */
+  readonly #skipped = new Map<string, number>()
+  readonly #changed = new Set<string>()
+
+  constructor(progress: ReadonlyMap<string, Json>) {
+    for (const [key, entry] of progress) if (key.startsWith(PARKED_ENTRY)) this.#tables.set(key.slice(PARKED_ENTRY.length), entry as unknown as ParkedTable)
+  }
+
+  get(id: string): ParkedTable | undefined {
+    return this.#tables.get(id)
+  }
+
+  park(id: string, error: MillraceError, fix: string, { commit, ordinal }: Position): void {
+    const { code, message } = error
+    this.#tables.set(id, { code, message, fix, position: { commit: commit.toString(), ordinal }, since: new Date().toISOString(), skipped: 0 })
+    this.#changed.add(id)
+    this.version++
+  }
+
+  release(id: string): void {
+    if (!this.#tables.delete(id)) return
+    this.#skipped.delete(id)
+    this.#changed.add(id)
+    this.version++
+  }
+
+  skip(id: string): void {
+    this.#skipped.set(id, (this.#skipped.get(id) ?? 0) + 1)
+  }
+
+  get hasProgress(): boolean {
+    return this.#changed.size > 0
+  }
+
+  takeProgress(into: Map<string, Json | null>): void {
+    for (const [id, count] of this.#skipped) {
+      const parked = this.#tables.get(id)
+      if (parked !== undefined) this.#tables.set(id, { ...parked, skipped: parked.skipped + count })
+      this.#changed.add(id)
+    }
+    this.#skipped.clear()
+    for (const id of this.#changed) into.set(PARKED_ENTRY + id, (this.#tables.get(id) ?? null) as unknown as Json | null)
+    this.#changed.clear()
+  }
+
+  status(): readonly ParkedStatus[] {
+    return [...this.#tables]
+      .filter(([, { accepted }]) => accepted !== true)
+      .map(([table, parked]) => ({ table, ...parked, skipped: parked.skipped + (this.#skipped.get(table) ?? 0) }))
+  }
+}

@@ -1,0 +1,99 @@
+import { MillraceError } from '../errors.ts'
+import type { Json } from '../event/offset.ts'
+import { SNAPSHOT_ENTRY, type SnapshotProgress } from '../event/snapshot-progress.ts'
+import { type TableSchema, tableId } from '../event/table-schema.ts'
+import type { ChunkedSnapshot } from './chunked-snapshot.ts'
+import type { LogShapes } from './log-shapes.ts'
+import type { ParkedTables } from './parked-tables.ts'
+import type { SourceConnector } from './source-connector.ts'
+
+type TableName = Pick<TableSchema, 'namespace' | 'name'>
+
+export interface WatchedCapture {
+  readonly connector: SourceConnector
+  readonly progress: ReadonlyMap<string, Json>
+  readonly snapshot: ChunkedSnapshot
+  readonly shapes: LogShapes
+  readonly parked: ParkedTables
+  readonly park: (table: TableName, error: MillraceError) => void
+}
+
+/**
+ * Compares the source's tables, each time they are listed, with what the log has of them: takes up new ones, has those read again whose rows changed without a
+ * change in the stream, and parks those that are gone. The list may be ahead of the stream: a reading is placed where its view belongs.
+ */
+export class TableWatch {
+  readonly #of: WatchedCapture
+  /** The last pair of shapes that was judged, by table: asked once. */
+  readonly #judged = new Map<string, { readonly before: TableSchema; readonly now: TableSchema }>()
+  /** Tables that may be missed: those ever taken up. */
+  readonly #known = new Map<string, TableName>()
+
+  constructor(of: WatchedCapture) {
+    this.#of = of
+    for (const key of of.progress.keys()) {
+      if (!key.startsWith(SNAPSHOT_ENTRY)) continue
+      const id = key.slice(SNAPSHOT_ENTRY.length)
+      const dot = id.indexOf('.')
+      this.#known.set(id, of.shapes.get(id) ?? { namespace: id.slice(0, dot), name: id.slice(dot + 1) })
+    }
+  }
+
+  async take(tables: readonly TableSchema[]): Promise<void> {
+    const { snapshot, parked, progress } = this.#of
+    const there = new Set<string>()
+    for (const table of tables) {
+      const id = tableId(table)
+      there.add(id)
+      this.#known.set(id, table)
+      if (parked.get(id)?.code === 'source.table_gone') parked.release(id)
+      if (parked.get(id) !== undefined) continue
+      snapshot.add(table, progress)
+      await this.#compare(id, table)
+    }
+    for (const [id, table] of [...this.#known]) if (!there.has(id) && parked.get(id) === undefined) await this.#miss(id, table)
+  }
+
+  async #compare(id: string, table: TableSchema): Promise<void> {
+    const { connector, shapes, snapshot } = this.#of
+    const before = shapes.get(id)
+    if (before === undefined) return
+    const judged = this.#judged.get(id)
+    if (judged?.before === before && judged.now === table) return
+    this.#judged.set(id, { before, now: table })
+    const now = shapes.widened(table)
+    const change = this.#changeOf(now, id)
+    if (change === 'replaced') snapshot.reread(table, true)
+    // the log may have come to another shape in the meantime
+    else if (change === 'changed' && (await connector.isRewritten(before, now)) && shapes.get(id) === before) snapshot.reread(table, false)
+  }
+
+  /** A key that changed may change back before the stream or a chunk meets it: they decide. */
+  #changeOf(now: TableSchema, id: string): ReturnType<LogShapes['change']> {
+    const { shapes, snapshot } = this.#of
+    try {
+      return snapshot.isEmptied(id) ? 'same' : shapes.change(now, false)
+    } catch (error) {
+      if (error instanceof MillraceError && error.code === 'source.key_changed') return 'same'
+      throw error
+    }
+  }
+
+  async #miss(id: string, table: TableName): Promise<void> {
+    const { connector, park, progress, snapshot } = this.#of
+    const why = await connector.whyAbsent(table)
+    if (why !== null) {
+      park(
+        table,
+        new MillraceError('source.table_gone', `${id} ${why}: its stream and its targets keep the rows they have`, {
+          fix: 'drop its targets, or bring it back, which reads it again by itself',
+        }),
+      )
+      return
+    }
+    // what changes while it is left out is in no stream
+    this.#known.delete(id)
+    const entry = progress.get(SNAPSHOT_ENTRY + id) as SnapshotProgress | undefined
+    if (snapshot.has(id) || entry?.done === true || (entry?.done === false && entry.clear !== true)) snapshot.drop(id)
+  }
+}
