@@ -76,7 +76,7 @@ export class CapturedTables {
         'source.schema_unsupported',
         `rows of ${tableId(map)} are of an older definition than the table has now, and the binlog does not say which`,
         {
-          fix: `SET GLOBAL binlog_row_metadata = 'FULL', and in the server configuration, so that it says so from now on; then read the table anew: \`millrace run FILE --resnapshot NODE\``,
+          fix: `SET GLOBAL binlog_row_metadata = 'FULL', and in the server configuration, so that it says so from now on`,
         },
       )
     }

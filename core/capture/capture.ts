@@ -1,7 +1,8 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { asMillraceError, MillraceError } from '../errors.ts'
 import type { Json, SourceOffset } from '../event/offset.ts'
 import type { Position } from '../event/position.ts'
-import { type TableSchema, tableId } from '../event/table-schema.ts'
+import type { TableSchema } from '../event/table-schema.ts'
 import type { EncodedBatch, Log, LogWriter } from '../log/log.ts'
 import { envelopeSchemaOf, keySchemaOf } from '../schema/avro-mapping.ts'
 import { AvroWriter } from '../schema/avro-writer.ts'
@@ -11,11 +12,10 @@ import { CapturedWindows } from './captured-windows.ts'
 import { TableWriter } from './change-writer.ts'
 import { ChunkedSnapshot, type SnapshotSettings, type TableSnapshotStatus } from './chunked-snapshot.ts'
 import { FrameAssembler } from './frame-assembler.ts'
-import { LogShapes } from './log-shapes.ts'
-import { type ParkedStatus, ParkedTables } from './parked-tables.ts'
+import type { ParkedStatus } from './parked-tables.ts'
 import type { CaptureOutput, SourceConnector, TransactionStart } from './source-connector.ts'
 import { commitBase } from './start-over.ts'
-import { TableWatch } from './table-watch.ts'
+import { TableIntake } from './table-intake.ts'
 import { WriterState } from './writer-state.ts'
 
 /** Under load a batch is closed at this size, or after this time. */
@@ -101,9 +101,7 @@ class Capture implements CaptureOutput {
   readonly #opening = new Map<string, Promise<TableWriter>>()
   readonly #topics = new Set<string>()
   readonly #windows: CapturedWindows
-  readonly #shapes: LogShapes
-  readonly #parked: ParkedTables
-  readonly #watch: TableWatch
+  readonly #intake: TableIntake
   readonly #stop = new AbortController()
   /** The last change that the durable progress of the start names: changes at or before it are in the log. */
   readonly #resume: { readonly commit: bigint; readonly ordinal: number } | null
@@ -137,19 +135,17 @@ class Capture implements CaptureOutput {
     this.#snapshot = new ChunkedSnapshot(
       options.connector.snapshot,
       options.snapshot,
-      (table) => this.#chunkWriter(table),
+      (table) => this.#intake.chunkWriter(table),
       (readAt, first) => this.#beforeChunk(readAt, first),
       () => this.#position,
     )
-    this.#shapes = new LogShapes(progress)
-    this.#parked = new ParkedTables(progress)
-    this.#watch = new TableWatch({
+    this.#intake = new TableIntake({
+      node: options.node,
       connector: options.connector,
       progress,
       snapshot: this.#snapshot,
-      shapes: this.#shapes,
-      parked: this.#parked,
-      park: (table, error) => this.park(table, error),
+      writerFor: (table) => this.#writerFor(table),
+      position: () => this.#position,
     })
   }
 
@@ -171,7 +167,7 @@ class Capture implements CaptureOutput {
       if (!this.#options.writer.progress.has('offset')) await this.#append(true)
       this.#durable = this.#offset
       connector.acknowledge(this.#offset)
-      this.#snapshot.start(this.#stop.signal, (error, table) => this.#failOrPark(error, table))
+      this.#snapshot.start(this.#stop.signal, (error, table) => this.#failReading(error, table))
       const poll = this.#pollTables()
       for await (const offset of connector.changes(this.#offset, this, this.#stop.signal)) {
         this.#offset = offset
@@ -210,13 +206,11 @@ class Capture implements CaptureOutput {
 
   /** Rows of a chunk belong to no transaction of the source: they take the time of their view. @returns whether the log's rows have to go first */
   #beforeChunk(readAt: bigint, first: TableSchema | null): boolean {
-    // later chunks may be of a newer shape: the oldest rows decide whether to read again
-    const table = first === null ? null : this.#shapes.widened(first)
-    const replaced = table !== null && !this.#snapshot.isEmptied(tableId(table)) && this.#shapes.change(table, false) === 'replaced'
-    if (table !== null) this.#shapes.adopt(table)
+    const replaced = first !== null && this.#intake.beforeReading(first)
+    const { sourceFields } = this.#options.plugin
     this.#state.describe(
       readAt,
-      this.#options.plugin.sourceFields.map(() => null),
+      sourceFields.map(() => null),
     )
     return replaced
   }
@@ -226,59 +220,31 @@ class Capture implements CaptureOutput {
   }
 
   get tablesVersion(): number {
-    return this.#parked.version
+    return this.#intake.version
   }
 
-  async table(schema: TableSchema): Promise<TableWriter | null> {
-    const id = tableId(schema)
-    if (this.#parked.get(id) !== undefined) return null
-    try {
-      const table = this.#shapes.widened(schema)
-      const change = this.#shapes.change(table, this.#snapshot.isEmptied(id))
-      const writer = await this.#writerFor(table)
-      // I5: both facts land with one batch, before the first row of the new shape
-      const again = change === 'changed' ? await this.#options.connector.isRewritten(this.#shapes.get(id)!, table) : change === 'replaced'
-      if (this.#parked.get(id) !== undefined) return null
-      if (again) this.#snapshot.reread(table, change === 'replaced')
-      this.#shapes.adopt(table)
-      return writer
-    } catch (error) {
-      this.park(schema, error)
-      return null
-    }
+  table(schema: TableSchema): Promise<TableWriter | null> {
+    return this.#intake.writer(schema)
   }
 
-  park(table: Pick<TableSchema, 'namespace' | 'name'>, thrown: unknown): void {
-    const error = asMillraceError(thrown)
-    if (error.category !== 'schema') throw error
-    const id = tableId(table)
-    if (this.#parked.get(id) !== undefined) return
-    const repair = `millrace resnapshot FILE ${this.#options.node}/${id}`
-    this.#parked.park(id, error, `${error.fix ?? 'correct the table'}; then \`${repair}\``, this.#position)
-    this.#snapshot.drop(id)
+  park(table: Pick<TableSchema, 'namespace' | 'name'>, error: unknown): void {
+    this.#intake.leaveOut(table, error)
   }
 
   skip(table: Pick<TableSchema, 'namespace' | 'name'>): void {
-    this.#parked.skip(tableId(table))
-  }
-
-  #failOrPark(error: unknown, table: TableSchema): void {
-    try {
-      this.park(table, error)
-    } catch (other) {
-      this.#fail(other)
-    }
+    this.#intake.skip(table)
   }
 
   shape(table: Pick<TableSchema, 'namespace' | 'name'>): TableSchema | null {
-    return this.#shapes.get(tableId(table)) ?? null
+    return this.#intake.shape(table)
   }
 
-  async #chunkWriter(schema: TableSchema): Promise<TableWriter> {
-    const table = this.#shapes.widened(schema)
-    // a key of other columns must not come beside the rows of the old one
-    this.#shapes.change(table, this.#snapshot.isEmptied(tableId(table)))
-    return await this.#writerFor(table)
+  #failReading(error: unknown, table: TableSchema): void {
+    try {
+      this.#intake.failReading(table, error)
+    } catch (other) {
+      this.#fail(other)
+    }
   }
 
   #report(): void {
@@ -288,7 +254,7 @@ class Capture implements CaptureOutput {
       state: this.#snapshot.done ? 'running' : 'snapshotting',
       lagMs: this.#lagMs,
       snapshot: this.#snapshot.status(),
-      parked: this.#parked.status(),
+      parked: this.#intake.parked(),
       offset: this.#durable ?? this.#offset,
       ledgers: this.#windows.durable,
     })
@@ -311,21 +277,13 @@ class Capture implements CaptureOutput {
     const tables = await this.#options.connector.tables()
     const fresh = tables.filter((table) => !this.#topics.has(topicOf(this.#options.node, table)))
     await this.#ensureTopics(fresh)
-    await this.#watch.take(tables)
+    await this.#intake.take(tables)
   }
 
   async #pollTables(): Promise<void> {
     const { signal } = this.#stop
     while (!signal.aborted) {
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(done, TABLES_POLL_MS)
-        function done(): void {
-          clearTimeout(timer)
-          signal.removeEventListener('abort', done)
-          resolve()
-        }
-        signal.addEventListener('abort', done, { once: true })
-      })
+      await delay(TABLES_POLL_MS, undefined, { signal }).catch(() => {})
       if (signal.aborted) return
       try {
         await this.#takeUpTables()
@@ -397,7 +355,7 @@ class Capture implements CaptureOutput {
     if (this.#frames.count === 0) {
       const idle =
         this.#offset !== this.#durable && now - this.#lastProgress >= IDLE_PROGRESS_MS && JSON.stringify(this.#offset) !== JSON.stringify(this.#durable)
-      if (this.#inflight === 0 && (idle || this.#snapshot.hasProgress || this.#parked.hasProgress)) void this.#append(true)
+      if (this.#inflight === 0 && (idle || this.#snapshot.hasProgress || this.#intake.hasProgress)) void this.#append(true)
       return
     }
     if (this.#inflight === 0 || now - this.#lastSeal >= LINGER_MS || this.#frames.bytes >= BATCH_BYTES) void this.#append(false)
@@ -413,8 +371,7 @@ class Capture implements CaptureOutput {
     const progress = new Map<string, Json | null>([['offset', offset]])
     if (count > 0) progress.set('position', { commit: this.#commit.toString(), ordinal: this.#state.lastOrdinal })
     this.#snapshot.takeProgress(progress)
-    this.#shapes.takeProgress(progress)
-    this.#parked.takeProgress(progress)
+    this.#intake.takeProgress(progress)
     this.#windows.takeProgress(new Set(frames.map((frame) => frame.topic)), progress)
     const batch: EncodedBatch = { frames, count: offsetOnly ? 0 : count, progress }
     this.#inflight++

@@ -34,12 +34,14 @@ export function parkedIn(progress: ReadonlyMap<string, Json>): readonly ParkedSt
 
 /** The parked tables of a running capture, with what of them is not durable yet. */
 export class ParkedTables {
-  /** Rises when a table is parked or released. */
+  /** Rises when a table is left out, or no longer is. */
   version = 0
   readonly #tables = new Map<string, ParkedTable>()
   /** Left out since the last batch, by table. */
   readonly #skipped = new Map<string, number>()
   readonly #changed = new Set<string>()
+  /** Those that will be read anew: their changes until then, which nobody can write, count for nothing. */
+  readonly #awaited = new Set<string>()
 
   constructor(progress: ReadonlyMap<string, Json>) {
     for (const [key, entry] of progress) if (key.startsWith(PARKED_ENTRY)) this.#tables.set(key.slice(PARKED_ENTRY.length), entry as unknown as ParkedTable)
@@ -49,10 +51,27 @@ export class ParkedTables {
     return this.#tables.get(id)
   }
 
+  isLeftOut(id: string): boolean {
+    return this.#tables.has(id) || this.#awaited.has(id)
+  }
+
+  /** The table's changes are left out until its reading arrives. */
+  await(id: string): void {
+    if (this.#awaited.has(id)) return
+    this.#awaited.add(id)
+    this.version++
+  }
+
+  /** What comes next of the table belongs to its reading, or follows it. */
+  arrive(id: string): void {
+    if (this.#awaited.delete(id)) this.version++
+  }
+
   park(id: string, error: MillraceError, fix: string, { commit, ordinal }: Position): void {
     const { code, message } = error
     this.#tables.set(id, { code, message, fix, position: { commit: commit.toString(), ordinal }, since: new Date().toISOString(), skipped: 0 })
     this.#changed.add(id)
+    this.#awaited.delete(id)
     this.version++
   }
 
@@ -64,7 +83,7 @@ export class ParkedTables {
   }
 
   skip(id: string): void {
-    this.#skipped.set(id, (this.#skipped.get(id) ?? 0) + 1)
+    if (this.#tables.has(id)) this.#skipped.set(id, (this.#skipped.get(id) ?? 0) + 1)
   }
 
   get hasProgress(): boolean {

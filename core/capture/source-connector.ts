@@ -48,14 +48,14 @@ export interface SourceConnector extends AsyncDisposable {
 export interface CaptureOutput {
   /**
    * The writer for this version of the table. Call before the first change that has this shape, and whenever the shape changes. When the rows in the log are
-   * of another shape, also one of before a restart, the table may be read again, see `isRewritten`. Null: the table is parked; call `skip` for its changes.
+   * of another shape, also one of before a restart, the table may be read again, see `isRewritten`. Null: the table is parked, or waits to be read anew; call `skip` for its changes.
    */
   table(schema: TableSchema): Promise<ChangeWriter | null>
-  /** Rises when a table is parked, or no longer is: ask `table` again for every table before its next change. */
+  /** Rises when a table is left out, or no longer is: ask `table` again for every table before its next change. */
   readonly tablesVersion: number
   /** This table cannot go on, the others can. @throws `error` itself unless its category is `schema` */
   park(table: Pick<TableSchema, 'namespace' | 'name'>, error: unknown): void
-  /** A change of a parked table came and is left out. */
+  /** A change of a table without writer came and is left out. */
   skip(table: Pick<TableSchema, 'namespace' | 'name'>): void
   /** The shape of the table's rows in the log, also of before a restart; null: it has none there. */
   shape(table: Pick<TableSchema, 'namespace' | 'name'>): TableSchema | null

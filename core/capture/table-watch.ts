@@ -10,7 +10,7 @@ import type { SourceConnector } from './source-connector.ts'
 type TableName = Pick<TableSchema, 'namespace' | 'name'>
 
 export interface WatchedCapture {
-  readonly connector: SourceConnector
+  readonly connector: Pick<SourceConnector, 'isRewritten' | 'whyAbsent'>
   readonly progress: ReadonlyMap<string, Json>
   readonly snapshot: ChunkedSnapshot
   readonly shapes: LogShapes

@@ -100,10 +100,7 @@ export class SourceRunner implements RunningNode {
     const { log, registry, secrets, mesh, version } = this.#context
     const { plugin, settings, topics, snapshot } = this.#node
     const config = settings.resolve(secrets, mesh.dir)
-    for (const table of this.#wanted) {
-      await resnapshot(log, { node: this.name, table })
-      this.#wanted.delete(table)
-    }
+    await this.#readAnew()
     await using writer = await log.openWriter(this.name)
     const resume = (writer.progress.get('offset') as SourceOffset | undefined) ?? null
     await using connector = await plugin.open(config, pluginContext(this.#context, this.#node), resume)
@@ -131,6 +128,20 @@ export class SourceRunner implements RunningNode {
       await lag
       this.#earlier = { rows: this.#earlier.rows + (this.#capture?.rows ?? 0), bytes: this.#earlier.bytes + (this.#capture?.bytes ?? 0) }
       if (this.#capture !== null) this.#capture = { ...this.#capture, rows: 0, bytes: 0 }
+    }
+  }
+
+  async #readAnew(): Promise<void> {
+    for (const table of this.#wanted) {
+      try {
+        await resnapshot(this.#context.log, { node: this.name, table })
+      } catch (thrown) {
+        const error = asMillraceError(thrown)
+        // asked before the first capture, when no table was known
+        if (error.code !== 'config.invalid') throw error
+        this.#context.logger.error({ node: this.name, table, fix: error.fix }, error.message)
+      }
+      this.#wanted.delete(table)
     }
   }
 

@@ -1,0 +1,197 @@
+import { expect, test } from 'vitest'
+import { capture } from '../../../../core/capture/capture.ts'
+import type { CaptureOutput, ChangeWriter, SourceConnector } from '../../../../core/capture/source-connector.ts'
+import { readAnew } from '../../../../core/capture/start-over.ts'
+import { MillraceError } from '../../../../core/errors.ts'
+import type { Json, SourceOffset } from '../../../../core/event/offset.ts'
+import { records } from '../../../../core/event/record-batch.ts'
+import type { ColumnType, TableSchema } from '../../../../core/event/table-schema.ts'
+import type { Log, LogWriter } from '../../../../core/log/log.ts'
+import type { SchemaRegistry } from '../../../../core/schema/registry.ts'
+
+const INT: ColumnType = { kind: 'int32' }
+const TEXT: ColumnType = { kind: 'string' }
+
+function table(name: string, type: ColumnType): TableSchema {
+  const column = (id: number, name: string, type: ColumnType) => {
+    return { name, id, type, sourceType: `of ${type.kind}`, nullable: id > 1, mayBeUnchanged: false, maybeSpecial: false }
+  }
+  return { namespace: 'public', name, columns: [column(1, 'id', INT), column(2, 'value', type)], key: [0] }
+}
+
+/** Refuses every shape but that with whole numbers. */
+const registry = {
+  async register(subject: string, schema: string) {
+    if (subject.includes('.t-') && schema.includes('of string')) throw new MillraceError('schema.incompatible', 'int was promised', { fix: 'undo it' })
+    return 1
+  },
+} as unknown as SchemaRegistry
+
+type Script = (output: CaptureOutput, transaction: () => void) => AsyncGenerator<void>
+
+/** Durable memory of a log. */
+class Store {
+  readonly progress = new Map<string, Json>()
+  readonly counts = new Map<string, number>()
+
+  async run(script: Script): Promise<void> {
+    const stop = new AbortController()
+    const writer: LogWriter = {
+      progress: new Map(this.progress),
+      append: async (batch) => {
+        for (const frame of batch.frames) {
+          const bytes = Buffer.from(frame.buffer.subarray(0, frame.end))
+          this.counts.set(frame.topic, (this.counts.get(frame.topic) ?? 0) + [...records(bytes)].length)
+        }
+        this.keep(batch.progress)
+      },
+      async [Symbol.asyncDispose]() {},
+    }
+    const connector: SourceConnector = {
+      start: { at: 0 },
+      snapshot: {
+        estimate: async () => 1,
+        async read(of, _cursor, _limits, onView) {
+          onView(null)
+          const write = (to: ChangeWriter, beginRow: () => void, endRow: () => void) => {
+            beginRow()
+            to.int(1)
+            to.int(10)
+            endRow()
+          }
+          return { rows: 1, next: null, fence: null, readAt: 5n, table: of, write }
+        },
+      },
+      tables: async () => [table('t', INT), table('u', INT)],
+      whyAbsent: async () => null,
+      isRewritten: async () => true,
+      async *changes(from: SourceOffset, output: CaptureOutput) {
+        let at = from.at as number
+        for await (const _ of script(output, () => output.transaction({ commit: BigInt(++at), committedAt: 1n, source: [] }))) yield { at }
+      },
+      acknowledge() {},
+      lag: async () => ({ retainedBytes: 0, behindBytes: 0 }),
+      async deprovision() {},
+      async [Symbol.asyncDispose]() {},
+    }
+    await capture({
+      node: 'n',
+      connector,
+      plugin: { name: 'fake', version: '0', sourceFields: [] },
+      database: 'db',
+      log: { kind: 'embedded', ensureTopics: async () => {} } as unknown as Log,
+      writer,
+      registry,
+      topics: { partitions: 1, retentionMs: null, compacted: false, replicationFactor: null },
+      snapshot: { mode: 'initial', chunkRows: 2, chunkBytes: 1000, parallel: 2 },
+      onStatus: () => {},
+      signal: stop.signal,
+    })
+  }
+
+  keep(progress: ReadonlyMap<string, Json | null>): void {
+    for (const [name, entry] of progress) {
+      if (entry === null) this.progress.delete(name)
+      else this.progress.set(name, structuredClone(entry))
+    }
+  }
+}
+
+async function insert(output: CaptureOutput, shape: TableSchema, ordinal: number): Promise<boolean> {
+  const writer = await output.table(shape)
+  if (writer === null) {
+    output.skip(shape)
+    return false
+  }
+  expect(writer.begin('c', ordinal)).toBe(true)
+  writer.after()
+  writer.int(2)
+  writer.int(20)
+  writer.end()
+  return true
+}
+
+/** Writes the chunks that wait: both tables have one row. */
+async function read(output: CaptureOutput, tables: number): Promise<void> {
+  while (output.chunks.size < tables) await new Promise((resolve) => setImmediate(resolve))
+  await output.chunks.emit(() => true)
+}
+
+/** A store whose table t is parked after one row, with two changes left out. */
+async function parkedStore(): Promise<Store> {
+  const store = new Store()
+  await store.run(async function* (output, transaction) {
+    await read(output, 2)
+    yield
+    transaction()
+    expect(await insert(output, table('t', INT), 1)).toBe(true)
+    yield
+    transaction()
+    const version = output.tablesVersion
+    expect(await insert(output, table('t', TEXT), 1)).toBe(false)
+    expect(output.tablesVersion).toBeGreaterThan(version)
+    expect(await insert(output, table('u', INT), 3)).toBe(true)
+    // parked stays parked, whatever its shape
+    expect(await insert(output, table('t', INT), 5)).toBe(false)
+    yield
+  })
+  return store
+}
+
+test('a table whose schema the registry refuses is parked durably with its cause, the others go on', async () => {
+  const store = await parkedStore()
+  expect(store.counts).toEqual(
+    new Map([
+      ['n.public.t', 2],
+      ['n.public.u', 2],
+    ]),
+  )
+  const fix = 'undo it; then `millrace resnapshot FILE n/public.t`'
+  expect(store.progress.get('parked/public.t')).toMatchObject({ code: 'schema.incompatible', message: 'int was promised', fix, skipped: 2 })
+  expect(store.progress.get('snapshot/public.t')).toEqual({ done: false, next: null, rows: 0, clear: true })
+  await store.run(async function* (output, transaction) {
+    transaction()
+    expect(await insert(output, table('t', INT), 1)).toBe(false)
+    expect(await insert(output, table('u', INT), 3)).toBe(true)
+    yield
+  })
+  expect(store.progress.get('parked/public.t')).toMatchObject({ skipped: 3 })
+  expect(store.counts.get('n.public.u')).toBe(3)
+})
+
+test('a released table leaves out what nobody can write until it is read, and does not park again', async () => {
+  const store = await parkedStore()
+  expect(readAnew(store.progress, 'public.none')).toBeNull()
+  store.keep(readAnew(store.progress, 'public.t')!)
+  await store.run(async function* (output, transaction) {
+    transaction()
+    expect(await insert(output, table('t', TEXT), 1)).toBe(false)
+    expect(await insert(output, table('u', INT), 3)).toBe(true)
+    yield
+    const version = output.tablesVersion
+    await read(output, 1)
+    expect(output.tablesVersion).toBeGreaterThan(version)
+    transaction()
+    expect(await insert(output, table('t', INT), 1)).toBe(true)
+    yield
+  })
+  expect(store.progress.has('parked/public.t')).toBe(false)
+  expect(store.progress.get('snapshot/public.t')).toMatchObject({ done: true, rows: 1 })
+  // a truncation, the row that was read, and the change after it
+  expect(store.counts.get('n.public.t')).toBe(2 + 3)
+  await store.run(async function* (output, transaction) {
+    transaction()
+    // once it is read, it can be parked again
+    expect(await insert(output, table('t', TEXT), 1)).toBe(false)
+    yield
+  })
+  expect(store.progress.get('parked/public.t')).toMatchObject({ skipped: 1 })
+})
+
+test('an error that is not of one table ends the capture', async () => {
+  const run = new Store().run(async function* (output) {
+    output.park(table('t', INT), new MillraceError('source.protocol', 'bytes'))
+    yield
+  })
+  await expect(run).rejects.toMatchObject({ code: 'source.protocol' })
+})
