@@ -93,6 +93,7 @@ export class TableIntake {
   }
 
   #park(table: TableName, error: MillraceError): void {
+    // I10: named and durable with the next batch, and the source goes on
     const { node, position, snapshot } = this.#options
     const id = tableId(table)
     if (this.#parked.get(id) !== undefined) return
