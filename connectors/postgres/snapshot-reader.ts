@@ -240,7 +240,7 @@ export function parseFence(snapshot: string, lsn: string): PostgresFence {
 
 /**
  * The oid of the table, or null when it was dropped while it was read.
- * @throws source.schema_unsupported when it was renamed, source.table_gone when it is not there at the start
+ * @throws source.table_gone when it was renamed, or is not there at the start
  */
 async function findTable(client: pg.Client, table: TableSchema, from: Cursor | null): Promise<number | null> {
   const { rows } = await client.query<{ oid: number; same: boolean }>(
@@ -251,8 +251,8 @@ async function findTable(client: pg.Client, table: TableSchema, from: Cursor | n
   const named = rows.find(({ same }) => same)
   const before = rows.find(({ oid }) => oid === from?.oid)
   if (before !== undefined && !before.same) {
-    throw new MillraceError('source.schema_unsupported', `${tableId(table)} was renamed while it was read, so the rest of it belongs to another stream`, {
-      fix: 'name it back, or read it again under its new name: `millrace run FILE --resnapshot NODE`',
+    throw new MillraceError('source.table_gone', `${tableId(table)} was renamed while it was read, so the rest of it belongs to another stream`, {
+      fix: 'drop its targets, or name it back, which reads it again by itself',
     })
   }
   if (named !== undefined) return named.oid

@@ -227,14 +227,14 @@ describe('a table with a key', () => {
     expect((await reader.read(table, first.next, MANY, () => {}, signal)).rows).toBe(20)
     await db.sql(`alter table rekeyed rename to other_name`)
     await expect(reader.read(table, first.next, MANY, () => {}, signal)).rejects.toMatchObject({
-      code: 'source.schema_unsupported',
+      code: 'source.table_gone',
       message: expect.stringContaining('renamed'),
     })
     await db.sql(`drop table other_name; create table rekeyed (id int primary key); insert into rekeyed values (1), (7)`)
     expect((await reader.read(table, first.next, MANY, () => {}, signal)).rows).toBe(2)
     await db.sql('drop table rekeyed')
     expect(await reader.read(table, first.next, MANY, () => {}, signal)).toMatchObject({ rows: 0, next: null })
-    await expect(reader.read(table, null, MANY, () => {}, signal)).rejects.toMatchObject({ code: 'source.schema_unsupported' })
+    await expect(reader.read(table, null, MANY, () => {}, signal)).rejects.toMatchObject({ code: 'source.table_gone' })
   })
 
   it('reads a partitioned table through its root, and a parent without its children', async () => {
