@@ -1,4 +1,5 @@
 import { stripVTControlCharacters, styleText } from 'node:util'
+import { describeDifference } from '../../core/audit/continuous-audit.ts'
 import type { MeshStatus, NodeStatus, TableProgress } from '../../core/runtime/mesh-status.ts'
 import type { NodeState } from '../../core/runtime/node-lifecycle.ts'
 import { formatBytes, formatCount, formatDuration } from './figures.ts'
@@ -59,7 +60,20 @@ export function renderStatus(status: MeshStatus, rates: Rates, options: ViewOpti
     lines.push(`  ${text.slice(0, from)}${paint(STATE_COLOR[node.state], text.slice(from, from + widths[1]!))}${text.slice(from + widths[1]!)}`)
     lines.push(...details(node, rates, status.at, paint))
   })
+  lines.push(...auditLines(status, paint))
   return lines.map((one) => clip(one, options.width))
+}
+
+function auditLines({ audit, at }: MeshStatus, paint: (style: 'dim' | 'red', text: string) => string): string[] {
+  const { throughMs, differences, uncounted } = audit
+  if (throughMs === null && differences.length === 0 && uncounted.length === 0) return []
+  const age = throughMs === null ? '' : ` (${formatDuration(at - throughMs)} ago)`
+  const through = throughMs === null ? 'not audited yet' : `audited through ${new Date(throughMs).toISOString().slice(11, 19)} UTC${age}`
+  const lines = [`  ${through}, ${differences.length} ${differences.length === 1 ? 'difference' : 'differences'}`]
+  for (const difference of differences.slice(0, 8)) lines.push(paint('red', `    ${describeDifference(difference)}`))
+  if (differences.length > 8) lines.push(`    and ${differences.length - 8} more: millrace audit FILE --windows`)
+  if (uncounted.length > 0) lines.push(paint('dim', `    not counted, since their targets keep no windows: ${uncounted.join(', ')}`))
+  return lines
 }
 
 function cells(node: NodeStatus, rates: Rates): string[] {

@@ -8,7 +8,7 @@ import { envelopeSchemaOf, keySchemaOf } from '../schema/avro-mapping.ts'
 import { AvroWriter } from '../schema/avro-writer.ts'
 import { avroName } from '../schema/names.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
-import { CapturedWindows } from './captured-windows.ts'
+import { CapturedWindows, type DurableWindows } from './captured-windows.ts'
 import { TableWriter } from './change-writer.ts'
 import { ChunkedSnapshot, type SnapshotSettings, type TableSnapshotStatus } from './chunked-snapshot.ts'
 import { FrameAssembler } from './frame-assembler.ts'
@@ -69,8 +69,8 @@ export interface CaptureStatus {
   /** Tables that cannot go on, while the others do. */
   readonly parked: readonly ParkedStatus[]
   readonly offset: SourceOffset
-  /** Progress entries of the audit's windows, as they are in the log. */
-  readonly ledgers: ReadonlyMap<string, Json>
+  /** The audit's windows as they are in the log, by topic. */
+  readonly windows: ReadonlyMap<string, DurableWindows>
 }
 
 /** Topic of a table: the stream that consumers name. */
@@ -256,7 +256,7 @@ class Capture implements CaptureOutput {
       snapshot: this.#snapshot.status(),
       parked: this.#intake.parked(),
       offset: this.#durable ?? this.#offset,
-      ledgers: this.#windows.durable,
+      windows: this.#windows.durable,
     })
   }
 

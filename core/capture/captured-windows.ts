@@ -9,14 +9,37 @@ interface Entry {
   before: number
 }
 
+/** What is durable of a topic's windows: rises as batches land. */
+export class DurableWindows {
+  readonly #topic: string
+  readonly #entries = new Map<string, Json>()
+  #parsed: WindowLedger | null = null
+
+  constructor(topic: string) {
+    this.#topic = topic
+  }
+
+  set(key: string, entry: Json | null): void {
+    if (entry === null) this.#entries.delete(key)
+    else this.#entries.set(key, entry)
+    this.#parsed = null
+  }
+
+  /** As of now. It does not change any more, and is the same object while nothing does. */
+  get windows(): WindowLedger {
+    this.#parsed ??= capturedLedgers(this.#entries).get(this.#topic) ?? new WindowLedger(CAPTURED_WINDOWS)
+    return this.#parsed
+  }
+}
+
 /** The ledgers of a capture's topics. What changed goes into the progress of the batch that holds the records, so both are durable together (I5). */
 export class CapturedWindows {
   readonly #topics = new Map<string, Entry>()
-  readonly #durable = new Map<string, Json>()
+  readonly #durable = new Map<string, DurableWindows>()
 
   constructor(progress: ReadonlyMap<string, Json>) {
-    for (const [key, entry] of progress) if (isLedgerEntry(key)) this.#durable.set(key, entry)
-    for (const [topic, ledger] of capturedLedgers(this.#durable)) this.#topics.set(topic, entryOf(ledger))
+    this.landed(progress)
+    for (const [topic, ledger] of capturedLedgers(progress)) this.#topics.set(topic, entryOf(ledger))
   }
 
   ledger(topic: string): WindowLedger {
@@ -52,14 +75,16 @@ export class CapturedWindows {
   /** The batch with this progress is durable. */
   landed(progress: ReadonlyMap<string, Json | null>): void {
     for (const [key, entry] of progress) {
-      if (!isLedgerEntry(key)) continue
-      if (entry === null) this.#durable.delete(key)
-      else this.#durable.set(key, entry)
+      const topic = topicOfEntry(key)
+      if (topic === null) continue
+      let durable = this.#durable.get(topic)
+      if (durable === undefined) this.#durable.set(topic, (durable = new DurableWindows(topic)))
+      durable.set(key, entry)
     }
   }
 
-  /** The entries as they are in the log: rises as batches land. */
-  get durable(): ReadonlyMap<string, Json> {
+  /** By topic. */
+  get durable(): ReadonlyMap<string, DurableWindows> {
     return this.#durable
   }
 }
@@ -69,6 +94,7 @@ function entryOf(ledger: WindowLedger): Entry {
   return { ledger, written, horizon: ledger.horizon, before: ledger.before.records }
 }
 
-function isLedgerEntry(key: string): boolean {
-  return key.startsWith(LEDGER_ENTRY) || key.startsWith(WINDOW_ENTRY)
+function topicOfEntry(key: string): string | null {
+  if (key.startsWith(LEDGER_ENTRY)) return key.slice(LEDGER_ENTRY.length)
+  return key.startsWith(WINDOW_ENTRY) ? key.slice(WINDOW_ENTRY.length, key.lastIndexOf('/')) : null
 }

@@ -156,6 +156,14 @@ export class WindowLedger {
     for (const [window, tally] of other.windows) this.tally(window).removeAll(tally)
   }
 
+  keys(): Iterable<number> {
+    return this.windows.keys()
+  }
+
+  at(window: number): Tally {
+    return this.windows.get(window) ?? new Tally()
+  }
+
   /** All of it below a window that is at or above the horizon. */
   totalBelow(window: number): Tally {
     const total = new Tally()

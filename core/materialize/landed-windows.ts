@@ -39,27 +39,26 @@ export class LandedWindows {
   }
 
   /** All that the target was given below a window; `Infinity` for everything. */
-  givenBelow(window: number): Tally {
+  totalBelow(window: number): Tally {
     const total = new Tally()
     for (const ledger of this.#parts()) total.addAll(ledger.totalBelow(window))
     return total
   }
 
-  given(window: number): Tally {
+  /** All that the target was given of a window. */
+  at(window: number): Tally {
     const total = new Tally()
-    for (const ledger of this.#parts()) {
-      const tally = ledger.windows.get(window)
-      if (tally !== undefined) total.addAll(tally)
-    }
+    for (const ledger of this.#parts()) total.addAll(ledger.at(window))
     return total
   }
 
-  get horizon(): number {
-    return Math.max(...this.#parts().map(({ horizon }) => horizon ?? Number.NEGATIVE_INFINITY))
+  get horizon(): number | null {
+    const horizon = Math.max(...this.#parts().map((ledger) => ledger.horizon ?? Number.NEGATIVE_INFINITY))
+    return Number.isFinite(horizon) ? horizon : null
   }
 
-  get windows(): Set<number> {
-    return new Set(this.#parts().flatMap(({ windows }) => [...windows.keys()]))
+  keys(): Iterable<number> {
+    return new Set(this.#parts().flatMap((ledger) => [...ledger.keys()]))
   }
 
   #parts(): readonly WindowLedger[] {

@@ -1,3 +1,4 @@
+import type { AuditStatus } from '../audit/continuous-audit.ts'
 import type { ErrorCategory, ErrorCode, MillraceError } from '../errors.ts'
 import type { NodeState } from './node-lifecycle.ts'
 
@@ -9,6 +10,8 @@ export interface MeshStatus {
   readonly at: number
   readonly ready: boolean
   readonly nodes: readonly NodeStatus[]
+  /** What the continuous audit has found. */
+  readonly audit: AuditStatus
 }
 
 export interface NodeStatus {

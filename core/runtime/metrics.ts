@@ -21,7 +21,10 @@ export class Metrics {
       | 'snapshotEstimate'
       | 'parked'
       | 'skipped'
-      | 'ready']: Gauge
+      | 'ready'
+      | 'auditThrough'
+      | 'auditDifferences'
+      | 'auditUncounted']: Gauge
   }
 
   constructor(mesh: string, status: () => MeshStatus) {
@@ -41,6 +44,9 @@ export class Metrics {
       snapshotEstimate: gauge('snapshot_estimated_rows', 'Rows that the source expects in a table', ['node', 'table']),
       parked: gauge('parked_tables', 'Tables of a source that cannot go on until they are read again', ['node']),
       skipped: gauge('parked_changes', 'Changes of a parked table that were left out', ['node', 'table']),
+      auditThrough: gauge('audit_through_seconds', 'Unix time up to which all that was captured is known to have landed, but for the differences', []),
+      auditDifferences: gauge('audit_differences', 'Windows of a stream that are not the same in a sink as they were captured', ['node', 'stream']),
+      auditUncounted: gauge('audit_uncounted_streams', 'Streams of sinks whose target does not say what landed', []),
       ready: gauge('ready', '1 when every node made progress or has nothing to do', []),
     }
   }
@@ -68,6 +74,10 @@ export class Metrics {
     const g = this.#gauges
     for (const each of Object.values(g)) each.reset()
     g.ready.set(status.ready ? 1 : 0)
+    const { throughMs, differences, uncounted } = status.audit
+    if (throughMs !== null) g.auditThrough.set(throughMs / 1000)
+    g.auditUncounted.set(uncounted.length)
+    for (const { sink, stream } of differences) g.auditDifferences.inc({ node: sink, stream })
     for (const node of status.nodes) {
       const label = { node: node.node }
       g.rows.set(label, node.rows)

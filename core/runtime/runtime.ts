@@ -6,6 +6,7 @@ import { MemoryBudget } from '../materialize/memory-budget.ts'
 import type { Mesh } from '../mesh/mesh.ts'
 import type { Secrets } from '../mesh/secrets.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
+import { AuditLoop } from './audit-loop.ts'
 import { DataFolder } from './data-folder.ts'
 import { type NodeCommand, openHttpServer } from './http-server.ts'
 import { isReady, type MeshStatus, type NodeStatus } from './mesh-status.ts'
@@ -72,7 +73,9 @@ class Run {
   readonly #folder: DataFolder
   readonly #stop: AbortController
   readonly #signal: AbortSignal
-  readonly #nodes: RunningNode[] = []
+  readonly #sources: SourceRunner[] = []
+  readonly #sinks: SinkRunner[] = []
+  #audit: AuditLoop | null = null
   readonly #startedAt = Date.now()
   #statusDue: NodeJS.Timeout | null = null
 
@@ -82,6 +85,10 @@ class Run {
     this.#folder = folder
     this.#stop = stop
     this.#signal = signal
+  }
+
+  get #nodes(): readonly RunningNode[] {
+    return [...this.#sources, ...this.#sinks]
   }
 
   async run(log: Log, registry: SchemaRegistry): Promise<RunResult> {
@@ -106,13 +113,20 @@ class Run {
       signal: this.#signal,
       onChange: () => this.#changed(),
     }
-    for (const node of this.#mesh.sources) this.#nodes.push(new SourceRunner(node, context))
-    for (const node of this.#mesh.sinks) this.#nodes.push(new SinkRunner(node, context))
+    for (const node of this.#mesh.sources) this.#sources.push(new SourceRunner(node, context))
+    for (const node of this.#mesh.sinks) this.#sinks.push(new SinkRunner(node, context))
+    this.#audit = new AuditLoop({
+      log,
+      logger,
+      signal: this.#signal,
+      captured: () => this.#sources.flatMap((node) => node.captured()),
+      landed: () => this.#sinks.flatMap((node) => node.landed()),
+    })
     const outcome = await this.#untilEnd()
     // read before the nodes stop: a stopped node is done, whatever it was
     const last = this.result(outcome)
     this.#stop.abort()
-    await Promise.all(this.#nodes.map((node) => node.finished))
+    await Promise.all([...this.#nodes.map((node) => node.finished), this.#audit.finished])
     if (this.#statusDue !== null) clearTimeout(this.#statusDue)
     const status = this.#status()
     this.#options.onStatus?.(status)
@@ -156,7 +170,7 @@ class Run {
     const at = Date.now()
     const staleMs = this.#options.staleMs ?? DEFAULT_STALE_MS
     const ready = nodes.length > 0 && nodes.every((node) => isReady(node, at, staleMs))
-    return { mesh: this.#mesh.name, pid: process.pid, startedAt: this.#startedAt, at, ready, nodes }
+    return { mesh: this.#mesh.name, pid: process.pid, startedAt: this.#startedAt, at, ready, nodes, audit: this.#audit?.status ?? NO_AUDIT }
   }
 
   #changed(): void {
@@ -175,6 +189,8 @@ class Run {
     return node !== undefined
   }
 }
+
+const NO_AUDIT: MeshStatus['audit'] = { throughMs: null, differences: [], uncounted: [] }
 
 function sumRows(snapshot: NodeStatus['snapshot']): number {
   return snapshot.reduce((sum, { rows }) => sum + rows, 0)

@@ -1,3 +1,4 @@
+import type { LandedStream } from '../audit/continuous-audit.ts'
 import { asMillraceError, type MillraceError } from '../errors.ts'
 import { type MaterializeStatus, materialize } from '../materialize/materialize.ts'
 import type { SinkNode } from '../mesh/mesh.ts'
@@ -54,6 +55,11 @@ export class SinkRunner implements RunningNode {
   resume(): void {
     this.#isPaused = false
     for (const { unit } of this.#streams.values()) unit.resume()
+  }
+
+  /** What landed of its streams, for the audit. */
+  landed(): LandedStream[] {
+    return [...this.#streams.values()].map(({ target, status }) => ({ sink: this.name, topic: target.topic, held: status }))
   }
 
   status(): NodeStatus {

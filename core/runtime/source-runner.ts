@@ -1,3 +1,4 @@
+import type { CapturedStream } from '../audit/continuous-audit.ts'
 import { type CaptureStatus, capture } from '../capture/capture.ts'
 import type { ParkedStatus } from '../capture/parked-tables.ts'
 import type { SourceConnector } from '../capture/source-connector.ts'
@@ -64,6 +65,12 @@ export class SourceRunner implements RunningNode {
     this.#unit.pause()
     this.#unit.resume()
     return true
+  }
+
+  /** What is durable of its streams, for the audit. */
+  captured(): CapturedStream[] {
+    const { compacted } = this.#node.topics
+    return [...(this.#capture?.windows ?? [])].map(([topic, { windows }]) => ({ node: this.name, topic, compacted, windows }))
   }
 
   status(): NodeStatus {

@@ -4,13 +4,16 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import pino from 'pino'
+import { frameOf, recordHeader, records } from '../../core/event/record-batch.ts'
 import { loadMesh } from '../../core/mesh/read-mesh.ts'
 import { Secrets } from '../../core/mesh/secrets.ts'
 import type { SourceTableAudit } from '../../core/runtime/audit-mesh.ts'
 import { auditMesh } from '../../core/runtime/audit-mesh.ts'
 import { readRunning } from '../../core/runtime/data-folder.ts'
 import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
+import { openLog, openRegistry } from '../../core/runtime/open-log.ts'
 import { PluginCatalog } from '../../core/runtime/plugin-catalog.ts'
+import { RecordDecoders } from '../../core/schema/record-decoder.ts'
 
 const MILLRACE = path.join(import.meta.dirname, '..', '..', 'control', 'cli', 'millrace.js')
 
@@ -108,5 +111,33 @@ export class MeshProcess {
     const mesh = await loadMesh(this.file, new PluginCatalog())
     const secrets = new Secrets({ env: this.#env, dir: path.dirname(this.file) })
     return auditMesh(mesh, { secrets, logger: pino({ level: 'silent' }), waitMs, signal: new AbortController().signal })
+  }
+
+  /** While the mesh is stopped: appends a copy of the first record of a topic, as a defect of a writer or of the log would. @returns its commit time */
+  async doubleRecord(topic: string): Promise<number> {
+    const mesh = await loadMesh(this.file, new PluginCatalog())
+    const secrets = new Secrets({ env: this.#env, dir: path.dirname(this.file) })
+    await using log = await openLog({ mesh, secrets, logger: pino({ level: 'silent' }), readOnly: false })
+    await using registry = await openRegistry({ mesh, secrets })
+    await using writer = await log.openWriter('defect')
+    const bounds = await log.bounds(topic)
+    const from = bounds.filter(({ start, end }) => end > start).map(({ partition, start }) => ({ topic, partition, offset: start }))
+    for await (const { frame, partition } of log.consume(from, new AbortController().signal)) {
+      const [record] = records(frame)
+      if (record === undefined) continue
+      const decoders = new RecordDecoders(registry)
+      await decoders.prepare(frame)
+      const change = decoders.decode(frame, record)!
+      const part = (start: number, end: number) => (start < 0 ? null : Buffer.from(frame.subarray(start, end)))
+      const copy = {
+        key: part(record.keyFrom, record.keyTo),
+        value: part(record.valueFrom, record.valueTo),
+        headers: [['pos', recordHeader(frame, record, 'pos')!]] as const,
+      }
+      const { buffer, end, count } = frameOf([copy], Date.now())
+      await writer.append({ frames: [{ topic, partition, buffer, end, count }], count, progress: new Map() })
+      return Number(change.committedAt / 1000n)
+    }
+    throw new Error(`${topic} is empty`)
   }
 }

@@ -38,7 +38,15 @@ const SINK: NodeStatus = {
   error: { code: 'sink.unreachable', category: 'unavailable', message: 'the lake\nis away', fix: 'start it' },
   retryAt: 193_000,
 }
-const STATUS: MeshStatus = { mesh: 'quickstart', pid: 1, startedAt: 0, at: 190_000, ready: false, nodes: [SOURCE, SINK] }
+const STATUS: MeshStatus = {
+  mesh: 'quickstart',
+  pid: 1,
+  startedAt: 0,
+  at: 190_000,
+  ready: false,
+  nodes: [SOURCE, SINK],
+  audit: { throughMs: null, differences: [], uncounted: [] },
+}
 
 describe('the live view', () => {
   test('shows figures, progress with ETA, and what is wrong with its fix', () => {
@@ -58,6 +66,27 @@ describe('the live view', () => {
       '    sink.unreachable: the lake is away (again in 3.0 s)',
       '    fix: start it',
     ])
+  })
+
+  test('says how far the audit is, and each difference with its window', () => {
+    const difference = {
+      sink: 'lake',
+      stream: 'shop.public.orders',
+      fromMs: Date.UTC(2026, 10, 25, 12, 3),
+      untilMs: Date.UTC(2026, 10, 25, 12, 4),
+      captured: { c: 1000, d: 2 },
+      landed: { c: 999, d: 2 },
+      rejected: {},
+      difference: '1 insert missing',
+    }
+    const audit = { throughMs: 187_000, differences: [difference], uncounted: ['other shop.public.orders'] }
+    expect(renderStatus({ ...STATUS, nodes: [], audit }, new Map(), { width: 200, color: false }).slice(2)).toEqual([
+      '  audited through 00:03:07 UTC (3.0 s ago), 1 difference',
+      '    shop.public.orders, 2026-11-25 12:03–12:04 UTC, in lake: 1 insert missing; captured 1,002 (1,000 inserts, 2 deletes), landed 1,001 (999 inserts, 2 deletes), rejected 0',
+      '    not counted, since their targets keep no windows: other shop.public.orders',
+    ])
+    const [line] = renderStatus({ ...STATUS, nodes: [], audit: { ...audit, differences: [], uncounted: [] } }, new Map(), { width: 200, color: false }).slice(2)
+    expect(line).toBe('  audited through 00:03:07 UTC (3.0 s ago), 0 differences')
   })
 
   test('fits any width, and colour changes nothing but colour', () => {

@@ -469,8 +469,8 @@ async function expectWindows(log: MemoryLog, encoder: StreamRecords, target: Mem
   expect(positions.map(({ partition, offset }) => `${partition}@${offset}`).sort()).toEqual(
     ends.map(({ partition, offset }) => `${partition}@${offset}`).sort(),
   )
-  expect(windows.givenBelow(Number.POSITIVE_INFINITY).toJSON()).toEqual(ledger.total.toJSON())
-  for (const [window, tally] of ledger.windows) expect(windows.given(window).toJSON()).toEqual(tally.toJSON())
+  expect(windows.totalBelow(Number.POSITIVE_INFINITY).toJSON()).toEqual(ledger.total.toJSON())
+  for (const [window, tally] of ledger.windows) expect(windows.at(window).toJSON()).toEqual(tally.toJSON())
   expect(windows.rejected.total.records).toBe(rejected)
 }
 

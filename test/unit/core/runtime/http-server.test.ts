@@ -23,7 +23,22 @@ const NODE: NodeStatus = {
 }
 
 test('serves status, metrics and health, and takes commands', async () => {
-  let status: MeshStatus = { mesh: 'm', pid: 1, startedAt: 0, at: 2000, ready: true, nodes: [NODE] }
+  let status: MeshStatus = {
+    mesh: 'm',
+    pid: 1,
+    startedAt: 0,
+    at: 2000,
+    ready: true,
+    nodes: [NODE],
+    audit: {
+      throughMs: 1500,
+      differences: [
+        { sink: 'lake', stream: 's', fromMs: 0, untilMs: 60_000, captured: { c: 1 }, landed: {}, rejected: {}, difference: '1 insert missing' },
+        { sink: 'lake', stream: 's', fromMs: null, untilMs: 0, captured: {}, landed: { c: 1 }, rejected: {}, difference: '1 insert too many' },
+      ],
+      uncounted: ['search s'],
+    },
+  }
   const commands: string[] = []
   const metrics = new Metrics('m', () => status)
   metrics.record('shop', 'reconnects', 2, 'count')
@@ -39,6 +54,9 @@ test('serves status, metrics and health, and takes commands', async () => {
   expect(text).toContain('millrace_node_state{node="shop",state="running",mesh="m"} 1')
   expect(text).toContain('millrace_snapshot_estimated_rows{node="shop",table="public.orders",mesh="m"} 10')
   expect(text).toContain('millrace_reconnects{node="shop",mesh="m"} 2')
+  expect(text).toContain('millrace_audit_through_seconds{mesh="m"} 1.5')
+  expect(text).toContain('millrace_audit_differences{node="lake",stream="s",mesh="m"} 2')
+  expect(text).toContain('millrace_audit_uncounted_streams{mesh="m"} 1')
   expect((await get('/health/live')).status).toBe(200)
   expect((await get('/health/ready')).status).toBe(200)
   status = { ...status, ready: false }

@@ -1,0 +1,200 @@
+import { CAPTURED_WINDOWS, capturedLedgers, type LedgerCounts, WindowLedger, windowStart } from '../event/window-ledger.ts'
+import type { Log, LogPosition } from '../log/log.ts'
+import type { LandedWindows } from '../materialize/landed-windows.ts'
+import { compareWindows, deltaOf, describeCounts, describeDelta, type Windowed, type WindowPair } from './window-compare.ts'
+
+/** What a source has made durable of a stream, as its process knows it. */
+export interface CapturedStream {
+  /** The source. */
+  readonly node: string
+  readonly topic: string
+  readonly compacted: boolean
+  /** The same object while nothing changes. */
+  readonly windows: Windowed
+}
+
+/** What became of a stream in one sink. */
+export interface LandedStream {
+  readonly sink: string
+  readonly topic: string
+  /** Null: not known yet. */
+  readonly held: { readonly positions: readonly LogPosition[] /** Null: the target does not say. */; readonly windows: LandedWindows | null } | null
+}
+
+/** A window of a stream that is not the same in a sink as it was captured. */
+export interface WindowDifference {
+  readonly sink: string
+  readonly stream: string
+  /** Epoch milliseconds; null: all before `untilMs`. */
+  readonly fromMs: number | null
+  readonly untilMs: number
+  readonly captured: LedgerCounts
+  readonly landed: LedgerCounts
+  readonly rejected: LedgerCounts
+  /** "1 insert missing" */
+  readonly difference: string
+}
+
+export interface AuditStatus {
+  /** Up to when everything captured is known to have landed, or is among the differences; null: nothing was compared yet. Epoch milliseconds. */
+  readonly throughMs: number | null
+  readonly differences: readonly WindowDifference[]
+  /** Streams of sinks whose target does not say what landed: "sink stream". */
+  readonly uncounted: readonly string[]
+}
+
+type Ends = Awaited<ReturnType<Log['bounds']>>
+
+interface Look {
+  readonly at: number
+  readonly captured: Windowed
+  /** Where the log ended after `captured` was read. */
+  readonly ends: Ends
+}
+
+interface Pair {
+  /** Waits until the sink has all that it counts. */
+  look: Look | null
+  /** What was compared last, when nothing was open: while both stay the same, so does the result. */
+  rested: { readonly captured: Windowed; readonly windows: LandedWindows } | null
+  throughMs: number | null
+  /** Deltas of the differences, by window. */
+  deltas: ReadonlyMap<number | null, string>
+  differences: readonly WindowDifference[]
+}
+
+/**
+ * Compares windows as they come to rest, while everything runs: what sources made durable with what landed in each sink or was rejected by it. Looks at
+ * counters in memory; the log is asked where it ends, and for its progress only before a difference counts. What is told once is not told again.
+ */
+export class ContinuousAudit {
+  readonly #log: Pick<Log, 'bounds' | 'progress'>
+  readonly #pairs = new Map<string, Pair>()
+  readonly #told = new Set<string>()
+  readonly #onDifference: (difference: WindowDifference) => void
+  #uncounted: readonly string[] = []
+
+  constructor(log: Pick<Log, 'bounds' | 'progress'>, onDifference: (difference: WindowDifference) => void) {
+    this.#log = log
+    this.#onDifference = onDifference
+  }
+
+  get status(): AuditStatus {
+    const pairs = [...this.#pairs.values()]
+    const through = pairs.map(({ throughMs }) => throughMs)
+    const isKnown = pairs.length > 0 && through.every((ms) => ms !== null)
+    return {
+      throughMs: isKnown ? Math.min(...(through as number[])) : null,
+      differences: pairs.flatMap(({ differences }) => differences),
+      uncounted: this.#uncounted,
+    }
+  }
+
+  /** One look. `captured` and `landed` are of the moment `now`. */
+  async look(captured: ReadonlyMap<string, CapturedStream>, landed: readonly LandedStream[], now: number): Promise<void> {
+    this.#uncounted = landed.filter(({ held }) => held?.windows === null).map(({ sink, topic }) => `${sink} ${topic}`)
+    const looks = new Map<string, Look>()
+    for (const stream of landed) {
+      const source = captured.get(stream.topic)
+      const windows = stream.held?.windows
+      if (windows === null) this.#pairs.delete(pairKey(stream))
+      if (source === undefined || windows === null) continue
+      const pair = this.#pair(stream)
+      if (stream.held != null && windows !== undefined) await this.#judge(pair, source, { ...stream, positions: stream.held.positions, windows }, now)
+      if (pair.look !== null) continue
+      let look = looks.get(stream.topic)
+      if (look === undefined) {
+        // asked after the windows were read: the ends are those of all that they count, or later
+        look = { at: now, captured: source.windows, ends: await this.#log.bounds(stream.topic) }
+        looks.set(stream.topic, look)
+      }
+      pair.look = look
+    }
+  }
+
+  #pair(stream: LandedStream): Pair {
+    const key = pairKey(stream)
+    let pair = this.#pairs.get(key)
+    if (pair === undefined) this.#pairs.set(key, (pair = { look: null, rested: null, throughMs: null, deltas: new Map(), differences: [] }))
+    return pair
+  }
+
+  async #judge(pair: Pair, source: CapturedStream, stream: CountedStream, now: number): Promise<void> {
+    const { rested, look } = pair
+    const { windows } = stream
+    if (rested !== null && rested.captured === source.windows && rested.windows === windows) {
+      pair.throughMs = now
+      return
+    }
+    if (look === null || !reaches(stream.positions, look.ends)) return
+    let compared = compareWindows(look.captured, source.windows, windows, source)
+    // a batch can be read before its writer knows that it landed, so the log says what was captured before anyone is alarmed
+    if (compared.different.some((of) => pair.deltas.get(of.window) !== deltaOf(of))) {
+      compared = compareWindows(look.captured, await this.#durable(source), windows, source)
+    }
+    const { different, open } = compared
+    pair.differences = different.map((window) => differenceOf(stream, window))
+    pair.deltas = new Map(different.map((of) => [of.window, deltaOf(of)]))
+    different.forEach((of, i) => {
+      this.#tell(stream, deltaOf(of), pair.differences[i]!)
+    })
+    const firstOpen = open.length === 0 ? look.at : Math.min(...open.map((window) => windowStart(window ?? 0)))
+    pair.throughMs = Math.max(pair.throughMs ?? 0, Math.min(look.at, firstOpen))
+    pair.rested = open.length === 0 && look.captured === source.windows ? { captured: source.windows, windows } : null
+    pair.look = null
+  }
+
+  async #durable({ node, topic }: CapturedStream): Promise<Windowed> {
+    return capturedLedgers(await this.#log.progress(node)).get(topic) ?? new WindowLedger(CAPTURED_WINDOWS)
+  }
+
+  /** Without its window: a difference stays the same when its window joins those that are no longer kept apart. */
+  #tell(stream: LandedStream, delta: string, difference: WindowDifference): void {
+    const told = `${pairKey(stream)} ${delta}`
+    if (this.#told.has(told)) return
+    this.#told.add(told)
+    this.#onDifference(difference)
+  }
+}
+
+function pairKey({ sink, topic }: LandedStream): string {
+  return `${sink} ${topic}`
+}
+
+interface CountedStream extends LandedStream {
+  readonly positions: readonly LogPosition[]
+  readonly windows: LandedWindows
+}
+
+function differenceOf(stream: CountedStream, pair: WindowPair): WindowDifference {
+  const { window, until } = pair
+  const { windows } = stream
+  const part = (of: Windowed) => (window === null ? of.totalBelow(until) : of.at(window)).byOp()
+  return {
+    sink: stream.sink,
+    stream: stream.topic,
+    fromMs: window === null ? null : windowStart(window),
+    untilMs: windowStart(until),
+    captured: pair.captured.byOp(),
+    landed: part(windows.landed),
+    rejected: part(windows.rejected),
+    difference: describeDelta(pair),
+  }
+}
+
+/** "2026-11-25 12:03–12:04" in UTC. */
+export function describeWindow({ fromMs, untilMs }: Pick<WindowDifference, 'fromMs' | 'untilMs'>): string {
+  const minute = (ms: number) => new Date(ms).toISOString().slice(0, 16).replace('T', ' ')
+  return fromMs === null ? `before ${minute(untilMs)}` : `${minute(fromMs)}–${minute(untilMs).slice(11)}`
+}
+
+/** One sentence for logs and people. */
+export function describeDifference(difference: WindowDifference): string {
+  const { sink, stream, captured, landed, rejected } = difference
+  const counts = `captured ${describeCounts(captured)}, landed ${describeCounts(landed)}, rejected ${describeCounts(rejected)}`
+  return `${stream}, ${describeWindow(difference)} UTC, in ${sink}: ${difference.difference}; ${counts}`
+}
+
+function reaches(positions: readonly LogPosition[], ends: Ends): boolean {
+  return ends.every(({ partition, end }) => end === 0n || positions.some((position) => position.partition === partition && position.offset >= end))
+}

@@ -1,0 +1,50 @@
+import type { Logger } from 'pino'
+import { type AuditStatus, type CapturedStream, ContinuousAudit, describeDifference, type LandedStream } from '../audit/continuous-audit.ts'
+import { asMillraceError } from '../errors.ts'
+import type { Log } from '../log/log.ts'
+import { pause } from './retry.ts'
+
+/** Windows are a minute long: a look every other second names a difference soon after its window rests. */
+const LOOK_MS = 2000
+
+export interface AuditLoopOptions {
+  readonly log: Log
+  readonly logger: Logger
+  readonly signal: AbortSignal
+  readonly captured: () => Iterable<CapturedStream>
+  readonly landed: () => readonly LandedStream[]
+}
+
+/** Runs the continuous audit beside the nodes. It stops nothing, and makes no node unhealthy: it tells. */
+export class AuditLoop {
+  readonly #audit: ContinuousAudit
+  readonly finished: Promise<void>
+
+  constructor(options: AuditLoopOptions) {
+    this.#audit = new ContinuousAudit(options.log, (difference) => {
+      const facts = { code: 'audit.unequal', ...difference, fix: 'millrace audit FILE --windows says where it was lost; --show-keys which rows differ' }
+      options.logger.error(facts, `the audit found a difference: ${describeDifference(difference)}`)
+    })
+    this.finished = this.#run(options)
+  }
+
+  get status(): AuditStatus {
+    return this.#audit.status
+  }
+
+  async #run({ logger, signal, captured, landed }: AuditLoopOptions): Promise<void> {
+    while (!signal.aborted) {
+      await pause(LOOK_MS, signal)
+      if (signal.aborted) return
+      try {
+        // both of one moment: nothing may be awaited between them
+        const streams = landed()
+        const sources = new Map([...captured()].map((stream) => [stream.topic, stream]))
+        await this.#audit.look(sources, streams, Date.now())
+      } catch (error) {
+        // the nodes themselves report a log that is away
+        logger.debug({ err: asMillraceError(error).message }, 'the audit could not look')
+      }
+    }
+  }
+}
