@@ -21,6 +21,8 @@ import { WriterState } from './writer-state.ts'
 /** Under load a batch is closed at this size, or after this time. */
 const BATCH_BYTES = 512 * 1024
 const LINGER_MS = 10
+/** And at a slow rate this long after the one before at the least: each costs a sync, and a thousand a second are enough. */
+const SPACING_MS = 1
 /** The source is not read while this much is on its way to the log. */
 const MAX_BATCHES = 8
 const MAX_BYTES = 8 * 1024 * 1024
@@ -115,6 +117,7 @@ class Capture implements CaptureOutput {
   #inflight = 0
   #inflightBytes = 0
   #lastSeal = 0
+  #spacing: NodeJS.Timeout | null = null
   #lastProgress = 0
   #free: (() => void) | null = null
   #rows = 0
@@ -185,6 +188,7 @@ class Capture implements CaptureOutput {
       this.#fail(error)
     } finally {
       clearInterval(reporting)
+      if (this.#spacing !== null) clearTimeout(this.#spacing)
       stop()
       signal.removeEventListener('abort', stop)
     }
@@ -358,7 +362,17 @@ class Capture implements CaptureOutput {
       if (this.#inflight === 0 && (idle || this.#snapshot.hasProgress || this.#intake.hasProgress)) void this.#append(true)
       return
     }
-    if (this.#inflight === 0 || now - this.#lastSeal >= LINGER_MS || this.#frames.bytes >= BATCH_BYTES) void this.#append(false)
+    const waitedMs = now - this.#lastSeal
+    if (waitedMs >= LINGER_MS || this.#frames.bytes >= BATCH_BYTES) void this.#append(false)
+    else if (this.#inflight === 0) {
+      if (waitedMs >= SPACING_MS) void this.#append(false)
+      else this.#spacing ??= setTimeout(() => this.#spaced(), SPACING_MS)
+    }
+  }
+
+  #spaced(): void {
+    this.#spacing = null
+    if (this.#failure === null && this.#frames.count > 0) this.#flush()
   }
 
   async #append(offsetOnly: boolean): Promise<void> {
