@@ -588,7 +588,7 @@ describe('the description of a table', () => {
     await client.query('alter table moved rename to elsewhere')
     expect((await describeTable(client, rows[0]!.oid, mapping, streamed)).table.name).toBe('moved')
     await client.query('drop table elsewhere')
-    await expect(describeTable(client, rows[0]!.oid, mapping, streamed)).rejects.toMatchObject({ code: 'source.schema_unsupported' })
+    await expect(describeTable(client, rows[0]!.oid, mapping, streamed)).rejects.toMatchObject({ code: 'source.table_gone' })
   })
 
   it('refuses the binary form of a type it does not know, by name and with the way out', async () => {
