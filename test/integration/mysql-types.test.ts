@@ -443,7 +443,7 @@ describe.skipIf(skip !== null).each(FLAVORS)(`types of %s${skip === null ? '' : 
     }
   })
 
-  test.runIf(flavor === 'mysql')('JSON documents read as the server writes them', async () => {
+  const documents = async () => {
     const session = await db.connect()
     await session.query(`set sql_mode = ''`)
     await session.query('create table docs (id int primary key, doc json)')
@@ -455,7 +455,9 @@ describe.skipIf(skip !== null).each(FLAVORS)(`types of %s${skip === null ? '' : 
     expect(capture.of('docs').map(({ after }) => (after as { doc: string }).doc)).toEqual(expected)
     const table = await tableNamed('docs')
     expect((await chunk(capture, table)).map(([, doc]) => doc)).toEqual(expected)
-  })
+  }
+  // MariaDB's JSON is text
+  if (flavor === 'mysql') test('JSON documents read as the server writes them', documents)
 
   test('a value without an Avro type stops the source unless text is asked for', async () => {
     await db.sql(`set sql_mode = ''; create table zero (id int primary key, d date); insert into zero values (1, '0000-00-00')`)
