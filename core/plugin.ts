@@ -48,6 +48,26 @@ export interface SourcePlugin<Config = unknown> extends PluginFacts<Config> {
   open(config: Config, context: PluginContext, resume: SourceOffset | null): Promise<SourceConnector>
   /** Opens the source for reading only, for the audit. */
   openReader(config: Config, context: PluginContext): Promise<SourceReader>
+  /** What `open` leaves on the server and how it goes away; absent: it leaves nothing there. */
+  readonly provisions?: SourceProvisions<Config>
+}
+
+/** Both work without an open source, and whatever part of it is there. */
+export interface SourceProvisions<Config> {
+  /** Reads only; empty: nothing is there. */
+  list(config: Config, context: PluginContext): Promise<readonly Provision[]>
+  /** Removes all that `list` does not say stays. Again is no error. @throws source.in_use while something captures the source */
+  drop(config: Config, context: PluginContext): Promise<void>
+}
+
+export interface Provision {
+  /** `replication slot`, `publication` */
+  readonly kind: string
+  readonly name: string
+  /** What it costs or who uses it, for whoever decides; null: nothing to say. */
+  readonly note: string | null
+  /** Why `drop` leaves it alone; null: it does not. */
+  readonly stays: string | null
 }
 
 export interface SinkPlugin<Config = unknown> extends PluginFacts<Config> {

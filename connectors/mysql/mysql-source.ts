@@ -112,8 +112,6 @@ export class MysqlSource implements SourceConnector {
     return { retainedBytes: 0, behindBytes: Math.max(0, between - place.position + end.position) }
   }
 
-  async deprovision(): Promise<void> {}
-
   async [Symbol.asyncDispose](): Promise<void> {
     const { stream, connections, snapshots } = this.#parts
     stream.destroy()

@@ -3,6 +3,7 @@ import { openPostgres } from './open-postgres.ts'
 import { type PostgresConfig, postgresConfig } from './postgres-config.ts'
 import { openPostgresReader } from './postgres-reader.ts'
 import { checkPostgres } from './preflight.ts'
+import { postgresProvisions } from './provisions.ts'
 
 export default definePlugin<PostgresConfig>({
   kind: 'source',
@@ -16,4 +17,5 @@ export default definePlugin<PostgresConfig>({
   check: checkPostgres,
   open: openPostgres,
   openReader: openPostgresReader,
+  provisions: postgresProvisions,
 })

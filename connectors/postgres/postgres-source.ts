@@ -17,10 +17,9 @@ import type { CatalogConnection } from './catalog-connection.ts'
 import { ChangeStream } from './change-stream.ts'
 import { sees } from './fence.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
-import { dropPublication } from './publication.ts'
 import type { ReplicationConnection } from './replication-connection.ts'
 import { isRewritten } from './rewritten.ts'
-import { dropSlot, historyLost, type PostgresOffset, readOffset, writeOffset } from './slot.ts'
+import { historyLost, type PostgresOffset, readOffset, writeOffset } from './slot.ts'
 import { parseFence } from './snapshot-reader.ts'
 import type { TablePatterns } from './table-patterns.ts'
 import { describeTable, type MappedTable, type TypeMappingOptions } from './type-mapping.ts'
@@ -137,13 +136,6 @@ export class PostgresSource implements SourceConnector {
     const head = parseLsn(row.head)
     const since = (lsn: string | null) => (lsn === null ? 0 : Math.max(0, Number(head - parseLsn(lsn))))
     return { retainedBytes: since(row.restart), behindBytes: since(row.confirmed) }
-  }
-
-  async deprovision(): Promise<void> {
-    const { connection, catalog, slot, publication, version } = this.#parts
-    await connection[Symbol.asyncDispose]()
-    await catalog.run('to drop the slot', (client) => dropSlot(client, slot, version))
-    await catalog.run('to drop the publication', (client) => dropPublication(client, publication))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

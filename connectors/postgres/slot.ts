@@ -196,6 +196,7 @@ export function inUse(slot: string, pid: number | null, cause?: unknown): Millra
   })
 }
 
+/** @throws source.in_use */
 export async function dropSlot(client: pg.ClientBase, name: string, version: number): Promise<void> {
   await waitUntilFree(client, name, version)
   await client.query('select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1', [name])

@@ -1,6 +1,7 @@
 import { auditCommand } from './audit-command.ts'
 import { checkCommand } from './check-command.ts'
 import type { Command } from './command.ts'
+import { deprovisionCommand } from './deprovision-command.ts'
 import { pluginsCommand } from './plugins-command.ts'
 import { registryCommand } from './registry-command.ts'
 import { resnapshotCommand } from './resnapshot-command.ts'
@@ -22,4 +23,5 @@ export const COMMANDS: readonly Command[] = [
   schemasCommand,
   registryCommand,
   pluginsCommand,
+  deprovisionCommand,
 ]

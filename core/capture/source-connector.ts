@@ -40,8 +40,6 @@ export interface SourceConnector extends AsyncDisposable {
   readonly snapshot: SnapshotReader
   /** Bytes of the database's log that it holds back for us, and how far behind its head we are; for status and alarms. */
   lag(): Promise<{ readonly retainedBytes: number; readonly behindBytes: number }>
-  /** Removes what the source keeps for us (slots, publications). Leaves no orphan. */
-  deprovision(): Promise<void>
 }
 
 /** What a source writes into. Synchronous but for `table`, which may register schemas. */

@@ -1,6 +1,6 @@
 /** The command line as people run it: child processes on a real Postgres, an embedded log and registry, an Iceberg table and a search index. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -221,5 +221,59 @@ describe('the command line on a real mesh', { timeout: 180_000 }, () => {
     const lake = result.status.nodes.find(({ node }) => node === 'lake')!
     expect(lake.rows).toBe((await database.sql('select count(*)::int + 500 as rows from orders')).rows[0].rows)
     expect(run.out + run.err).not.toContain('hunter2')
+  })
+
+  test('a mesh that is given up leaves nothing on its server, and never goes on as if nothing had happened', async () => {
+    const kept = async () => {
+      const { rows } = await database.sql(
+        `select slot_name::text as name from pg_replication_slots where database = current_database() and slot_name like 'millrace_cli%'
+         union all select pubname::text from pg_publication where pubname like 'millrace_cli%'`,
+      )
+      return rows.map(({ name }) => name as string)
+    }
+    const run = start(['run', file])
+    await until('ready', async () => (await status())?.ready)
+    const [slot, publication] = await kept()
+    expect(await millrace('deprovision', file, '--yes')).toMatchObject({ code: 1, err: expect.stringContaining(`process ${run.child.pid}`) })
+    run.child.kill('SIGINT')
+    await run.finished
+
+    expect(await millrace('deprovision', file)).toMatchObject({ code: 2, out: expect.stringContaining(`shop: replication slot ${slot} (keeps `) })
+    expect(await millrace('deprovision', file, 'lake', '--yes')).toMatchObject({ code: 2, err: expect.stringContaining('one of: shop') })
+    const asked = await millrace('deprovision', file, 'shop', '--json')
+    expect(asked.code).toBe(2)
+    const items = [
+      { kind: 'replication slot', name: slot, note: expect.stringContaining('MiB of WAL'), stays: null },
+      { kind: 'publication', name: publication, note: null, stays: null },
+    ]
+    expect(JSON.parse(asked.out)).toMatchObject({ ok: false, result: { nodes: [{ node: 'shop', items }], dropped: false } })
+    expect(await kept()).toEqual([slot, publication])
+
+    expect(await millrace('deprovision', file, '--yes')).toMatchObject({ code: 0, out: expect.stringMatching(/dropped\n$/) })
+    expect(await kept()).toEqual([])
+    expect(await millrace('deprovision', file, '--yes')).toMatchObject({ code: 0, out: 'nothing to drop\n' })
+
+    await database.sql(`delete from orders where id = 1; insert into orders values (1000, 1, 'unseen')`)
+    const halted = await millrace('run', file, '--until-idle', '1')
+    expect([halted.code, halted.err]).toEqual([1, expect.stringMatching(/source\.history_lost.*is gone[\s\S]*--resnapshot shop/)])
+    expect(await kept()).toEqual([])
+    const again = await millrace('run', file, '--until-idle', '1', '--resnapshot', 'shop')
+    expect(again.code, again.err).toBe(0)
+    expect(await kept()).toEqual([slot, publication])
+    expect(await millrace('audit', file)).toMatchObject({ code: 0 })
+  })
+
+  test('what keeps nothing on its server has nothing to drop, and what is away is not given up', async () => {
+    const mysql = path.join(dir, 'mysql.mesh.yaml')
+    const away = 'mysql://nobody@127.0.0.1:1/none'
+    writeFileSync(
+      mysql,
+      `mesh: none\nsources:\n  shop: { kind: mysql, url: '${away}', tables: [none.*] }\nsinks:\n  find: { kind: search, from: [shop] }\ndataDir: .none\n`,
+    )
+    expect(await millrace('deprovision', mysql)).toMatchObject({ code: 0, out: 'nothing to drop\n', err: '' })
+    expect(existsSync(path.join(dir, '.none'))).toBe(false)
+    const gone = path.join(dir, 'gone.mesh.yaml')
+    writeFileSync(gone, readFileSync(file, 'utf8').replace('${env:SHOP_URL}', 'postgres://postgres@127.0.0.1:1/none'))
+    expect(await millrace('deprovision', gone, '--yes')).toMatchObject({ code: 3, err: expect.stringContaining('127.0.0.1:1') })
   })
 })

@@ -335,7 +335,14 @@ describe('the Postgres stream', () => {
     ).toBe(true)
     await db.sql('alter publication p set table t')
     const capture = await start({ publication: 'p' })
-    await capture.connector.deprovision()
+    await capture.stop()
+    const mine = settings({ publication: 'p' })
+    expect((await postgres.provisions!.list(mine, context)).map(({ name, stays }) => [name, stays])).toEqual([
+      [slotName(), null],
+      ['p', 'Millrace did not make it'],
+    ])
+    await postgres.provisions!.drop(mine, context)
+    expect((await postgres.provisions!.list(mine, context)).map(({ name }) => name)).toEqual(['p'])
     // it was there before us
     expect((await db.sql(`select 1 from pg_publication where pubname = 'p'`)).rowCount).toBe(1)
   })

@@ -449,7 +449,8 @@ describe.each(MAJORS)(`Postgres %i${reason === null ? '' : ` (skipped: ${reason}
         [1, 'a'],
         [2, 'b'],
       ])
-      await capture.connector.deprovision()
+      await capture.stop()
+      await postgres.provisions!.drop(settings(more), context)
       expect((await db.sql('select 1 from pg_replication_slots where database = $1', [db.database])).rowCount).toBe(0)
       expect((await db.sql('select 1 from pg_publication')).rowCount).toBe(0)
     } finally {

@@ -203,8 +203,20 @@ export function faultCases(open: OpenBench, can: SourceCapabilities): void {
     await bench.caughtUp(run)
     expect(await bench.source.leftovers()).not.toEqual([])
     await run.stop()
-    await using connector = await bench.open(bench.log.stored.get('offset') as SourceOffset)
-    await connector.deprovision()
+    const { provisions } = bench.source.plugin
+    const listed = async () => ((await provisions?.list(bench.config(), bench.context)) ?? []).map(({ name }) => name).sort()
+    expect(await listed()).toEqual([...(await bench.source.leftovers())].sort())
+    const again = await bench.start()
+    await bench.caughtUp(again)
+    await expect(provisions?.drop(bench.config(), bench.context), 'while it is captured').rejects.toMatchObject({ code: 'source.in_use' })
+    await bench.caughtUp(again)
+    await again.stop()
+    await provisions?.drop(bench.config(), bench.context)
+    expect(await bench.source.leftovers()).toEqual([])
+    expect(await listed()).toEqual([])
+    await provisions?.drop(bench.config(), bench.context)
+    // what was captured is not forgotten: a start that had nothing to go on from would not be noticed
+    await expect(bench.open(bench.log.stored.get('offset') as SourceOffset)).rejects.toMatchObject({ code: 'source.history_lost' })
     expect(await bench.source.leftovers()).toEqual([])
   })
 

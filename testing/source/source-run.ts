@@ -112,7 +112,6 @@ export class SourceRun implements AsyncDisposable {
         if (acknowledge) connector.acknowledge(offset)
       },
       lag: () => connector.lag(),
-      deprovision: () => connector.deprovision(),
       [Symbol.asyncDispose]: () => connector[Symbol.asyncDispose](),
     }
   }

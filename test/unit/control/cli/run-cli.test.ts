@@ -1,7 +1,7 @@
 import { mkdtempSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import { Writable } from 'node:stream'
+import { Readable, Writable } from 'node:stream'
 import { describe, expect, test } from 'vitest'
 import type { Command } from '../../../../control/cli/command.ts'
 import { COMMANDS } from '../../../../control/cli/commands.ts'
@@ -20,7 +20,8 @@ async function cli(args: readonly string[], options: { commands?: readonly Comma
     return { stream, text: () => chunks.join('') }
   }
   const [out, err] = [collect(), collect()]
-  const io = { stdout: out.stream, stderr: err.stream, env: options.env ?? {}, cwd: options.cwd ?? os.tmpdir(), signal: new AbortController().signal }
+  const { env = {}, cwd = os.tmpdir() } = options
+  const io = { stdin: Readable.from([]), stdout: out.stream, stderr: err.stream, env, cwd, signal: new AbortController().signal }
   const exitCode = await runCli(args, options.commands ?? COMMANDS, io)
   return { exitCode, out: out.text(), err: err.text() }
 }

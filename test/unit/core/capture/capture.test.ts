@@ -213,7 +213,6 @@ async function live(
     async lag() {
       return { retainedBytes: 0, behindBytes: 0 }
     },
-    async deprovision() {},
     async [Symbol.asyncDispose]() {},
   }
   const log = { kind: 'embedded', ensureTopics: async () => {} } as unknown as Log

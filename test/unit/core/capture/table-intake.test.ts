@@ -71,7 +71,6 @@ class Store {
       },
       acknowledge() {},
       lag: async () => ({ retainedBytes: 0, behindBytes: 0 }),
-      async deprovision() {},
       async [Symbol.asyncDispose]() {},
     }
     await capture({
