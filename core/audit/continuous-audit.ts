@@ -1,7 +1,7 @@
-import { CAPTURED_WINDOWS, capturedLedgers, type LedgerCounts, WindowLedger, windowStart } from '../event/window-ledger.ts'
+import { CAPTURED_WINDOWS, capturedLedgers, type TallyJson, WindowLedger, windowStart } from '../event/window-ledger.ts'
 import type { Log, LogPosition } from '../log/log.ts'
 import type { LandedWindows } from '../materialize/landed-windows.ts'
-import { compareWindows, deltaOf, describeCounts, describeDelta, type Windowed, type WindowPair } from './window-compare.ts'
+import { compareWindows, deltaOf, describeCounts, describeDelta, describeTally, type Windowed, type WindowPair } from './window-compare.ts'
 
 /** What a source has made durable of a stream, as its process knows it. */
 export interface CapturedStream {
@@ -28,9 +28,11 @@ export interface WindowDifference {
   /** Epoch milliseconds; null: all before `untilMs`. */
   readonly fromMs: number | null
   readonly untilMs: number
-  readonly captured: LedgerCounts
-  readonly landed: LedgerCounts
-  readonly rejected: LedgerCounts
+  /** Counts by op, and the sum over the records' content. What was captured landed, or was rejected, or superseded by the snapshot. */
+  readonly captured: TallyJson
+  readonly landed: TallyJson
+  readonly rejected: TallyJson
+  readonly superseded: TallyJson
   /** "1 insert missing" */
   readonly difference: string
 }
@@ -64,7 +66,7 @@ interface Pair {
 }
 
 /**
- * Compares windows as they come to rest, while everything runs: what sources made durable with what landed in each sink or was rejected by it. Looks at
+ * I11: compares windows as they come to rest, while everything runs: what sources made durable with what landed in each sink or was rejected by it. Looks at
  * counters in memory; the log is asked where it ends, and for its progress only before a difference counts. What is told once is not told again.
  */
 export class ContinuousAudit {
@@ -169,15 +171,16 @@ interface CountedStream extends LandedStream {
 function differenceOf(stream: CountedStream, pair: WindowPair): WindowDifference {
   const { window, until } = pair
   const { windows } = stream
-  const part = (of: Windowed) => (window === null ? of.totalBelow(until) : of.at(window)).byOp()
+  const part = (of: Windowed) => (window === null ? of.totalBelow(until) : of.at(window)).toJSON()
   return {
     sink: stream.sink,
     stream: stream.topic,
     fromMs: window === null ? null : windowStart(window),
     untilMs: windowStart(until),
-    captured: pair.captured.byOp(),
+    captured: pair.captured.toJSON(),
     landed: part(windows.landed),
     rejected: part(windows.rejected),
+    superseded: part(windows.superseded),
     difference: describeDelta(pair),
   }
 }
@@ -191,7 +194,7 @@ export function describeWindow({ fromMs, untilMs }: Pick<WindowDifference, 'from
 /** One sentence for logs and people. */
 export function describeDifference(difference: WindowDifference): string {
   const { sink, stream, captured, landed, rejected } = difference
-  const counts = `captured ${describeCounts(captured)}, landed ${describeCounts(landed)}, rejected ${describeCounts(rejected)}`
+  const counts = `captured ${describeTally(captured)}, landed ${describeTally(landed)}, rejected ${describeCounts(rejected)}`
   return `${stream}, ${describeWindow(difference)} UTC, in ${sink}: ${difference.difference}; ${counts}`
 }
 

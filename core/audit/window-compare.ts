@@ -1,4 +1,4 @@
-import { LEDGER_OPS, type LedgerCounts, Tally } from '../event/window-ledger.ts'
+import { LEDGER_OPS, type LedgerCounts, Tally, type TallyJson } from '../event/window-ledger.ts'
 
 /** Changes by window at one place of a stream's way, however coarse what is old. */
 export interface Windowed {
@@ -82,4 +82,9 @@ export function describeCounts(counts: LedgerCounts): string {
   )
   const total = LEDGER_OPS.reduce((sum, op) => sum + (counts[op] ?? 0), 0)
   return parts.length === 0 ? '0' : `${total.toLocaleString('en-US')} (${parts.join(', ')})`
+}
+
+/** The same with the sum: "1,200 (1,000 inserts, 200 updates; sum 1f0c…)" */
+export function describeTally(tally: TallyJson): string {
+  return describeCounts(tally).replace(')', `; sum ${tally.sum})`)
 }

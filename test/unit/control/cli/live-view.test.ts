@@ -4,6 +4,8 @@ import { describe, expect, test } from 'vitest'
 import { RateWindow, renderStatus, statusLine } from '../../../../control/cli/live-view.ts'
 import type { MeshStatus, NodeStatus } from '../../../../core/runtime/mesh-status.ts'
 
+const NOTHING = { sum: '0000000000000000' }
+
 const SOURCE: NodeStatus = {
   node: 'shop',
   role: 'source',
@@ -74,15 +76,16 @@ describe('the live view', () => {
       stream: 'shop.public.orders',
       fromMs: Date.UTC(2026, 10, 25, 12, 3),
       untilMs: Date.UTC(2026, 10, 25, 12, 4),
-      captured: { c: 1000, d: 2 },
-      landed: { c: 999, d: 2 },
-      rejected: {},
+      captured: { c: 1000, d: 2, sum: '00000000000000ff' },
+      landed: { c: 999, d: 2, sum: '00000000000000fe' },
+      rejected: NOTHING,
+      superseded: NOTHING,
       difference: '1 insert missing',
     }
     const audit = { throughMs: 187_000, differences: [difference], uncounted: ['other shop.public.orders'] }
-    expect(renderStatus({ ...STATUS, nodes: [], audit }, new Map(), { width: 200, color: false }).slice(2)).toEqual([
+    expect(renderStatus({ ...STATUS, nodes: [], audit }, new Map(), { width: 250, color: false }).slice(2)).toEqual([
       '  audited through 00:03:07 UTC (3.0 s ago), 1 difference',
-      '    shop.public.orders, 2026-11-25 12:03–12:04 UTC, in lake: 1 insert missing; captured 1,002 (1,000 inserts, 2 deletes), landed 1,001 (999 inserts, 2 deletes), rejected 0',
+      '    shop.public.orders, 2026-11-25 12:03–12:04 UTC, in lake: 1 insert missing; captured 1,002 (1,000 inserts, 2 deletes; sum 00000000000000ff), landed 1,001 (999 inserts, 2 deletes; sum 00000000000000fe), rejected 0',
       '    not counted, since their targets keep no windows: other shop.public.orders',
     ])
     const [line] = renderStatus({ ...STATUS, nodes: [], audit: { ...audit, differences: [], uncounted: [] } }, new Map(), { width: 200, color: false }).slice(2)

@@ -74,9 +74,12 @@ describe('a record that changes its fate between capture and sink is told with i
 
   test('lost', async () => {
     const told = await audited((written) => written.filter((_, i) => i !== 6))
-    expect(told).toMatchObject([{ sink: 'lake', stream: TOPIC, fromMs: window(6), untilMs: window(6) + 60_000, difference: '1 insert missing', rejected: {} }])
+    expect(told).toMatchObject([
+      { sink: 'lake', stream: TOPIC, fromMs: window(6), untilMs: window(6) + 60_000, difference: '1 insert missing', rejected: { sum: '0000000000000000' } },
+    ])
+    const { captured, landed } = told[0]!
     expect(describeDifference(told[0]!)).toBe(
-      'shop.public.items, 2023-11-14 22:15–22:16 UTC, in lake: 1 insert missing; captured 2 (2 inserts), landed 1 (1 insert), rejected 0',
+      `shop.public.items, 2023-11-14 22:15–22:16 UTC, in lake: 1 insert missing; captured 2 (2 inserts; sum ${captured.sum}), landed 1 (1 insert; sum ${landed.sum}), rejected 0`,
     )
   })
 

@@ -22,6 +22,8 @@ const NODE: NodeStatus = {
   streams: [],
 }
 
+const [none, one] = [{ sum: '0000000000000000' }, { c: 1, sum: '00000000000000ff' }]
+
 test('serves status, metrics and health, and takes commands', async () => {
   let status: MeshStatus = {
     mesh: 'm',
@@ -33,8 +35,18 @@ test('serves status, metrics and health, and takes commands', async () => {
     audit: {
       throughMs: 1500,
       differences: [
-        { sink: 'lake', stream: 's', fromMs: 0, untilMs: 60_000, captured: { c: 1 }, landed: {}, rejected: {}, difference: '1 insert missing' },
-        { sink: 'lake', stream: 's', fromMs: null, untilMs: 0, captured: {}, landed: { c: 1 }, rejected: {}, difference: '1 insert too many' },
+        {
+          sink: 'lake',
+          stream: 's',
+          fromMs: 0,
+          untilMs: 60_000,
+          captured: one,
+          landed: none,
+          rejected: none,
+          superseded: none,
+          difference: '1 insert missing',
+        },
+        { sink: 'lake', stream: 's', fromMs: null, untilMs: 0, captured: none, landed: one, rejected: none, superseded: none, difference: '1 insert too many' },
       ],
       uncounted: ['search s'],
     },
