@@ -66,7 +66,7 @@ interface Pair {
 }
 
 /**
- * I11: compares windows as they come to rest, while everything runs: what sources made durable with what landed in each sink or was rejected by it. Looks at
+ * Compares windows as they come to rest, while everything runs: what sources made durable with what landed in each sink or was rejected by it. Looks at
  * counters in memory; the log is asked where it ends, and for its progress only before a difference counts. What is told once is not told again.
  */
 export class ContinuousAudit {
@@ -130,7 +130,7 @@ export class ContinuousAudit {
     }
     if (look === null || !reaches(stream.positions, look.ends)) return
     let compared = compareWindows(look.captured, source.windows, windows, source)
-    // a batch can be read before its writer knows that it landed, so the log says what was captured before anyone is alarmed
+    // I11: a batch can be read before its writer knows that it landed, so the log says what was captured before anyone is alarmed
     if (compared.different.some((of) => pair.deltas.get(of.window) !== deltaOf(of))) {
       compared = compareWindows(look.captured, await this.#durable(source), windows, source)
     }

@@ -36,8 +36,8 @@ class DefectiveLog implements Log {
   async *consume(...args: Parameters<Log['consume']>): AsyncGenerator<LogBatch> {
     for await (const batch of this.#log.consume(...args)) yield tamper(batch)
   }
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.#log[Symbol.asyncDispose]()
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#log[Symbol.asyncDispose]()
   }
 }
 
