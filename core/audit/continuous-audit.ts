@@ -128,7 +128,7 @@ export class ContinuousAudit {
       pair.throughMs = now
       return
     }
-    if (look === null || !reaches(stream.positions, look.ends)) return
+    if (look === null || !reachesEnds(stream.positions, look.ends)) return
     let compared = compareWindows(look.captured, source.windows, windows, source)
     // I11: a batch can be read before its writer knows that it landed, so the log says what was captured before anyone is alarmed
     if (compared.different.some((of) => pair.deltas.get(of.window) !== deltaOf(of))) {
@@ -140,7 +140,7 @@ export class ContinuousAudit {
     different.forEach((of, i) => {
       this.#tell(stream, deltaOf(of), pair.differences[i]!)
     })
-    const firstOpen = open.length === 0 ? look.at : Math.min(...open.map((window) => windowStart(window ?? 0)))
+    const firstOpen = open.length === 0 ? look.at : Math.min(...open.map(({ window }) => windowStart(window ?? 0)))
     pair.throughMs = Math.max(pair.throughMs ?? 0, Math.min(look.at, firstOpen))
     pair.rested = open.length === 0 && look.captured === source.windows ? { captured: source.windows, windows } : null
     pair.look = null
@@ -198,6 +198,7 @@ export function describeDifference(difference: WindowDifference): string {
   return `${stream}, ${describeWindow(difference)} UTC, in ${sink}: ${difference.difference}; ${counts}`
 }
 
-function reaches(positions: readonly LogPosition[], ends: Ends): boolean {
+/** All that was in the log is behind these positions. */
+export function reachesEnds(positions: readonly LogPosition[], ends: Ends): boolean {
   return ends.every(({ partition, end }) => end === 0n || positions.some((position) => position.partition === partition && position.offset >= end))
 }

@@ -20,8 +20,8 @@ export interface WindowPair {
 export interface Comparison {
   readonly equal: readonly WindowPair[]
   readonly different: readonly WindowPair[]
-  /** Windows that took changes between the two looks at what was captured: they are compared when they rest. */
-  readonly open: readonly (number | null)[]
+  /** Windows that took changes between the two looks at what was captured, as of the second: they are compared when they rest. */
+  readonly open: readonly WindowPair[]
 }
 
 /**
@@ -32,11 +32,11 @@ export function compareWindows(before: Windowed, after: Windowed, found: Windowe
   const sides = [before, after, found]
   const horizon = Math.max(...sides.map((side) => side.horizon ?? Number.NEGATIVE_INFINITY))
   const windows = [...new Set(sides.flatMap((side) => [...side.keys()]))].filter((window) => window >= horizon).sort((a, b) => a - b)
-  const result = { equal: [] as WindowPair[], different: [] as WindowPair[], open: [] as (number | null)[] }
+  const result = { equal: [] as WindowPair[], different: [] as WindowPair[], open: [] as WindowPair[] }
   const judge = (window: number | null, until: number, of: (side: Windowed) => Tally) => {
     const captured = of(before)
     if (!captured.equals(of(after))) {
-      result.open.push(window)
+      result.open.push({ window, until, captured: of(after), found: of(found) })
       return
     }
     const pair = { window, until, captured, found: of(found) }

@@ -16,16 +16,22 @@ export interface RecallOptions {
   readonly signal: AbortSignal
 }
 
+/** The windows that a target kept with these positions; null when it kept none, or others. */
+export async function keptWindows(sink: SinkConnector, topic: string, positions: readonly LogPosition[]): Promise<LandedWindows | null> {
+  const memo = (await sink.recall?.()) ?? null
+  const kept = memo === null ? null : LandedWindows.parse(topic, memo)
+  if (kept !== null && samePositions(kept.positions, positions)) return kept.windows
+  return positions.every(({ offset }) => offset === 0n) ? new LandedWindows() : null
+}
+
 /**
  * The windows that a target kept with its positions. One that kept none, or whose memo is of other positions since something else rolled it back, is counted
  * once from the log. Null: the target cannot keep a memo, or the log no longer has its start.
  */
 export async function recallWindows({ sink, topic, positions, log, decoders, signal }: RecallOptions): Promise<LandedWindows | null> {
   if (sink.recall === undefined) return null
-  const memo = await sink.recall()
-  const kept = memo === null ? null : LandedWindows.parse(topic, memo)
-  if (kept !== null && samePositions(kept.positions, positions)) return kept.windows
-  if (positions.every(({ offset }) => offset === 0n)) return new LandedWindows()
+  const kept = await keptWindows(sink, topic, positions)
+  if (kept !== null) return kept
   try {
     return LandedWindows.counted((await countStream(log, decoders, positions, LANDED_WINDOWS, signal)).ledger)
   } catch (error) {

@@ -35,15 +35,8 @@ export async function auditMesh(mesh: Mesh, options: AuditOptions): Promise<read
   await using log = await openLog({ mesh, secrets, logger, readOnly: true })
   await using registry = await openRegistry({ mesh, secrets })
   const audits: SourceTableAudit[] = []
-  const context = (node: string): PluginContext => ({
-    mesh: mesh.name,
-    node,
-    dataDir: nodeDirOf(mesh.dataDir, node),
-    logger: logger.child({ node }),
-    metric: () => {},
-  })
   for (const source of mesh.sources) {
-    await using reader = await source.plugin.openReader(source.settings.resolve(secrets, mesh.dir), context(source.name))
+    await using reader = await source.plugin.openReader(source.settings.resolve(secrets, mesh.dir), readerContext(mesh, source.name, logger))
     const tables = [...(await reader.tables())].sort((a, b) => (tableId(a) < tableId(b) ? -1 : 1))
     const parked = new Map(parkedIn(await log.progress(source.name)).map((one) => [one.table, one]))
     for (const [table, why] of parked) {
@@ -58,7 +51,10 @@ export async function auditMesh(mesh: Mesh, options: AuditOptions): Promise<read
       const stream = { topic, namespace: table.namespace, table: table.name }
       const sinks = mesh.sinks
         .filter((sink) => sink.from.matches(topic))
-        .map((sink) => ({ node: sink.name, open: () => sink.plugin.open(sink.settings.resolve(secrets, mesh.dir), context(sink.name), stream) }))
+        .map((sink) => ({
+          node: sink.name,
+          open: () => sink.plugin.open(sink.settings.resolve(secrets, mesh.dir), readerContext(mesh, sink.name, logger), stream),
+        }))
       const audit = {
         node: source.name,
         ...(await auditTable({ node: source.name, table, topic, reader, log, registry, sinks, deadlineMs: options.waitMs, signal })),
@@ -68,4 +64,9 @@ export async function auditMesh(mesh: Mesh, options: AuditOptions): Promise<read
     }
   }
   return audits
+}
+
+/** For a connector that is opened beside the process that runs its node. */
+export function readerContext(mesh: Mesh, node: string, logger: Logger): PluginContext {
+  return { mesh: mesh.name, node, dataDir: nodeDirOf(mesh.dataDir, node), logger: logger.child({ node }), metric: () => {} }
 }

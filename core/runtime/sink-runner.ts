@@ -3,11 +3,11 @@ import { asMillraceError, type MillraceError } from '../errors.ts'
 import { type MaterializeStatus, materialize } from '../materialize/materialize.ts'
 import type { SinkNode } from '../mesh/mesh.ts'
 import type { StreamTarget } from '../plugin.ts'
-import { tableOf } from '../schema/avro-mapping.ts'
 import { type NodeStatus, type StreamStatus, statusError } from './mesh-status.ts'
 import { worstState } from './node-lifecycle.ts'
 import { DEFAULT_RETRY, pause } from './retry.ts'
 import { pluginContext, type RunningNode, type RuntimeContext } from './runtime-context.ts'
+import { describeStream } from './stream-target.ts'
 import { SupervisedUnit } from './supervised-unit.ts'
 
 /** New streams are looked for this often; sooner while there is none. */
@@ -118,7 +118,7 @@ export class SinkRunner implements RunningNode {
         for (const { topic } of await log.topics()) {
           if (signal.aborted) break
           if (this.#streams.has(topic) || !this.#node.from.matches(topic)) continue
-          const target = await this.#describe(topic)
+          const target = await describeStream(this.#context.registry, topic)
           if (target !== null) this.#start(target)
         }
         this.#streamsKnownAt = lookedAt
@@ -132,19 +132,6 @@ export class SinkRunner implements RunningNode {
         onChange()
       }
       await pause(this.#streams.size === 0 ? FIRST_DISCOVERY_MS : DISCOVERY_MS, signal)
-    }
-  }
-
-  /** The table behind a topic, from its newest schema; null while it has none yet. */
-  async #describe(topic: string): Promise<StreamTarget | null> {
-    try {
-      const newest = (await this.#context.registry.versions(`${topic}-value`)).at(-1)
-      if (newest === undefined) return null
-      const { namespace, name } = tableOf(newest.schema)
-      return { topic, namespace, table: name }
-    } catch (error) {
-      if (asMillraceError(error).code === 'schema.unknown') return null
-      throw error
     }
   }
 

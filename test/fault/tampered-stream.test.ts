@@ -4,6 +4,7 @@ import { frameOf, recordHeader, records, stampChecksum, stampOffset } from '../.
 import type { Log, LogBatch } from '../../core/log/log.ts'
 import { loadMesh } from '../../core/mesh/read-mesh.ts'
 import { Secrets } from '../../core/mesh/secrets.ts'
+import type { StreamWindows } from '../../core/runtime/audit-windows.ts'
 import { readRunning } from '../../core/runtime/data-folder.ts'
 import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
 import { PluginCatalog } from '../../core/runtime/plugin-catalog.ts'
@@ -95,6 +96,7 @@ async function run(file: string) {
   stop = new AbortController()
   ended = runMesh(mesh, { secrets: new Secrets({ env: {}, dir: mesh.dir }), logger, signal: stop.signal })
   const get = async (path: string) => (await fetch(`http://127.0.0.1:${readRunning(mesh.dataDir)!.port}${path}`)).text()
+  const post = (path: string) => fetch(`http://127.0.0.1:${readRunning(mesh.dataDir)!.port}${path}`, { method: 'POST' })
   const until = async (condition: (status: MeshStatus) => boolean): Promise<MeshStatus> => {
     for (const deadline = Date.now() + 60_000; ; await new Promise((resolve) => setTimeout(resolve, 20))) {
       const status = readRunning(mesh.dataDir) === null ? null : (JSON.parse(await get('/status')) as MeshStatus)
@@ -102,7 +104,13 @@ async function run(file: string) {
       if (Date.now() > deadline) throw new Error(`not in time: ${JSON.stringify(status)}`)
     }
   }
-  return { lines, get, until }
+  return { lines, get, post, until }
+}
+
+/** `millrace audit FILE --windows --json` as a process of its own. */
+async function windowsOf(files: MeshProcess, ...args: readonly string[]): Promise<{ exitCode: number | null; streams: readonly StreamWindows[] }> {
+  const { exitCode, text } = await files.command('audit', '--windows', '--json', ...args)
+  return { exitCode, streams: (JSON.parse(text) as { result: { streams: readonly StreamWindows[] } }).result.streams }
 }
 
 const landed = (status: MeshStatus, rows: number) => status.nodes.filter(({ role }) => role === 'sink').every((sink) => sink.rows >= rows)
@@ -120,9 +128,9 @@ async function insertMarked(): Promise<readonly number[]> {
 }
 
 test('a change that is lost, doubled or changed on its way to the sinks is named by table and minute with counts and sums, in log, status and metrics; a clean table is not', async () => {
-  const { file } = new MeshProcess(folder.dir, shopYaml({ name: db.database, url: db.url }))
+  const files = new MeshProcess(folder.dir, shopYaml({ name: db.database, url: db.url }))
   isDefective = true
-  const mesh = await run(file)
+  const mesh = await run(files.file)
   await mesh.until((status) => landed(status, 200))
   const minutes = await insertMarked()
   const { audit } = await mesh.until(({ audit: { differences } }) => differences.length === 6)
@@ -152,12 +160,24 @@ test('a change that is lost, doubled or changed on its way to the sinks is named
     }
   }
   expect(mesh.lines.filter(({ code }) => code === 'audit.unequal').length).toBe(6)
+
+  const running = await windowsOf(files)
+  expect(running.exitCode).toBe(1)
+  for (const { table, sink, state, behind, windows } of running.streams) {
+    expect({ table, sink, state, behind }).toEqual({ table, sink, state: table === 'public.clean' ? 'equal' : 'different', behind: 0 })
+    const shown = windows.filter((window) => window.state === 'different')
+    const told = audit.differences.filter((one) => one.stream === `shop.${table}` && one.sink === sink)
+    expect(shown.map(({ state, ...window }) => window)).toEqual(told.map(({ sink, stream, ...window }) => window))
+  }
+  stop.abort()
+  await ended
+  expect(await windowsOf(files)).toEqual(running)
 })
 
 test('a clean run finds nothing, whatever the texts say', async () => {
-  const { file } = new MeshProcess(folder.dir, shopYaml({ name: db.database, url: db.url }))
+  const files = new MeshProcess(folder.dir, shopYaml({ name: db.database, url: db.url }))
   isDefective = false
-  const mesh = await run(file)
+  const mesh = await run(files.file)
   await mesh.until((status) => landed(status, 200))
   await insertMarked()
   await mesh.until((status) => landed(status, 240))
@@ -166,4 +186,18 @@ test('a clean run finds nothing, whatever the texts say', async () => {
   expect(audit).toMatchObject({ differences: [], uncounted: [] })
   expect(await mesh.get('/metrics')).not.toContain('millrace_audit_differences{')
   expect(mesh.lines.filter(({ code }) => code === 'audit.unequal')).toEqual([])
+
+  expect(await windowsOf(files)).toMatchObject({ exitCode: 0, streams: Array.from({ length: 8 }, () => ({ state: 'equal', behind: 0 })) })
+  // what a sink has not read yet is no difference
+  await mesh.post('/nodes/lake/pause')
+  await mesh.until((status) => status.nodes.some(({ state }) => state === 'paused'))
+  await db.sql("insert into clean values (111, 'later')")
+  await mesh.until((status) => status.nodes.some(({ node, rows }) => node === 'search' && rows === 241))
+  const { exitCode, streams } = await windowsOf(files, '--table', 'public.clean')
+  expect(exitCode).toBe(0)
+  expect(streams).toMatchObject([
+    { table: 'public.clean', sink: 'lake', state: 'open', behind: 1 },
+    { table: 'public.clean', sink: 'search', state: 'equal', behind: 0 },
+  ])
+  expect(streams[0]!.windows.filter(({ state }) => state === 'open').map(({ difference }) => difference)).toEqual(['1 insert missing'])
 })
