@@ -161,8 +161,11 @@ class Capture implements CaptureOutput {
     const stop = () => this.#stop.abort()
     signal.addEventListener('abort', stop, { once: true })
     if (signal.aborted) stop()
-    // by a timer, so that the end of a snapshot is told on an idle source too
-    const reporting = setInterval(() => this.#report(), STATUS_MS)
+    // by a timer, so that an idle source's end of a snapshot is told, and its last offset durable, without its saying something more
+    const timer = setInterval(() => {
+      this.#report()
+      if (this.#failure === null && this.#frames.count === 0) this.#flush()
+    }, STATUS_MS)
     try {
       this.#refuseUndone()
       await this.#takeUpTables()
@@ -187,7 +190,7 @@ class Capture implements CaptureOutput {
     } catch (error) {
       this.#fail(error)
     } finally {
-      clearInterval(reporting)
+      clearInterval(timer)
       if (this.#spacing !== null) clearTimeout(this.#spacing)
       stop()
       signal.removeEventListener('abort', stop)

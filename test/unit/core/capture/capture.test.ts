@@ -291,6 +291,44 @@ test('values of one chunk reach the log as reads', async () => {
   expect(store.progress.get('snapshot/public.t')).toEqual({ done: true, rows: 1, at: { commit: '0', ordinal: 0x8000_0000 } })
 })
 
+test('the last offset of a source that falls silent becomes durable without its saying anything more', async () => {
+  const stop = new AbortController()
+  const appended: (Json | null | undefined)[] = []
+  const connector = {
+    start: { done: 0 },
+    snapshot: {} as SnapshotReader,
+    tables: async () => [],
+    async *changes(_from: SourceOffset, _to: CaptureOutput, signal: AbortSignal) {
+      yield { done: 1 }
+      await new Promise((resolve) => signal.addEventListener('abort', resolve))
+    },
+    acknowledge(offset: SourceOffset) {
+      if (offset.done === 1) stop.abort()
+    },
+  } as unknown as SourceConnector
+  const writer: LogWriter = {
+    progress: new Map(),
+    append: async ({ progress }) => {
+      appended.push(progress.get('offset'))
+    },
+    async [Symbol.asyncDispose]() {},
+  }
+  await capture({
+    node: 'n',
+    connector,
+    plugin: { name: 'fake', version: '0', sourceFields: [] },
+    database: 'db',
+    log: { kind: 'embedded', ensureTopics: async () => {} } as unknown as Log,
+    writer,
+    registry,
+    topics: { partitions: 1, retentionMs: null, compacted: false, replicationFactor: null },
+    snapshot: { mode: 'initial', chunkRows: 2, chunkBytes: 1000, parallel: 1 },
+    onStatus: () => {},
+    signal: stop.signal,
+  })
+  expect(appended).toEqual([{ done: 0 }, { done: 1 }])
+})
+
 test('a part of a transaction that another history of the source lacks is refused, since its positions would hide what comes instead', async () => {
   const db = new Database([[{ op: 'c', id: 1, value: 1 }], [{ op: 'c', id: 2, value: 2 }]], 2)
   const store = new Store()
