@@ -449,7 +449,8 @@ class Driver implements AsyncDisposable {
 
   #report(): void {
     const behind = [...this.#ends].reduce((total, [partition, end]) => {
-      const left = end - (this.#applied.get(partition) ?? 0n)
+      // what was read is there, however old the ends are
+      const left = later(end, this.#read.get(partition)) - (this.#applied.get(partition) ?? 0n)
       return total + (left > 0n ? Number(left) : 0)
     }, 0)
     this.#options.onStatus({
@@ -470,6 +471,10 @@ function foreignLog(topic: string, partition: number, offset: bigint, end: bigin
   return new MillraceError('log.position_lost', `the target holds partition ${partition} of ${topic} up to offset ${offset}, but ${ends}: it is another log`, {
     fix: 'give the sink the log that it was made from, or a new target that is made from this log',
   })
+}
+
+function later(end: bigint, read = 0n): bigint {
+  return read > end ? read : end
 }
 
 function sameItems(a: readonly number[], b: readonly number[]): boolean {
