@@ -2,6 +2,7 @@ import { auditCommand } from './audit-command.ts'
 import { checkCommand } from './check-command.ts'
 import type { Command } from './command.ts'
 import { deprovisionCommand } from './deprovision-command.ts'
+import { pauseCommand, resumeCommand } from './pause-command.ts'
 import { pluginsCommand } from './plugins-command.ts'
 import { registryCommand } from './registry-command.ts'
 import { resnapshotCommand } from './resnapshot-command.ts'
@@ -17,6 +18,8 @@ export const COMMANDS: readonly Command[] = [
   checkCommand,
   statusCommand,
   auditCommand,
+  pauseCommand,
+  resumeCommand,
   resnapshotCommand,
   tapCommand,
   searchCommand,

@@ -91,6 +91,8 @@ function cells(node: NodeStatus, rates: Rates): string[] {
 
 function details(node: NodeStatus, rates: Rates, now: number, paint: (style: 'dim' | 'red', text: string) => string): string[] {
   const lines: string[] = []
+  if (node.pausedSince !== null)
+    lines.push(paint('dim', `    paused since ${node.pausedSince.slice(0, 19).replace('T', ' ')} UTC: millrace resume FILE ${node.node}`))
   const open = node.snapshot.filter(({ done }) => !done)
   if (node.snapshot.length > 0 && open.length > 0) {
     const shown = open.slice(0, 8)

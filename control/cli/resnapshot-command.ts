@@ -1,11 +1,11 @@
 import { MillraceError } from '../../core/errors.ts'
 import { loadMesh } from '../../core/mesh/read-mesh.ts'
-import { DataFolder, readRunning } from '../../core/runtime/data-folder.ts'
+import { DataFolder } from '../../core/runtime/data-folder.ts'
 import { openLog } from '../../core/runtime/open-log.ts'
-import { parseResnapshot, type Resnapshot, resnapshot } from '../../core/runtime/resnapshot.ts'
+import { parseResnapshot, resnapshot } from '../../core/runtime/resnapshot.ts'
 import { LOG_HELP, LOG_OPTIONS, openCliLogger } from './cli-logger.ts'
 import type { Command } from './command.ts'
-import { askRunning, urlHost } from './status-command.ts'
+import { askRunning, commandRunning } from './running-mesh.ts'
 
 export const resnapshotCommand: Command = {
   name: 'resnapshot',
@@ -30,7 +30,9 @@ ${LOG_HELP}`,
     const what = wanted.table === null ? `all tables of ${wanted.node}` : `${wanted.table} of ${wanted.node}`
     const running = await askRunning(mesh.dataDir)
     if (running !== null) {
-      await command(mesh.dataDir, wanted)
+      if (!(await commandRunning(mesh.dataDir, wanted.node, 'resnapshot', wanted.table))) {
+        throw new MillraceError('config.invalid', `the source ${wanted.node} has captured no table ${wanted.table}`, { fix: 'write it as NODE/schema.table' })
+      }
       return { exitCode: 0, result: { ...wanted, running: true }, text: `${what}: being read again` }
     }
     const secrets = input.secrets(mesh.dir)
@@ -40,12 +42,4 @@ ${LOG_HELP}`,
     await resnapshot(log, wanted)
     return { exitCode: 0, result: { ...wanted, running: false }, text: `${what}: read again with the next millrace run` }
   },
-}
-
-async function command(dataDir: string, { node, table }: Resnapshot): Promise<void> {
-  const running = readRunning(dataDir)!
-  const query = table === null ? '' : `?table=${encodeURIComponent(table)}`
-  const url = `http://${urlHost(running)}:${running.port}/nodes/${encodeURIComponent(node)}/resnapshot${query}`
-  const { ok } = await fetch(url, { method: 'POST', signal: AbortSignal.timeout(5000) })
-  if (!ok) throw new MillraceError('config.invalid', `the source ${node} has captured no table ${table}`, { fix: 'write it as NODE/schema.table' })
 }

@@ -92,7 +92,9 @@ ${LOG_HELP}`,
       const failed = result.status.nodes.filter(({ state }) => state === 'failed')
       for (const { node, error } of failed)
         if (error !== null) io.stderr.write(`millrace: ${node} ${error.code}: ${error.message}${error.fix === null ? '' : `\n  fix: ${error.fix}`}\n`)
-      const text = `${result.outcome === 'failed' ? 'ended: no source is left that can go on' : result.outcome === 'idle' ? 'idle: everything is through' : 'stopped'}\n`
+      const paused = result.status.nodes.filter(({ pausedSince }) => pausedSince !== null).map(({ node }) => node)
+      const through = paused.length === 0 ? 'everything is through' : `everything is through but for what is paused: ${paused.join(', ')}`
+      const text = `${result.outcome === 'failed' ? 'ended: no source is left that can go on' : result.outcome === 'idle' ? `idle: ${through}` : 'stopped'}\n`
       return { exitCode: result.exitCode, result, text }
     } finally {
       ended.abort()

@@ -1,12 +1,12 @@
 import path from 'node:path'
 import { MillraceError } from '../../core/errors.ts'
 import { loadMesh } from '../../core/mesh/read-mesh.ts'
-import { type RunningMesh, readRunning } from '../../core/runtime/data-folder.ts'
 import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
 import { pause } from '../../core/runtime/retry.ts'
 import { type Command, type CommandIo, flag } from './command.ts'
 import { LiveScreen, wantsColor } from './live-screen.ts'
 import { RateWindow, renderStatus } from './live-view.ts'
+import { askRunning } from './running-mesh.ts'
 
 const WATCH_MS = 1000
 const RATE_MS = 500
@@ -56,26 +56,6 @@ async function ask(dataDir: string, subject: string): Promise<MeshStatus> {
   const status = await askRunning(dataDir)
   if (status === null) throw new MillraceError('log.unreachable', `${subject} is not running`, { fix: 'start it with millrace run FILE' })
   return status
-}
-
-/** The status of the mesh that runs on a data folder; null when none does. */
-export async function askRunning(dataDir: string): Promise<MeshStatus | null> {
-  const running = readRunning(dataDir)
-  if (running === null) return null
-  try {
-    const response = await fetch(`http://${urlHost(running)}:${running.port}/status`, { signal: AbortSignal.timeout(5000) })
-    const status = (await response.json()) as MeshStatus
-    // after kill -9 another program may have the port
-    return status.pid === running.pid && status.mesh === running.mesh ? status : null
-  } catch {
-    return null
-  }
-}
-
-/** An address to listen on that stands for all is asked at the local one. */
-export function urlHost({ host }: RunningMesh): string {
-  if (host === '0.0.0.0' || host === '::') return '127.0.0.1'
-  return host.includes(':') ? `[${host}]` : host
 }
 
 function widthOf(io: CommandIo): number {

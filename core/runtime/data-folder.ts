@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { MillraceError } from '../errors.ts'
@@ -14,6 +14,7 @@ export interface RunningMesh {
 
 const LOCK_FILE = 'lock.db'
 const RUN_FILE = 'running.json'
+const PAUSED_FILE = 'paused.json'
 
 /**
  * A mesh's data folder, held by one process. The lock is SQLite's own file lock: the system drops it with the process, also after kill -9, so a stale
@@ -48,6 +49,47 @@ export class DataFolder implements Disposable {
   announce(running: RunningMesh): void {
     const file = path.join(this.dir, RUN_FILE)
     writeFileSync(`${file}.new`, JSON.stringify(running), { mode: 0o600 })
+    renameSync(`${file}.new`, file)
+  }
+
+  /** Nodes that an operator has paused, with since when (ISO 8601): they stay so when the mesh starts again. @throws config.invalid when the file is damaged */
+  get paused(): ReadonlyMap<string, string> {
+    const file = path.join(this.dir, PAUSED_FILE)
+    try {
+      return new Map(Object.entries(JSON.parse(readFileSync(file, 'utf8')) as Record<string, string>))
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return new Map()
+      throw new MillraceError('config.invalid', `${file}, which names the paused nodes, cannot be read`, {
+        cause,
+        fix: 'remove it, and pause again what should be',
+      })
+    }
+  }
+
+  /** Durable when it returns. @returns since when it is paused, which may be earlier */
+  pause(node: string): string {
+    const since = this.paused.get(node) ?? new Date().toISOString()
+    this.#writePaused(new Map([...this.paused, [node, since]]))
+    return since
+  }
+
+  /** Durable when it returns. @returns false when it was not paused */
+  resume(node: string): boolean {
+    const paused = new Map(this.paused)
+    if (!paused.delete(node)) return false
+    this.#writePaused(paused)
+    return true
+  }
+
+  #writePaused(paused: ReadonlyMap<string, string>): void {
+    const file = path.join(this.dir, PAUSED_FILE)
+    const fresh = openSync(`${file}.new`, 'w', 0o600)
+    try {
+      writeFileSync(fresh, JSON.stringify(Object.fromEntries(paused)))
+      fsyncSync(fresh)
+    } finally {
+      closeSync(fresh)
+    }
     renameSync(`${file}.new`, file)
   }
 

@@ -60,8 +60,9 @@ async function answer(options: HttpServerOptions, request: http.IncomingMessage,
   const post = /^\/nodes\/([^/]+)\/(pause|resume|resnapshot)$/.exec(pathname)
   if (request.method === 'POST' && post !== null) {
     // a page in a browser can send a POST too: it always names its origin
-    const isLocal = /^(::ffff:)?127\.|^::1$/.test(request.socket.remoteAddress ?? '') && request.headers.origin === undefined
-    if (!isLocal) return json(403, { error: 'commands are taken from this machine only' })
+    const { remoteAddress, localAddress } = request.socket
+    const isLocal = remoteAddress !== undefined && (/^(::ffff:)?127\.|^::1$/.test(remoteAddress) || remoteAddress === localAddress)
+    if (!isLocal || request.headers.origin !== undefined) return json(403, { error: 'commands are taken from this machine only' })
     const isKnown = options.command(decodeURIComponent(post[1]!), post[2] as NodeCommand, searchParams.get('table'))
     return isKnown ? json(202, { node: post[1], command: post[2] }) : json(404, { error: `there is no such node or table: ${post[1]}` })
   }

@@ -19,6 +19,8 @@ export interface NodeStatus {
   readonly role: 'source' | 'sink'
   readonly plugin: string
   readonly state: NodeState
+  /** Since when an operator has it paused, ISO 8601; one that had failed before stays `failed` until the next start. Null: it is not. */
+  readonly pausedSince: string | null
   /** Rows and bytes since this process started; a sink has no bytes. */
   readonly rows: number
   readonly bytes: number

@@ -32,7 +32,8 @@ export interface RunningNode {
   status(): NodeStatus
   /** When it last looked for streams and had taken up all that there were, epoch milliseconds. */
   readonly streamsKnownAt: number
-  pause(): void
+  /** @param since ISO 8601, for its status */
+  pause(since: string): void
   resume(): void
   /** A source reads a table again (null: all), a parked one too; false: it knows no such table. */
   resnapshot?(table: string | null): boolean

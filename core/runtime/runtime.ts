@@ -26,7 +26,7 @@ export interface RunOptions {
   /** Address for metrics, health and status; a free local port when absent. */
   readonly host?: string
   readonly port?: number
-  /** End once snapshots are done and nothing has moved for this long, in milliseconds; absent: run until the signal. */
+  /** End once snapshots are done and nothing has moved for this long, in milliseconds; what failed or is paused is not waited for. Absent: run until the signal. */
   readonly untilIdleMs?: number
   /** NODE: a source that forgets its progress first and reads its tables anew; NODE/TABLE: only this table. */
   readonly resnapshot?: string
@@ -115,6 +115,13 @@ class Run {
     }
     for (const node of this.#mesh.sources) this.#sources.push(new SourceRunner(node, context))
     for (const node of this.#mesh.sinks) this.#sinks.push(new SinkRunner(node, context))
+    const { paused } = this.#folder
+    for (const node of this.#nodes) {
+      const since = paused.get(node.name)
+      if (since === undefined) continue
+      node.pause(since)
+      logger.warn({ node: node.name, since, fix: `millrace resume FILE ${node.name}` }, `${node.name} is paused since ${since}`)
+    }
     this.#audit = new AuditLoop({
       log,
       logger,
@@ -154,11 +161,11 @@ class Run {
       const sources = nodes.filter(({ role }) => role === 'source')
       const sinks = nodes.filter(({ role }) => role === 'sink')
       const areStreamsKnown = this.#nodes.every(({ streamsKnownAt }) => streamsKnownAt >= movedAt)
-      const areSinksThrough = areStreamsKnown && sinks.every((sink) => sink.streams.every(({ state, behind }) => state === 'failed' || behind === 0))
+      const areSinksThrough = areStreamsKnown && sinks.every((sink) => sink.streams.every(({ state, behind }) => isOut(state) || behind === 0))
       if (sources.every(({ state }) => state === 'failed') && areSinksThrough) return 'failed'
       const idleMs = this.#options.untilIdleMs
       const areSourcesThrough = sources.every(
-        ({ state, snapshot, parked }) => state === 'failed' || ((state === 'running' || parked.length > 0) && snapshot.every(({ done }) => done)),
+        ({ state, snapshot, parked }) => isOut(state) || ((state === 'running' || parked.length > 0) && snapshot.every(({ done }) => done)),
       )
       if (idleMs !== undefined && areSourcesThrough && areSinksThrough && Date.now() - movedAt >= idleMs) return 'idle'
       await pause(STATUS_MS, this.#signal)
@@ -184,13 +191,23 @@ class Run {
 
   #command(name: string, command: NodeCommand, table: string | null): boolean {
     const node = this.#nodes.find((one) => one.name === name)
-    if (command === 'resnapshot') return node?.resnapshot?.(table) ?? false
-    node?.[command]()
-    return node !== undefined
+    if (node === undefined) return false
+    if (command === 'resnapshot') return node.resnapshot?.(table) ?? false
+    if (command === 'pause') node.pause(this.#folder.pause(name))
+    else {
+      this.#folder.resume(name)
+      node.resume()
+    }
+    return true
   }
 }
 
 const NO_AUDIT: MeshStatus['audit'] = { throughMs: null, differences: [], uncounted: [] }
+
+/** It does not move until somebody does something about it. */
+function isOut(state: NodeStatus['state']): boolean {
+  return state === 'failed' || state === 'paused'
+}
 
 function sumRows(snapshot: NodeStatus['snapshot']): number {
   return snapshot.reduce((sum, { rows }) => sum + rows, 0)

@@ -29,7 +29,7 @@ export class SinkRunner implements RunningNode {
   readonly #node: SinkNode
   readonly #context: RuntimeContext
   readonly #streams = new Map<string, RunningStream>()
-  #isPaused = false
+  #pausedSince: string | null = null
   #discoveryError: MillraceError | null = null
   #progressedAt = Date.now()
   #streamsKnownAt = 0
@@ -47,13 +47,13 @@ export class SinkRunner implements RunningNode {
     return this.#streamsKnownAt
   }
 
-  pause(): void {
-    this.#isPaused = true
+  pause(since: string): void {
+    this.#pausedSince = since
     for (const { unit } of this.#streams.values()) unit.pause()
   }
 
   resume(): void {
-    this.#isPaused = false
+    this.#pausedSince = null
     for (const { unit } of this.#streams.values()) unit.resume()
   }
 
@@ -75,6 +75,7 @@ export class SinkRunner implements RunningNode {
       role: 'sink',
       plugin: this.#node.plugin.name,
       state: this.#state(),
+      pausedSince: this.#pausedSince,
       rows: sum(streams.map(({ rows }) => rows)),
       bytes: 0,
       rejected: sum(streams.map(({ rejected }) => rejected)),
@@ -92,7 +93,7 @@ export class SinkRunner implements RunningNode {
 
   #state(): NodeStatus['state'] {
     if (this.#context.signal.aborted && this.#streams.size === 0) return 'done'
-    if (this.#isPaused) return 'paused'
+    if (this.#pausedSince !== null) return 'paused'
     if (this.#discoveryError !== null) return this.#discoveryError.category === 'unavailable' ? 'degraded' : 'failed'
     return worstState([...this.#streams.values()].map(({ unit }) => unit.state))
   }
@@ -146,7 +147,7 @@ export class SinkRunner implements RunningNode {
       unit: new SupervisedUnit({ name, signal, logger, onChange, run: (stop, report) => this.#run(stream, stop, report) }),
     }
     this.#streams.set(target.topic, stream)
-    if (this.#isPaused) stream.unit.pause()
+    if (this.#pausedSince !== null) stream.unit.pause()
     onChange()
   }
 

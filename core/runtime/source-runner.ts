@@ -24,6 +24,7 @@ export class SourceRunner implements RunningNode {
   #earlier = { rows: 0, bytes: 0 }
   #lag: { readonly retainedBytes: number; readonly behindBytes: number } | null = null
   #progressedAt = Date.now()
+  #pausedSince: string | null = null
   /** Tables to read again before the next capture; null: all. */
   readonly #wanted = new Set<string | null>()
   /** Parked tables that the log of this process names already. */
@@ -47,11 +48,13 @@ export class SourceRunner implements RunningNode {
     return this.#unit.finished
   }
 
-  pause(): void {
+  pause(since: string): void {
+    this.#pausedSince = since
     this.#unit.pause()
   }
 
   resume(): void {
+    this.#pausedSince = null
     this.#unit.resume()
   }
 
@@ -83,6 +86,7 @@ export class SourceRunner implements RunningNode {
       role: 'source',
       plugin: this.#node.plugin.name,
       state: isDegraded ? 'degraded' : state,
+      pausedSince: this.#pausedSince,
       rows: this.#earlier.rows + (captured?.rows ?? 0),
       bytes: this.#earlier.bytes + (captured?.bytes ?? 0),
       rejected: 0,

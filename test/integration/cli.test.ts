@@ -223,6 +223,43 @@ describe('the command line on a real mesh', { timeout: 180_000 }, () => {
     expect(run.out + run.err).not.toContain('hunter2')
   })
 
+  test('a node that is paused stays so through kill -9 and a stop, until it is resumed', async () => {
+    const node = async (name: string) => (await status())?.nodes.find((one) => one.node === name)
+    const first = start(['run', file])
+    await until('ready', async () => (await status())?.ready)
+    expect(await millrace('pause', file, 'ship')).toMatchObject({ code: 2, err: expect.stringContaining('one of: shop, lake, find') })
+    const paused = await millrace('pause', file, 'shop', '--json')
+    expect(paused.code, paused.err).toBe(0)
+    const { since } = JSON.parse(paused.out).result as { since: string }
+    expect(await node('shop')).toMatchObject({ state: 'paused', pausedSince: since })
+    first.child.kill('SIGKILL')
+    await first.finished
+
+    const second = start(['run', file])
+    await until('runs again', async () => (await status()) !== null)
+    expect((await millrace('status', file)).out).toContain(`paused since ${since.slice(0, 19).replace('T', ' ')} UTC: millrace resume FILE shop`)
+    await database.sql("insert into orders values (500, 1, 'while paused')")
+    expect(await node('shop')).toMatchObject({ state: 'paused', pausedSince: since, rows: 0 })
+    expect(await millrace('resume', file, 'shop')).toMatchObject({ code: 0, out: 'shop: goes on\n' })
+    await until('it goes on', async () => (await node('shop'))?.rows === 1)
+    expect(await node('shop')).toMatchObject({ state: 'running', pausedSince: null })
+    expect((await millrace('pause', file, 'lake')).code).toBe(0)
+    second.child.kill('SIGINT')
+    await second.finished
+
+    expect(await millrace('resume', file, 'lake')).toMatchObject({ code: 0, out: 'lake: the mesh does not run; goes on when it starts\n' })
+    expect(await millrace('resume', file, 'lake')).toMatchObject({ code: 0, out: expect.stringContaining('was not paused') })
+    expect(await millrace('pause', file, 'lake')).toMatchObject({ code: 0, out: 'lake: the mesh does not run; paused when it starts\n' })
+    await database.sql("insert into orders values (501, 1, 'not in the lake yet')")
+    const idle = await millrace('run', file, '--until-idle', '1')
+    expect([idle.code, idle.out]).toEqual([0, 'idle: everything is through but for what is paused: lake\n'])
+    expect((await millrace('resume', file, 'lake')).code).toBe(0)
+    const last = await millrace('run', file, '--until-idle', '1', '--json')
+    const lake = (JSON.parse(last.out).result as { status: MeshStatus }).status.nodes.find((one) => one.node === 'lake')
+    expect([last.code, lake?.pausedSince, (lake?.rows ?? 0) >= 1]).toEqual([0, null, true])
+    expect(await millrace('audit', file)).toMatchObject({ code: 0 })
+  })
+
   test('a mesh that is given up leaves nothing on its server, and never goes on as if nothing had happened', async () => {
     const kept = async () => {
       const { rows } = await database.sql(

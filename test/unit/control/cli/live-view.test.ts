@@ -11,6 +11,7 @@ const SOURCE: NodeStatus = {
   role: 'source',
   plugin: 'postgres',
   state: 'snapshotting',
+  pausedSince: null,
   rows: 1_204_332,
   bytes: 1e9,
   rejected: 0,

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { mkdtempSync } from 'node:fs'
+import { mkdtempSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -17,6 +17,22 @@ test('one holder at a time, and the refused one is told who it is', () => {
   first[Symbol.dispose]()
   expect(readRunning(dir)).toBeNull()
   new DataFolder(dir)[Symbol.dispose]()
+})
+
+test('a pause outlives the process, keeps its start, and damage is told', () => {
+  const dir = fresh()
+  {
+    using folder = new DataFolder(dir)
+    const since = folder.pause('shop')
+    expect(folder.pause('shop')).toBe(since)
+    folder.pause('lake')
+    expect(folder.resume('lake')).toBe(true)
+    expect(folder.resume('lake')).toBe(false)
+  }
+  using folder = new DataFolder(dir)
+  expect([...folder.paused]).toEqual([['shop', expect.stringMatching(/^\d{4}-.*Z$/)]])
+  writeFileSync(path.join(dir, 'paused.json'), '{')
+  expect(() => folder.paused).toThrow(expect.objectContaining({ code: 'config.invalid', fix: expect.any(String) }))
 })
 
 test('a holder that was killed leaves no lock behind', async () => {

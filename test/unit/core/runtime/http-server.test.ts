@@ -8,6 +8,7 @@ const NODE: NodeStatus = {
   role: 'source',
   plugin: 'postgres',
   state: 'running',
+  pausedSince: null,
   rows: 12,
   bytes: 3400,
   rejected: 0,
