@@ -38,7 +38,7 @@ test('a pause outlives the process, keeps its start, and damage is told', () => 
 test('a holder that was killed leaves no lock behind', async () => {
   const dir = fresh()
   const module = pathToFileURL(path.resolve('core/runtime/data-folder.ts')).href
-  const code = `const { DataFolder } = await import(${JSON.stringify(module)}); new DataFolder(process.argv[1]); console.log('held'); setInterval(() => {}, 1000)`
+  const code = `const { DataFolder } = await import(${JSON.stringify(module)}); const held = new DataFolder(process.argv[1]); console.log('held'); setInterval(() => held.dir, 1000)`
   const child = spawn(process.execPath, ['--input-type=module', '-e', code, dir], { stdio: ['ignore', 'pipe', 'inherit'] })
   await new Promise((resolve) => child.stdout.once('data', resolve))
   expect(() => new DataFolder(dir)).toThrow(expect.objectContaining({ code: 'log.locked' }))
