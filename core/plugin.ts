@@ -17,6 +17,7 @@ export type {
   SnapshotReader,
   SourceConnector,
   SourceReader,
+  TableParts,
   TransactionStart,
 } from './capture/source-connector.ts'
 export { asMillraceError, type ErrorCategory, type ErrorCode, invariant, MillraceError } from './errors.ts'

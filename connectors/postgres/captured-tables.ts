@@ -1,13 +1,15 @@
 import type { Logger } from 'pino'
-import { MillraceError, type TableSchema, tableId } from '../../core/plugin.ts'
+import { type Json, MillraceError, type TableParts, type TableSchema, tableId } from '../../core/plugin.ts'
 import type { CatalogConnection } from './catalog-connection.ts'
-import { isAttach, movedPartitions, type Partition } from './partitions.ts'
-import { addTable, findPublication, listTables, type SourceTable, tableName } from './publication.ts'
+import { type KnownPartition, movedPartitions, type Partition } from './partitions.ts'
+import { addTable, findPublication, listTables, lookAgain, type SourceTable, tableName } from './publication.ts'
 import { historyLost } from './slot.ts'
+import { partsCursor } from './snapshot-reader.ts'
 import type { TablePatterns } from './table-patterns.ts'
 import { describeTable, type TypeMappingOptions } from './type-mapping.ts'
 
-const KEEPS_UP_WITH_ATTACH_VERSION = 150_000
+/** Before, a walsender keeps what it once decided about a table that came to a partitioned one, or left it. */
+const FOLLOWS_PARTITIONS_VERSION = 150_000
 
 export interface CapturedTablesOptions {
   readonly catalog: CatalogConnection
@@ -34,13 +36,13 @@ export class CapturedTables {
   #list: Promise<readonly TableSchema[]> | null = null
   #listedAt = 0
   #warned = new Set<number>()
-  #partitions = new Map<number, readonly Partition[]>()
+  #partitions: ReadonlyMap<string, { readonly oid: number; readonly partitions: readonly Partition[] }> = new Map()
 
   constructor(options: CapturedTablesOptions) {
     this.#options = options
   }
 
-  /** @throws source.history_lost when the publication is gone or the server cannot follow a table's partitions, source.forbidden when a table may not join it */
+  /** @throws source.history_lost when the publication is gone, source.forbidden when a table may not join it */
   list(): Promise<readonly TableSchema[]> {
     const now = performance.now()
     if (this.#list === null || now - this.#listedAt > this.#options.refreshMs) {
@@ -73,10 +75,11 @@ export class CapturedTables {
       }
       if (added > 0) tables = await listTables(client, publication.name, patterns)
       const schemas = new Map<number, KnownTable>()
+      const partitioned = new Map<string, { readonly oid: number; readonly partitions: readonly Partition[] }>()
       for (const table of tables) {
         if (!table.published) continue
         if (!table.identified) this.#warnOf(table, 'Postgres refuses its updates and deletes: it is published and lost its key or replica identity')
-        this.#watchPartitions(table)
+        if (table.partitions !== null) partitioned.set(tableId(table), { oid: table.oid, partitions: table.partitions })
         const known = this.#schemas.get(table.oid)
         if (known?.fingerprint === table.fingerprint) schemas.set(table.oid, known)
         else {
@@ -89,6 +92,7 @@ export class CapturedTables {
         }
       }
       this.#schemas = schemas
+      this.#partitions = partitioned
       return [...schemas.values()].map((entry) => entry.table)
     })
   }
@@ -99,21 +103,47 @@ export class CapturedTables {
     this.#options.logger.error({ table: tableId(table), fix: identityFix([table]) }, message)
   }
 
-  #watchPartitions(table: SourceTable): void {
-    if (table.partitions === null) return
-    const before = this.#partitions.get(table.oid)
-    this.#partitions.set(table.oid, table.partitions)
-    const moved = before === undefined ? [] : movedPartitions(before, table.partitions)
-    if (moved.length === 0) return
-    const { logger, node, version } = this.#options
-    logger.error(
-      { table: tableId(table), moved, fix: `millrace run FILE --resnapshot ${node}` },
-      'rows came or went with whole partitions, which is in no stream: the captured table may differ from its source',
-    )
-    // Its walsender keeps what it once decided about a table, so it may go on leaving out the partition's changes.
-    if (version < KEEPS_UP_WITH_ATTACH_VERSION && moved.some(isAttach)) {
-      throw historyLost(`${moved.filter(isAttach).join(', ')} to ${tableId(table)} while it was captured, which Postgres 14 does not follow`, { node })
+  /**
+   * See `SourceConnector.parts`; of the last list.
+   * @throws source.history_lost when a Postgres 14 could not be made to follow what moved
+   */
+  async parts(table: TableSchema, known: Json | null): Promise<TableParts | null> {
+    const listed = this.#partitions.get(tableId(table))
+    if (listed === undefined) return null
+    const { oid, partitions } = listed
+    const before = known as unknown as readonly KnownPartition[] | null
+    const { came, left } = before === null ? { came: [], left: [] } : movedPartitions(before, partitions)
+    const moved = [...left, ...came]
+    if (moved.length > 0) {
+      const { logger, version } = this.#options
+      if (
+        version < FOLLOWS_PARTITIONS_VERSION &&
+        !(await this.#follow(
+          table,
+          moved.map(({ oid }) => oid),
+        ))
+      )
+        return null
+      logger.warn(
+        { table: tableId(table), moved: moved.map(({ what }) => what) },
+        left.length > 0 ? 'rows may have gone with partitions: the table is read anew' : 'rows may have come with partitions: they are read',
+      )
     }
+    const now = partitions.map(({ oid, name, state }) => ({ oid, name, state }))
+    return { now, came: came.length === 0 ? null : partsCursor(oid, came), left: left.length > 0 }
+  }
+
+  #follow(table: TableSchema, partitions: readonly number[]): Promise<boolean> {
+    const { catalog, publication, node } = this.#options
+    return catalog.run('to follow the partitions', async (client) => {
+      try {
+        return await lookAgain(client, publication.name, partitions)
+      } catch (cause) {
+        if ((cause as { readonly code?: unknown }).code !== '42501') throw cause
+        const message = `partitions of ${tableId(table)} came or went, which Postgres 14 follows only when the publication ${publication.name} changes; that is its owner's, who must own the partitions too`
+        throw historyLost(message, { node }, cause)
+      }
+    })
   }
 }
 

@@ -2,37 +2,47 @@
 export interface Partition {
   readonly oid: number
   readonly name: string
-  /** Changes when the partition is truncated or written anew; null when it is partitioned itself. */
-  readonly file: number | null
-  /** It was a table before it became a partition. */
-  readonly attached: boolean
+  /** It has rows itself. */
+  readonly leaf: boolean
+  /** Changes when the partition is truncated or written anew, and when it leaves its parent and comes back. */
+  readonly state: string
 }
+
+/** What is kept of a partition to tell that it moved. */
+export type KnownPartition = Pick<Partition, 'oid' | 'name' | 'state'>
 
 /**
- * The partitions of pg_class `c` as JSON; null when `c` is not partitioned. Of a table's catalog rows, only that of its row type is left alone by ATTACH, so
- * the transaction that wrote it tells whether the partition was made as one.
+ * The partitions of pg_class `c` as JSON; null when `c` is not partitioned. A table that became a partition cannot be told from one that was made as such in
+ * the same transaction, so nothing says which it was.
  */
 export const PARTITIONS = `case when c.relkind = 'p' then (
-  select coalesce(json_agg(json_build_object('oid', p.oid::int8, 'name', p.relname, 'file', pg_relation_filenode(p.oid)::int8, 'attached', t.xmin <> i.xmin) order by p.oid), '[]')
-    from pg_partition_tree(c.oid) l join pg_class p on p.oid = l.relid join pg_inherits i on i.inhrelid = p.oid join pg_type t on t.oid = p.reltype) end`
+  select coalesce(json_agg(json_build_object('oid', p.oid::int8, 'name', p.relname, 'leaf', p.relkind = 'r',
+           'state', concat(pg_relation_filenode(p.oid), '/', i.xmin)) order by p.oid), '[]')
+    from pg_partition_tree(c.oid) l join pg_class p on p.oid = l.relid join pg_inherits i on i.inhrelid = p.oid) end`
 
-const ATTACHED = ' was attached'
-
-/** What happened to partitions on their own, in words: the stream of the root has no change for it. */
-export function movedPartitions(before: readonly Partition[], now: readonly Partition[]): readonly string[] {
-  const left = new Map(now.map((partition) => [partition.oid, partition]))
-  const known = new Set(before.map(({ oid }) => oid))
-  const moved: string[] = []
-  for (const { oid, name, file } of before) {
-    const partition = left.get(oid)
-    if (partition === undefined) moved.push(`${name} was detached or dropped`)
-    else if (partition.file !== file) moved.push(`${name} was truncated or rewritten`)
-  }
-  for (const { oid, name, attached } of now) if (attached && !known.has(oid)) moved.push(`${name}${ATTACHED}`)
-  return moved
+export interface MovedPartition {
+  readonly oid: number
+  /** In words. */
+  readonly what: string
 }
 
-/** Whether this word of `movedPartitions` is about a table that became a partition. */
-export function isAttach(moved: string): boolean {
-  return moved.endsWith(ATTACHED)
+export interface MovedPartitions {
+  /** Leaves that are new: rows may have come with them. */
+  readonly came: readonly MovedPartition[]
+  /** Rows may be gone with them. */
+  readonly left: readonly MovedPartition[]
+}
+
+/** What happened to partitions on their own: the stream of the root has no change for it. */
+export function movedPartitions(before: readonly KnownPartition[], now: readonly Partition[]): MovedPartitions {
+  const present = new Map(now.map((partition) => [partition.oid, partition]))
+  const known = new Set(before.map(({ oid }) => oid))
+  const left: MovedPartition[] = []
+  for (const { oid, name, state } of before) {
+    const partition = present.get(oid)
+    if (partition === undefined) left.push({ oid, what: `${name} was detached or dropped` })
+    else if (partition.state !== state) left.push({ oid, what: `${name} was truncated, rewritten or attached again` })
+  }
+  const came = now.filter(({ oid, leaf }) => leaf && !known.has(oid)).map(({ oid, name }) => ({ oid, what: `${name} was attached or made` }))
+  return { came, left }
 }

@@ -4,11 +4,13 @@ import type pg from 'pg'
 import {
   type CaptureOutput,
   invariant,
+  type Json,
   MillraceError,
   type PluginContext,
   type SnapshotReader,
   type SourceConnector,
   type SourceOffset,
+  type TableParts,
   type TableSchema,
 } from '../../core/plugin.ts'
 import type { AppliedTransactions } from './applied-transactions.ts'
@@ -66,6 +68,10 @@ export class PostgresSource implements SourceConnector {
 
   isRewritten(before: TableSchema, now: TableSchema): Promise<boolean> {
     return this.#parts.streamCatalog.run('to describe a table', (client) => isRewritten(client, before, now))
+  }
+
+  parts(table: TableSchema, before: Json | null): Promise<TableParts | null> {
+    return this.#parts.tables.parts(table, before)
   }
 
   async whyAbsent({ namespace, name }: Pick<TableSchema, 'namespace' | 'name'>): Promise<string | null> {

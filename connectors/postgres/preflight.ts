@@ -54,7 +54,7 @@ async function findings(client: pg.Client, config: PostgresConfig, context: Plug
   return [
     ...serverFindings(facts, config),
     ...(await slotFindings(client, facts, config.slot ?? name)),
-    ...(await tableFindings(client, facts, config, config.publication ?? name, context.node)),
+    ...(await tableFindings(client, facts, config, config.publication ?? name)),
   ]
 }
 
@@ -123,7 +123,7 @@ async function slotFindings(client: pg.Client, facts: Facts, name: string): Prom
   return [{ level: 'ok', subject, message: slot.activePid === null ? 'exists' : `exists and is in use by server process ${slot.activePid}` }]
 }
 
-async function tableFindings(client: pg.Client, facts: Facts, config: PostgresConfig, publicationName: string, node: string): Promise<readonly Finding[]> {
+async function tableFindings(client: pg.Client, facts: Facts, config: PostgresConfig, publicationName: string): Promise<readonly Finding[]> {
   const found: Finding[] = []
   const publication = await findPublication(client, publicationName)
   const tables = await listTables(client, publicationName, new TablePatterns(config.tables))
@@ -149,7 +149,7 @@ async function tableFindings(client: pg.Client, facts: Facts, config: PostgresCo
     [tables.map((table) => table.oid)],
   )
   const rights = new Map(rows.map((row) => [Number(row.oid), row]))
-  for (const table of tables) found.push(...oneTable(table, rights.get(table.oid), publication?.allTables === true, facts.role, node))
+  for (const table of tables) found.push(...oneTable(table, rights.get(table.oid), publication?.allTables === true, facts.role))
   return found
 }
 
@@ -158,7 +158,6 @@ function oneTable(
   rights: { readonly readable: boolean; readonly owned: boolean; readonly toastable: readonly string[] } | undefined,
   allTables: boolean,
   role: string,
-  node: string,
 ): readonly Finding[] {
   const found: Finding[] = []
   const id = tableId(table)
@@ -191,8 +190,7 @@ function oneTable(
     found.push({
       level: 'warning',
       subject: `partitions of ${id}`,
-      message: 'the stream does not say when a single partition is attached, detached, dropped or truncated: the captured rows stay as they were',
-      fix: `DELETE its rows instead, or read the tables again after it: millrace run FILE --resnapshot ${node}`,
+      message: 'when a single partition is detached, dropped, truncated or rewritten, the whole table is read anew: its targets are emptied and filled again',
     })
   }
   if (!table.fullRows && rights.toastable.length > 0) {

@@ -128,10 +128,8 @@ export async function addTable(client: pg.ClientBase, publication: string, table
     return true
   } catch (error) {
     await client.query('rollback')
-    const code = (error as { readonly code?: unknown }).code
-    // Lock timeout, deadlock, or the table is gone or was added in the meantime: the next look at the catalog decides.
-    if (code === '55P03' || code === '40P01' || code === '42P01' || code === '42710') return false
-    if (code === '42501') {
+    if (isBusy(error)) return false
+    if ((error as { readonly code?: unknown }).code === '42501') {
       throw new MillraceError('source.forbidden', `${table.namespace}.${table.name} cannot join the publication ${publication}: its owner must do it`, {
         fix: `ALTER PUBLICATION ${quoteName(publication)} ADD TABLE ${tableName(table)}`,
         cause: error,
@@ -139,6 +137,34 @@ export async function addTable(client: pg.ClientBase, publication: string, table
     }
     throw error
   }
+}
+
+/**
+ * Makes a walsender of Postgres 14 decide anew which tables it publishes. The locks wait for transactions that wrote to the tables before: what it left out or
+ * published wrongly until then is visible to every later view.
+ * @returns false when writers kept one busy: try again later
+ */
+export async function lookAgain(client: pg.ClientBase, publication: string, tables: readonly number[]): Promise<boolean> {
+  await client.query('begin')
+  try {
+    await client.query(`set local lock_timeout = ${LOCK_TIMEOUT_MS}`)
+    const { rows } = await client.query<{ name: string }>(`select oid::regclass::text as name from pg_class where oid = any($1::oid[]) and relkind = 'r'`, [
+      tables,
+    ])
+    if (rows.length > 0) await client.query(`lock table ${rows.map(({ name }) => `only ${name}`).join(', ')} in share row exclusive mode`)
+    await client.query(`alter publication ${quoteName(publication)} set (publish_via_partition_root = true)`)
+    await client.query('commit')
+    return true
+  } catch (error) {
+    await client.query('rollback')
+    if (isBusy(error)) return false
+    throw error
+  }
+}
+
+/** Lock timeout, deadlock, or a table is gone or was added in the meantime: the next look at the catalog decides. */
+function isBusy(error: unknown): boolean {
+  return ['55P03', '40P01', '42P01', '42710'].includes(String((error as { readonly code?: unknown }).code))
 }
 
 /** How a publication is made whole again. */

@@ -35,11 +35,19 @@ export interface SnapshotReaderOptions {
 
 /**
  * Where the next chunk starts. `oid` tells a table that was dropped and made again. With a key: `by` has the attnums of the index columns, `after` their values
- * in the last row read, as text. Without: `heap` is the oid and file of the partition or table read, `ctid` that of the last row read.
+ * in the last row read, as text. Without: `heap` is the oid and file of the partition or table read, `ctid` that of the last row read. With `parts`, only these
+ * partitions are read, with a key one after another.
  */
-type Cursor =
-  | { readonly oid: number; readonly by: readonly number[]; readonly after: readonly string[] }
-  | { readonly oid: number; readonly heap: readonly [oid: number, file: number]; readonly ctid: string }
+type Cursor = { readonly oid: number; readonly parts?: readonly number[] } & (
+  | { readonly by: readonly number[]; readonly after: readonly string[] }
+  | { readonly heap: readonly [oid: number, file: number]; readonly ctid: string }
+  | object
+)
+
+/** Where the reading of these partitions of a table begins, and of nothing else. */
+export function partsCursor(table: number, parts: readonly { readonly oid: number }[]): Json {
+  return { oid: table, parts: parts.map(({ oid }) => oid) }
+}
 
 /** Row security would leave rows out without a word; off, it makes the statement fail. */
 const SETTINGS: Readonly<Record<string, string>> = {
@@ -265,6 +273,8 @@ interface Part {
   readonly next: Cursor | null
 }
 
+const NO_ROWS: CopiedRows = { bytes: Buffer.alloc(0), length: 0, rows: 0, first: 0, last: 0, stopped: false }
+
 /** COPY fails on a type without a binary form, where the stream falls back to text: those columns are cast. */
 const copiesBinary = (column: MappedColumn): boolean => column.binaryReadable && column.reader.binary !== null
 
@@ -280,13 +290,42 @@ async function readByKey(client: pg.Client, mapped: MappedTable, from: Cursor | 
   const order = await keyOrder(client, mapped)
   // another key than before: its order says nothing about what was read
   const after = from !== null && 'by' in from && String(from.by) === String(order.attnums) ? from.after : null
-  const partitioned = await isPartitioned(client, mapped.oid)
-  const source = partitioned ? relation(mapped) : `ONLY ${relation(mapped)}`
-  const where = after === null ? '' : ` WHERE ${order.after(after)}`
-  const sql = `COPY (SELECT ${selectList(mapped)} FROM ${source}${where} ORDER BY ${order.orderBy} LIMIT ${limit}) TO STDOUT (FORMAT binary)`
+  const parts = from?.parts
+  const source = parts === undefined ? await wholeTable(client, mapped) : await onePartition(client, mapped, parts[0]!)
+  const rest = parts === undefined || parts.length === 1 ? null : { oid: mapped.oid, parts: parts.slice(1) }
+  if (source === null) return { copied: NO_ROWS, next: rest }
+  const conditions = [source.where, after === null ? null : `(${order.after(after)})`].filter((condition) => condition !== null)
+  const where = conditions.length === 0 ? '' : ` WHERE ${conditions.join(' AND ')}`
+  const sql = `COPY (SELECT ${selectList(mapped)} FROM ${source.from}${where} ORDER BY ${order.orderBy} LIMIT ${limit}) TO STDOUT (FORMAT binary)`
   const copied = await copyRows(client, sql, maxBytes, signal)
-  const more = copied.stopped || copied.rows === limit
-  return { copied, next: more ? { oid: mapped.oid, by: order.attnums, after: lastKey(mapped, order, copied) } : null }
+  if (!copied.stopped && copied.rows < limit) return { copied, next: rest }
+  return { copied, next: { oid: mapped.oid, by: order.attnums, after: lastKey(mapped, order, copied), ...(parts === undefined ? {} : { parts }) } }
+}
+
+interface RowSource {
+  readonly from: string
+  readonly where: string | null
+}
+
+async function wholeTable(client: pg.Client, mapped: MappedTable): Promise<RowSource> {
+  return { from: (await isPartitioned(client, mapped.oid)) ? relation(mapped) : `ONLY ${relation(mapped)}`, where: null }
+}
+
+/** A partition by its own name, or through its root where that is all that may be read; null: it is none any more, which is followed elsewhere. */
+async function onePartition(client: pg.Client, mapped: MappedTable, part: number): Promise<RowSource | null> {
+  const { rows } = await client.query<{ name: string; direct: boolean }>(
+    `select pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) as name,
+       pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select') and not c.relrowsecurity as direct
+     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace where c.oid = $1 and c.relkind = 'r'`,
+    [part],
+  )
+  const found = rows[0]
+  if (found === undefined) return null
+  if (!found.direct) return { from: relation(mapped), where: `tableoid = ${part}` }
+  // nobody detaches it from here on; the function asks the present catalog
+  await client.query(`lock table ${found.name} in access share mode`)
+  const { rowCount } = await client.query('select from pg_catalog.pg_partition_ancestors($1) where relid = $2', [part, mapped.oid])
+  return rowCount === 0 ? null : { from: `ONLY ${found.name}`, where: null }
 }
 
 async function isPartitioned(client: pg.Client, oid: number): Promise<boolean> {
@@ -319,13 +358,14 @@ async function readByPage(client: pg.Client, mapped: MappedTable, from: Cursor |
   const { rows: heaps } = await client.query<{ oid: number; name: string; file: number }>(
     `select c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) as name, pg_catalog.pg_relation_filenode(c.oid)::int8::float8 as file
      from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-     where c.relkind = 'r' and (c.oid = $1 or c.oid in (select relid from pg_catalog.pg_partition_tree($1))) order by c.oid`,
-    [mapped.oid],
+     where c.relkind = 'r' and (c.oid = $1 or c.oid in (select relid from pg_catalog.pg_partition_tree($1))) and ($2::oid[] is null or c.oid = any($2)) order by c.oid`,
+    [mapped.oid, from?.parts ?? null],
   )
+  const parts = from?.parts === undefined ? {} : { parts: from.parts }
   const last = from !== null && 'heap' in from ? from : null
   // in ascending oids, so that partitions which come or go leave the others' places alone
   const heap = heaps.find(({ oid }) => oid >= (last?.heap[0] ?? 0))
-  if (heap === undefined) return { copied: { bytes: Buffer.alloc(0), length: 0, rows: 0, first: 0, last: 0, stopped: false }, next: null }
+  if (heap === undefined) return { copied: NO_ROWS, next: null }
   // a file that was written anew (VACUUM FULL, CLUSTER) has its rows elsewhere: read it from its start rather than lose any
   const resumes = last !== null && last.heap[0] === heap.oid && last.heap[1] === heap.file
   const where = resumes ? ` WHERE ctid > '${last.ctid}'::tid` : ''
@@ -337,9 +377,9 @@ async function readByPage(client: pg.Client, mapped: MappedTable, from: Cursor |
   if (copied.stopped || copied.rows === limit) {
     const view = viewOf(copied.bytes)
     const { from: at } = field(view, copied.last, mapped.columns.length)
-    return { copied, next: { oid: mapped.oid, heap: [heap.oid, heap.file], ctid: `(${view.getUint32(at)},${view.getUint16(at + 4)})` } }
+    return { copied, next: { oid: mapped.oid, ...parts, heap: [heap.oid, heap.file], ctid: `(${view.getUint32(at)},${view.getUint16(at + 4)})` } }
   }
-  return { copied, next: later === undefined ? null : { oid: mapped.oid, heap: [later.oid, later.file], ctid: '(0,0)' } }
+  return { copied, next: later === undefined ? null : { oid: mapped.oid, ...parts, heap: [later.oid, later.file], ctid: '(0,0)' } }
 }
 
 function writeRows(mapped: MappedTable, copied: CopiedRows, writer: ChangeWriter, beginRow: () => void, endRow: () => void): void {

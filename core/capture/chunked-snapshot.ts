@@ -30,6 +30,8 @@ interface TableState {
   done: boolean
   /** Read again from the start once the current pass is done. */
   again: boolean
+  /** Cursors at which parts of the table begin that are read once the current pass is done. */
+  later: readonly Json[]
   /** Position of the last row that was read; null before the end. */
   at: { readonly commit: string; readonly ordinal: number } | null
   /** The first chunk is preceded by a truncation: rows of an earlier capture may be gone from the source. */
@@ -112,12 +114,17 @@ export class ChunkedSnapshot implements PendingChunks {
 
   /** All tables known are read to their end and written. */
   get done(): boolean {
-    for (const state of this.#tables.values()) if (!state.done) return false
+    for (const state of this.#tables.values()) if (!isThrough(state)) return false
     return true
   }
 
   status(): readonly TableSnapshotStatus[] {
-    return [...this.#tables.values()].map(({ id, rows, estimate, done }) => ({ table: id, rows, estimate, done }))
+    return [...this.#tables.values()].map((state) => ({ table: state.id, rows: state.rows, estimate: state.estimate, done: isThrough(state) }))
+  }
+
+  /** Rows that exist are wanted. */
+  get readsRows(): boolean {
+    return this.#settings.mode !== 'never'
   }
 
   /** Takes up a table that is not known yet: resumes it from its progress entry, or starts it, or leaves it when it is done or mode is `never`. */
@@ -134,6 +141,7 @@ export class ChunkedSnapshot implements PendingChunks {
       estimate: null,
       done,
       again: false,
+      later: entry?.done === false ? (entry.later ?? []) : [],
       at: entry?.done === true ? (entry.at ?? null) : null,
       clear: entry?.done === false && entry.clear === true,
       begun: entry?.done === false && entry.next !== null,
@@ -152,6 +160,21 @@ export class ChunkedSnapshot implements PendingChunks {
     this.#changed.add(state)
     if (state.done) this.#restart(state)
     else if (state.begun) state.again = true
+  }
+
+  /** Reads rows of a table that came with a part of it, from a cursor of the source's on: those that it had stay as they are. */
+  readPart(table: TableSchema, from: Json): void {
+    const state = this.#tables.get(tableId(table))
+    // a pass of which no view was taken yet has them
+    if (state === undefined || state.again || !(state.done || state.begun || this.#isViewed(state))) return
+    state.later = [...state.later, from]
+    this.#changed.add(state)
+    if (state.done) this.#restart(state)
+  }
+
+  #isViewed(state: TableState): boolean {
+    for (const item of this.#pending) if (item.state === state) return true
+    return false
   }
 
   /** Leaves a table alone; when it is added again, it is read from nothing. */
@@ -182,12 +205,17 @@ export class ChunkedSnapshot implements PendingChunks {
   }
 
   #restart(state: TableState): void {
+    const [part = null, ...later] = state.again ? [] : state.later
     state.again = false
     state.done = false
-    state.cursor = null
-    state.rows = 0
-    state.at = null
-    state.begun = false
+    state.cursor = part
+    state.later = later
+    // a part adds to what was read
+    if (part === null) {
+      state.rows = 0
+      state.at = null
+      state.begun = false
+    }
     this.#changed.add(state)
     this.#enqueue(state)
   }
@@ -251,11 +279,12 @@ export class ChunkedSnapshot implements PendingChunks {
   takeProgress(into: Map<string, Json | null>): void {
     for (const state of this.#changed) {
       const { rows, again, clear, at } = state
+      const done = isThrough(state)
       // a pass that will be repeated is worth nothing after a restart
-      const done = state.done && !again
+      const [next = null, ...later] = again ? [] : state.done ? state.later : [state.cursor, ...state.later]
       const entry: SnapshotProgress = done
         ? { done, rows, ...(at === null ? {} : { at }) }
-        : { done, next: again ? null : state.cursor, rows: again ? 0 : rows, ...(clear ? { clear } : {}) }
+        : { done, next, rows: again ? 0 : rows, ...(clear ? { clear } : {}), ...(later.length > 0 ? { later } : {}) }
       into.set(SNAPSHOT_ENTRY + state.id, entry as unknown as Json)
     }
     this.#changed.clear()
@@ -280,7 +309,7 @@ export class ChunkedSnapshot implements PendingChunks {
         })
         .finally(() => {
           this.#running--
-          if (state.again && !this.#signal?.aborted && !state.dropped) this.#restart(state)
+          if (state.done && !isThrough(state) && !this.#signal?.aborted && !state.dropped) this.#restart(state)
           this.#fill()
         })
     }
@@ -364,6 +393,11 @@ export class ChunkedSnapshot implements PendingChunks {
     this.#blocked.clear()
     this.#move()
   }
+}
+
+/** Its rows are read, and none of them again. */
+function isThrough({ done, again, later }: TableState): boolean {
+  return done && !again && later.length === 0
 }
 
 /** Writes all rows of a chunk through the table's writer. */

@@ -26,6 +26,11 @@ export interface SourceConnector extends AsyncDisposable {
    */
   isRewritten(before: TableSchema, now: TableSchema): Promise<boolean>
   /**
+   * The parts of a table (partitions) with which rows come and go as a whole, without changes in the stream. Absent, or null: it has none, or they cannot be
+   * followed yet. Asked after `tables()`, with what the last answer that core made durable had as `now`; null: there is none.
+   */
+  parts?(table: TableSchema, before: Json | null): Promise<TableParts | null>
+  /**
    * Streams changes after `from` (a complete transaction's offset) into `output`, in commit order, until `signal` aborts.
    *
    * Yields after each piece of input (a socket read) with the offset of the last transaction whose changes have all been written; no work is
@@ -40,6 +45,16 @@ export interface SourceConnector extends AsyncDisposable {
   readonly snapshot: SnapshotReader
   /** Bytes of the database's log that it holds back for us, and how far behind its head we are; for status and alarms. */
   lag(): Promise<{ readonly retainedBytes: number; readonly behindBytes: number }>
+}
+
+/** See `SourceConnector.parts`. What moved is read in views that are taken after the answer, and streamed from then on. */
+export interface TableParts {
+  /** Describes all parts; opaque to core. */
+  readonly now: Json
+  /** A cursor for `SnapshotReader.read` with which the parts that came since `before` are read, alone and to their end; null: none came. */
+  readonly came: Json | null
+  /** Rows may be gone with a part: the table is read anew, after a truncation. */
+  readonly left: boolean
 }
 
 /** What a source writes into. Synchronous but for `table`, which may register schemas. */

@@ -1,5 +1,6 @@
 import type { Json } from '../event/offset.ts'
 import { SNAPSHOT_ENTRY, UNREAD } from '../event/snapshot-progress.ts'
+import { PARTS_ENTRY } from './known-parts.ts'
 import { PARKED_ENTRY, type ParkedTable } from './parked-tables.ts'
 
 /** Progress entry with what is added to every commit of the source, as a decimal: positions rise on when the source starts over. */
@@ -22,6 +23,7 @@ export function startOver(progress: ReadonlyMap<string, Json>): Map<string, Json
   if (position !== undefined) entries.set(COMMIT_BASE_ENTRY, (BigInt(position.commit) + 1n).toString())
   for (const key of progress.keys()) {
     if (key.startsWith(SNAPSHOT_ENTRY)) entries.set(key, UNREAD)
+    if (key.startsWith(PARTS_ENTRY)) entries.set(key, null)
     if (key.startsWith(PARKED_ENTRY) && !isGone(progress.get(key))) entries.set(key, null)
   }
   return entries
@@ -38,6 +40,7 @@ export function readAnew(progress: ReadonlyMap<string, Json>, table: string): Ma
   return new Map<string, Json | null>([
     [PARKED_ENTRY + table, null],
     [SNAPSHOT_ENTRY + table, UNREAD],
+    [PARTS_ENTRY + table, null],
   ])
 }
 

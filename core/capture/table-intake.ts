@@ -4,6 +4,7 @@ import type { Position } from '../event/position.ts'
 import { type TableSchema, tableId } from '../event/table-schema.ts'
 import type { TableWriter } from './change-writer.ts'
 import type { ChunkedSnapshot } from './chunked-snapshot.ts'
+import { KnownParts } from './known-parts.ts'
 import { LogShapes } from './log-shapes.ts'
 import { type ParkedStatus, ParkedTables } from './parked-tables.ts'
 import type { SourceConnector } from './source-connector.ts'
@@ -13,7 +14,7 @@ type TableName = Pick<TableSchema, 'namespace' | 'name'>
 
 export interface TableIntakeOptions {
   readonly node: string
-  readonly connector: Pick<SourceConnector, 'isRewritten' | 'whyAbsent'>
+  readonly connector: Pick<SourceConnector, 'isRewritten' | 'whyAbsent' | 'parts'>
   readonly progress: ReadonlyMap<string, Json>
   readonly snapshot: ChunkedSnapshot
   /** The writer for a shape; registers its schemas. */
@@ -27,6 +28,7 @@ export class TableIntake {
   readonly #options: TableIntakeOptions
   readonly #shapes: LogShapes
   readonly #parked: ParkedTables
+  readonly #parts: KnownParts
   readonly #watch: TableWatch
 
   constructor(options: TableIntakeOptions) {
@@ -36,7 +38,9 @@ export class TableIntake {
     const parked = new ParkedTables(progress)
     this.#shapes = shapes
     this.#parked = parked
-    this.#watch = new TableWatch({ connector, progress, snapshot, shapes, parked, park: (table, error) => this.#park(table, error) })
+    const parts = new KnownParts(progress)
+    this.#parts = parts
+    this.#watch = new TableWatch({ connector, progress, snapshot, shapes, parked, parts, park: (table, error) => this.#park(table, error) })
   }
 
   /** The source's tables as they are listed now. */
@@ -122,12 +126,13 @@ export class TableIntake {
   }
 
   get hasProgress(): boolean {
-    return this.#parked.hasProgress
+    return this.#parked.hasProgress || this.#parts.hasProgress
   }
 
   takeProgress(into: Map<string, Json | null>): void {
     this.#shapes.takeProgress(into)
     this.#parked.takeProgress(into)
+    this.#parts.takeProgress(into)
   }
 
   parked(): readonly ParkedStatus[] {

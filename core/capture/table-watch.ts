@@ -3,6 +3,7 @@ import type { Json } from '../event/offset.ts'
 import { SNAPSHOT_ENTRY, type SnapshotProgress } from '../event/snapshot-progress.ts'
 import { type TableSchema, tableId } from '../event/table-schema.ts'
 import type { ChunkedSnapshot } from './chunked-snapshot.ts'
+import type { KnownParts } from './known-parts.ts'
 import type { LogShapes } from './log-shapes.ts'
 import type { ParkedTables } from './parked-tables.ts'
 import type { SourceConnector } from './source-connector.ts'
@@ -10,17 +11,18 @@ import type { SourceConnector } from './source-connector.ts'
 type TableName = Pick<TableSchema, 'namespace' | 'name'>
 
 export interface WatchedCapture {
-  readonly connector: Pick<SourceConnector, 'isRewritten' | 'whyAbsent'>
+  readonly connector: Pick<SourceConnector, 'isRewritten' | 'whyAbsent' | 'parts'>
   readonly progress: ReadonlyMap<string, Json>
   readonly snapshot: ChunkedSnapshot
   readonly shapes: LogShapes
   readonly parked: ParkedTables
+  readonly parts: KnownParts
   readonly park: (table: TableName, error: MillraceError) => void
 }
 
 /**
  * Compares the source's tables, each time they are listed, with what the log has of them: takes up new ones, has those read again whose rows changed without a
- * change in the stream, and parks those that are gone. The list may be ahead of the stream: a reading is placed where its view belongs.
+ * change in the stream, reads rows that came or went with a whole part of a table, and parks tables that are gone. The list may be ahead of the stream: a reading is placed where its view belongs.
  */
 export class TableWatch {
   readonly #of: WatchedCapture
@@ -50,6 +52,7 @@ export class TableWatch {
       if (parked.get(id) !== undefined) continue
       snapshot.add(table, progress)
       await this.#compare(id, table)
+      await this.#follow(id, table)
     }
     for (const [id, table] of [...this.#known]) if (!there.has(id) && parked.get(id) === undefined) await this.#miss(id, table)
   }
@@ -66,6 +69,19 @@ export class TableWatch {
     if (change === 'replaced') snapshot.reread(table, true)
     // the log may have come to another shape in the meantime
     else if (change === 'changed' && (await connector.isRewritten(before, now)) && shapes.get(id) === before) snapshot.reread(table, false)
+  }
+
+  async #follow(id: string, table: TableSchema): Promise<void> {
+    const { connector, parked, parts, progress, snapshot } = this.#of
+    const before = parts.get(id)
+    const moved = (await connector.parts?.(table, before)) ?? null
+    if (moved === null || parked.get(id) !== undefined || JSON.stringify(moved.now) === JSON.stringify(before)) return
+    // I5: that it is to be read and what it is made of land together; who wants no existing rows is spared these too
+    if (moved.left && snapshot.readsRows) {
+      snapshot.drop(id)
+      snapshot.add(table, progress)
+    } else if (moved.came !== null && snapshot.readsRows) snapshot.readPart(table, moved.came)
+    parts.set(id, moved.now)
   }
 
   /** A key that changed may change back before the stream or a chunk meets it: they decide. */

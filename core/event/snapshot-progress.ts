@@ -14,4 +14,11 @@ export type SnapshotProgress =
       /** The position of its last row: rows at or before it whose update came before their chunk have come since. Absent when nothing was read. */
       readonly at?: { readonly commit: string; readonly ordinal: number }
     }
-  | { readonly done: false; readonly next: Json; readonly rows: number; readonly clear?: true }
+  | {
+      readonly done: false
+      readonly next: Json
+      readonly rows: number
+      readonly clear?: true
+      /** Cursors at which parts of the table begin that are read after that. */
+      readonly later?: readonly Json[]
+    }

@@ -6,7 +6,7 @@ import pino from 'pino'
 import { type CaptureStatus, capture } from '../../core/capture/capture.ts'
 import type { CaptureOutput, SourceConnector } from '../../core/capture/source-connector.ts'
 import type { ChangeEvent } from '../../core/event/change-event.ts'
-import type { SourceOffset } from '../../core/event/offset.ts'
+import type { Json, SourceOffset } from '../../core/event/offset.ts'
 import { comparePositions } from '../../core/event/position.ts'
 import { type TableSchema, UNCHANGED, type Value } from '../../core/event/table-schema.ts'
 import type { PluginContext } from '../../core/plugin.ts'
@@ -102,6 +102,7 @@ export class SourceRun implements AsyncDisposable {
       tables: () => connector.tables(),
       whyAbsent: (table) => connector.whyAbsent(table),
       isRewritten: (before, now) => connector.isRewritten(before, now),
+      ...(connector.parts === undefined ? {} : { parts: (table: TableSchema, before: Json | null) => connector.parts!(table, before) }),
       async *changes(from, output, signal) {
         for await (const offset of connector.changes(from, counting(output), signal)) {
           if (JSON.stringify(yields.at(-1)?.offset) !== JSON.stringify(offset)) yields.push({ offset, written })

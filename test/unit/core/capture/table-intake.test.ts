@@ -34,7 +34,7 @@ class Store {
   readonly progress = new Map<string, Json>()
   readonly counts = new Map<string, number>()
 
-  async run(script: Script): Promise<void> {
+  async run(script: Script, other: Partial<SourceConnector> = {}): Promise<void> {
     const stop = new AbortController()
     const writer: LogWriter = {
       progress: new Map(this.progress),
@@ -72,6 +72,7 @@ class Store {
       acknowledge() {},
       lag: async () => ({ retainedBytes: 0, behindBytes: 0 }),
       async [Symbol.asyncDispose]() {},
+      ...other,
     }
     await capture({
       node: 'n',
@@ -193,4 +194,69 @@ test('an error that is not of one table ends the capture', async () => {
     yield
   })
   await expect(run).rejects.toMatchObject({ code: 'source.protocol' })
+})
+
+/** Rows 1 to 4 of a table, of which 3 and 4 lie in a part that comes, is read in chunks of one row, and leaves. */
+test.for([false, true])('a part that comes is read alone, also after a crash (%s); when it leaves, the table is read anew', async (crashes) => {
+  const store = new Store()
+  const reads: Json[] = []
+  const connector = {
+    snapshot: {
+      estimate: async () => 1,
+      async read(of: TableSchema, cursor: Json | null, _limits: unknown, onView: (fence: unknown) => void) {
+        const at = cursor === null ? 1 : (cursor as { at: number }).at
+        onView(at)
+        reads.push(cursor)
+        const last = cursor === null ? 2 : (cursor as { last: number }).last
+        const write = (to: ChangeWriter, beginRow: () => void, endRow: () => void) => {
+          for (let id = at; id <= (cursor === null ? last : at); id++) {
+            beginRow()
+            to.int(id)
+            to.int(id)
+            endRow()
+          }
+        }
+        return { rows: 1, next: cursor === null || at === last ? null : { at: at + 1, last }, fence: at, readAt: 5n, table: of, write }
+      },
+    },
+    tables: async () => [table('u', INT)],
+  }
+  const parts = (now: Json, came: Json | null, left: boolean) => async (_: unknown, before: Json | null) =>
+    JSON.stringify(before) === JSON.stringify(now)
+      ? { now, came: null, left: false }
+      : { now, came: before === null ? null : came, left: before !== null && left }
+  const settle: Script = async function* (output) {
+    for (let i = 0; i < 100; i++) {
+      await output.chunks.emit(() => true)
+      await new Promise((resolve) => setImmediate(resolve))
+      yield
+    }
+  }
+  const rowsOf = () => store.counts.get('n.public.u')
+  await store.run(settle, { ...connector, parts: parts(['a'], null, false) } as never)
+  expect([rowsOf(), store.progress.get('parts/public.u'), reads]).toEqual([2, ['a'], [null]])
+  const came = parts(['a', 'b'], { at: 3, last: 4 }, false)
+  if (crashes) {
+    // the first chunk is written, and the second not any more
+    await store.run(
+      async function* (output) {
+        while ((rowsOf() ?? 0) < 3) {
+          await output.chunks.emit((fence) => fence === 3)
+          await new Promise((resolve) => setImmediate(resolve))
+          yield
+        }
+      },
+      { ...connector, parts: came } as never,
+    )
+    expect(store.progress.get('snapshot/public.u')).toMatchObject({ done: false, next: { at: 4, last: 4 } })
+  }
+  await store.run(settle, { ...connector, parts: came } as never)
+  expect([rowsOf(), store.progress.get('parts/public.u')]).toEqual([4, ['a', 'b']])
+  expect(reads.slice(0, 3)).toEqual([null, { at: 3, last: 4 }, { at: 4, last: 4 }])
+  expect(store.progress.get('snapshot/public.u')).toMatchObject({ done: true, rows: 3 })
+  await store.run(settle, { ...connector, parts: parts(['a'], null, true) } as never)
+  // a truncation, and the rows of the whole table
+  expect([rowsOf(), store.progress.get('parts/public.u'), reads.at(-1)]).toEqual([7, ['a'], null])
+  await store.run(settle, { ...connector, parts: parts(['a'], null, true) } as never)
+  expect(rowsOf()).toBe(7)
 })
