@@ -3,7 +3,7 @@ import { mkdtempSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
 import { DataFolder, readRunning } from '../../../../core/runtime/data-folder.ts'
 
 const fresh = () => path.join(mkdtempSync(path.join(os.tmpdir(), 'millrace-folder-')), 'state')
@@ -40,6 +40,8 @@ test('a holder that was killed leaves no lock behind', async () => {
   const module = pathToFileURL(path.resolve('core/runtime/data-folder.ts')).href
   const code = `const { DataFolder } = await import(${JSON.stringify(module)}); const held = new DataFolder(process.argv[1]); console.log('held'); setInterval(() => held.dir, 1000)`
   const child = spawn(process.execPath, ['--input-type=module', '-e', code, dir], { stdio: ['ignore', 'pipe', 'inherit'] })
+  // one that lives on holds the run's own stderr open
+  onTestFinished(() => void child.kill('SIGKILL'))
   await new Promise((resolve) => child.stdout.once('data', resolve))
   expect(() => new DataFolder(dir)).toThrow(expect.objectContaining({ code: 'log.locked' }))
   const ended = new Promise((resolve) => child.once('exit', resolve))
