@@ -72,21 +72,46 @@ export class BinlogEvent {
 
   /** @throws source.protocol when the length or the checksum does not fit */
   read(bytes: Buffer, view: DataView, from: number, to: number): void {
+    this.readHeader(bytes, view, from, to)
+    this.#fit(from, to)
+    if (this.type === EVENT.formatDescription) this.#format(bytes, from, to)
+    else if (this.#checksummed === true) this.#verify(bytes, view, from, to)
+    if (this.type === EVENT.rotate) this.file = bytes.toString('utf8', this.at + 8, this.end)
+  }
+
+  /** Only the header, of an event that may go on beyond `to`. */
+  readHeader(bytes: Buffer, view: DataView, from: number, to: number): void {
     if (to - from < HEADER_BYTES) throw protocolError(`an event of ${to - from} bytes`, this.place)
+    this.#common(bytes, view, from)
+    this.nextPosition = view.getUint32(from + 13, true)
+    this.artificial = (view.getUint16(from + 17, true) & FLAG_ARTIFICIAL) !== 0
+    this.at = from + HEADER_BYTES
+    this.end = to
+  }
+
+  /** An event that lies within another: it has no checksum, and no place but that one's. */
+  readInner(bytes: Buffer, view: DataView, from: number, to: number): void {
+    this.#common(bytes, view, from)
+    this.#fit(from, to)
+  }
+
+  #common(bytes: Buffer, view: DataView, from: number): void {
     this.timestamp = view.getUint32(from, true)
     this.type = bytes[from + 4]!
     this.serverId = view.getUint32(from + 5, true)
     this.size = view.getUint32(from + 9, true)
-    this.nextPosition = view.getUint32(from + 13, true)
-    const flags = view.getUint16(from + 17, true)
-    this.ignorable = (flags & FLAG_IGNORABLE) !== 0
-    this.artificial = (flags & FLAG_ARTIFICIAL) !== 0
+    this.ignorable = (view.getUint16(from + 17, true) & FLAG_IGNORABLE) !== 0
+  }
+
+  #fit(from: number, to: number): void {
     if (this.size !== to - from) throw protocolError(`an event of type ${this.type} with ${to - from} of its ${this.size} bytes`, this.place)
     this.at = from + HEADER_BYTES
     this.end = to
-    if (this.type === EVENT.formatDescription) this.#format(bytes, from, to)
-    else if (this.#checksummed === true) this.#verify(bytes, view, from, to)
-    if (this.type === EVENT.rotate) this.file = bytes.toString('utf8', this.at + 8, this.end)
+  }
+
+  /** Bytes at the end of each event that are not its body. */
+  get checksumBytes(): number {
+    return this.#checksummed === true ? CHECKSUM_BYTES : 0
   }
 
   /** For messages: file and position. */

@@ -1,15 +1,26 @@
+import { mkdirSync, rmSync } from 'node:fs'
+import path from 'node:path'
+import { crc32 } from 'node:zlib'
 import { type CaptureOutput, MillraceError } from '../../core/plugin.ts'
-import { BinlogEvent, EVENT, serializedInteger } from './binlog-event.ts'
+import { BinlogEvent, EVENT, HEADER_BYTES, serializedInteger } from './binlog-event.ts'
 import { ChangeApplier, type ChangeApplierOptions } from './change-applier.ts'
 import { readStatement } from './ddl-reader.ts'
+import { EventCutter } from './event-cutter.ts'
 import type { GtidSet, MariadbPosition } from './gtid-set.ts'
-import { historyLost, mysqlError, protocolError, type ServerError } from './mysql-error.ts'
+import { inflate, inflateRows } from './mariadb-compressed.ts'
+import { historyLost, protocolError, streamError } from './mysql-error.ts'
+import { ScratchFile } from './scratch-file.ts'
 import { fileMark } from './server.ts'
 import type { AppliedMark, MysqlFence } from './snapshot-reader.ts'
-import type { WireConnection } from './wire-connection.ts'
+import { readPayloadHead, uncompress } from './transaction-payload.ts'
+import { viewOf, type WireConnection } from './wire-connection.ts'
 
 /** Heartbeats come every second when there is nothing else: after this long without any the connection is dead. */
 const SILENCE_MS = 15_000
+/** A row with its values of up to 1 GB each, before and after, within a payload. */
+const MOST_EVENT_BYTES = 2 ** 31
+/** Of an event that is still arriving, so much must be there: the packet's OK byte, the event's header, a payload's head. */
+const EVENT_START_BYTES = 1 + HEADER_BYTES + 64
 
 export interface ChangeStreamOptions extends ChangeApplierOptions {
   /** Streaming already. */
@@ -19,6 +30,8 @@ export interface ChangeStreamOptions extends ChangeApplierOptions {
   readonly gtids: { readonly flavor: 'mysql'; readonly set: GtidSet } | { readonly flavor: 'mariadb'; readonly position: MariadbPosition }
   readonly node: string
   readonly checksums: boolean
+  /** A folder of the stream's own. */
+  readonly scratchDir: string
   /** A statement that may have changed definitions, for the log. */
   readonly onStatement: (namespace: string, kind: string) => void
   /** Whether a statement that is not in rows may concern a captured table. */
@@ -42,6 +55,8 @@ export class ChangeStream implements AppliedMark {
   #position = 0
   /** The resume point. */
   #complete: string
+  /** Events that lie within the last one. */
+  #inner: AsyncIterable<Buffer> | null = null
 
   constructor(options: ChangeStreamOptions) {
     this.#options = options
@@ -72,12 +87,19 @@ export class ChangeStream implements AppliedMark {
     const connection = this.#connection
     const interrupt = () => connection.interrupt()
     signal.addEventListener('abort', interrupt)
+    rmSync(this.#options.scratchDir, { recursive: true, force: true })
+    mkdirSync(this.#options.scratchDir, { recursive: true })
     try {
       while (!signal.aborted) {
         while (connection.next()) {
           const pause = this.#packet()
           if (pause != null) await pause
+          if (this.#inner !== null) yield* this.#within(this.#inner, signal)
           if (signal.aborted) return
+        }
+        if (this.#isLargePayload(connection.arriving)) {
+          yield* this.#largePayload(signal)
+          continue
         }
         if (!this.#open) {
           this.#complete = this.#gtidText()
@@ -110,6 +132,69 @@ export class ChangeStream implements AppliedMark {
     return this.#mark !== null && fence.mark <= this.#mark
   }
 
+  /** Applies events that lie within another. */
+  async *#within(chunks: AsyncIterable<Buffer>, signal: AbortSignal): AsyncGenerator<string> {
+    const event = this.#event
+    this.#inner = null
+    const cutter = new EventCutter(MOST_EVENT_BYTES, event.place)
+    for await (const chunk of chunks) {
+      cutter.push(chunk)
+      while (cutter.next()) {
+        event.readInner(cutter.bytes, cutter.view, cutter.from, cutter.to)
+        const pause = this.#apply(cutter.bytes, cutter.view)
+        if (pause != null) await pause
+        if (this.#inner !== null) throw protocolError('a compressed transaction within another', event.place)
+        if (signal.aborted) return
+      }
+      yield this.#complete
+    }
+    cutter.finish()
+  }
+
+  #isLargePayload(start: Buffer | null): start is Buffer {
+    return start !== null && start.length >= EVENT_START_BYTES && start[0] === 0 && start[1 + 4] === EVENT.transactionPayload
+  }
+
+  /** A compressed transaction that is not to be held in memory: it goes into a file, and is applied from there once its checksum is known to fit. */
+  async *#largePayload(signal: AbortSignal): AsyncGenerator<string> {
+    const event = this.#event
+    const start = this.#connection.arriving!
+    event.readHeader(start, viewOf(start), 1, start.length)
+    this.#follow(event.nextPosition)
+    const { size, place } = event
+    const payload = readPayloadHead(start, event.at, start.length, place)
+    const end = size - event.checksumBytes
+    const file = new ScratchFile(path.join(this.#options.scratchDir, 'payload'))
+    try {
+      let crc = 0
+      for await (const piece of this.#connection.pieces(() => this.#read())) {
+        // without the packet's OK byte
+        const bytes = file.size === 0 ? piece.subarray(1) : piece
+        crc = crc32(bytes.subarray(0, Math.max(0, end - file.size)), crc)
+        file.append(bytes)
+        yield this.#complete
+      }
+      if (signal.aborted) return
+      if (file.size !== size) throw protocolError(`an event of type ${EVENT.transactionPayload} with ${file.size} of its ${size} bytes`, place)
+      if (event.checksumBytes > 0 && Buffer.concat([...file.pieces(end, size)]).readUInt32LE() !== crc) {
+        throw protocolError(`an event of type ${EVENT.transactionPayload} whose checksum does not fit its ${size} bytes`, place)
+      }
+      const from = payload.at - 1
+      if (from + payload.size !== end) throw protocolError(`a compressed transaction of ${end - from} bytes instead of ${payload.size}`, place)
+      yield* this.#within(uncompress(payload, file.pieces(from, end), place), signal)
+    } finally {
+      file.discard()
+    }
+  }
+
+  #payload(bytes: Buffer): AsyncIterable<Buffer> {
+    const { at, end, place } = this.#event
+    if (!this.#open) throw protocolError('a compressed transaction without a GTID', place)
+    const head = readPayloadHead(bytes, at, end, place)
+    if (head.at + head.size !== end) throw protocolError(`a compressed transaction of ${end - head.at} bytes instead of ${head.size}`, place)
+    return uncompress(head, [bytes.subarray(head.at, end)], place)
+  }
+
   #placeChunks(): Promise<void> | null {
     if (this.#output.chunks.size === 0 || this.#mark === null) return null
     return this.#output.chunks.emit((fence) => this.#isDue(fence as MysqlFence))
@@ -118,7 +203,7 @@ export class ChangeStream implements AppliedMark {
   #packet(): Promise<void> | null | undefined {
     const connection = this.#connection
     const { bytes, view, packetAt, packetEnd } = connection
-    if (bytes[packetAt] === 0xff) throw this.#explain(connection.serverError())
+    if (bytes[packetAt] === 0xff) throw streamError(connection.serverError(), this.#options.node)
     if (connection.isEof) throw new MillraceError('source.unreachable', 'the server ended the stream of changes')
     const event = this.#event
     event.read(bytes, view, packetAt + 1, packetEnd)
@@ -131,18 +216,6 @@ export class ChangeStream implements AppliedMark {
   #follow(next: number): void {
     const high = Math.floor(this.#position / 2 ** 32) * 2 ** 32
     this.#position = high + next < this.#position ? high + 2 ** 32 + next : high + next
-  }
-
-  #explain(error: ServerError): MillraceError {
-    if (error.errno !== 1236) return mysqlError(error, 'while streaming')
-    // the one case that has no number of its own
-    if (/same server_(uuid|id)/.test(error.message)) {
-      return new MillraceError('source.in_use', `another process streams as this node: ${error.message}`, {
-        fix: 'stop the other process of this node, or give the source another `serverId`',
-        cause: error,
-      })
-    }
-    return historyLost(`the server cannot stream from where this node was: ${error.message}`, this.#options.node, error)
   }
 
   #apply(bytes: Buffer, view: DataView): Promise<void> | null | undefined {
@@ -160,6 +233,16 @@ export class ChangeStream implements AppliedMark {
       case EVENT.deleteRowsV1:
         if (!this.#open) throw protocolError('rows outside of a transaction', event.place)
         return this.#applier.rows(type, bytes, view, at, end, event.place)
+      case EVENT.mariadbWriteRowsCompressedV1:
+      case EVENT.mariadbUpdateRowsCompressedV1:
+      case EVENT.mariadbDeleteRowsCompressedV1:
+      case EVENT.mariadbWriteRowsCompressed:
+      case EVENT.mariadbUpdateRowsCompressed:
+      case EVENT.mariadbDeleteRowsCompressed:
+        return this.#compressedRows(bytes)
+      case EVENT.transactionPayload:
+        this.#inner = this.#payload(bytes)
+        return undefined
       case EVENT.gtid:
       case EVENT.gtidTagged:
       case EVENT.mariadbGtid:
@@ -168,6 +251,7 @@ export class ChangeStream implements AppliedMark {
         this.#end()
         return undefined
       case EVENT.query:
+      case EVENT.mariadbQueryCompressed:
         return this.#query(bytes, view)
       case EVENT.heartbeat:
       case EVENT.heartbeatV2:
@@ -175,6 +259,13 @@ export class ChangeStream implements AppliedMark {
       default:
         return this.#other()
     }
+  }
+
+  #compressedRows(bytes: Buffer): Promise<void> | undefined {
+    const { type, at, end, place } = this.#event
+    if (!this.#open) throw protocolError('rows outside of a transaction', place)
+    const rows = inflateRows(type, bytes, at, end, place)
+    return this.#applier.rows(rows.type, rows.bytes, viewOf(rows.bytes), 0, rows.bytes.length, place)
   }
 
   #other(): Promise<void> | null {
@@ -196,7 +287,6 @@ export class ChangeStream implements AppliedMark {
       case EVENT.incident:
         throw historyLost(`the server noted at ${event.place} that its binlog lacks changes`, this.#options.node)
       case EVENT.xaPrepare:
-      case EVENT.transactionPayload:
       case EVENT.partialUpdateRows:
         throw unsupported(event)
     }
@@ -263,7 +353,8 @@ export class ChangeStream implements AppliedMark {
     const schemaAt = event.at + 13 + view.getUint16(event.at + 11, true)
     const textAt = schemaAt + schemaLength + 1
     if (textAt > event.end) throw protocolError('a statement that is cut off', event.place)
-    const text = bytes.toString('utf8', textAt, event.end)
+    const isPlain = event.type === EVENT.query
+    const text = isPlain ? bytes.toString('utf8', textAt, event.end) : inflate(bytes, textAt, event.end, event.place).toString('utf8')
     if (text === 'BEGIN') {
       this.#group = true
       return undefined
@@ -290,6 +381,7 @@ export class ChangeStream implements AppliedMark {
       )
     }
     if (statement.kind === 'truncate') {
+      if (statement.tables.length === 0) throw protocolError('a TRUNCATE whose table cannot be read', event.place)
       for (const table of statement.tables) {
         if (this.#options.isCaptured(table.namespace, table.name)) await this.#applier.truncate(table.namespace, table.name)
       }

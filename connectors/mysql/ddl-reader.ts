@@ -5,6 +5,7 @@ export interface NamedTable {
 }
 
 export type Statement =
+  /** Without tables: which one it is cannot be read. */
   | { readonly kind: 'truncate'; readonly tables: readonly NamedTable[] }
   /** May have changed definitions of tables. */
   | { readonly kind: 'definition' }
@@ -19,15 +20,27 @@ const OTHERS = new Set(['savepoint', 'release', 'rollback', 'grant', 'revoke', '
 
 /** What kind of statement it is. Never fails: what is not understood may have changed definitions. `namespace` is the database in use. */
 export function readStatement(text: string, namespace: string): Statement {
-  const words = text.replace(/^(?:\s|\/\*(?!!)[\s\S]*?\*\/|--[^\n]*\n|#[^\n]*\n)+/, '')
+  const words = withoutComments(text)
   const verb = /^[a-z]+/i.exec(words)?.[0].toLowerCase() ?? ''
   if (verb === 'xa') return { kind: 'xa' }
   if (verb === 'truncate') {
     const tables = names(words.replace(/^truncate\s+(?:table\s+)?/i, ''), namespace)
-    return tables.length === 0 ? { kind: 'definition' } : { kind: 'truncate', tables }
+    return { kind: 'truncate', tables }
   }
   if (CHANGES.has(verb)) return { kind: 'change' }
   return { kind: OTHERS.has(verb) ? 'other' : 'definition' }
+}
+
+/** Which statement it is, and of which tables, stands at its start. */
+const MOST_CHARACTERS = 64 * 1024
+
+/** What comments hold that servers run stays. */
+function withoutComments(text: string): string {
+  const parts = /('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`)|\/\*M?!\d*|\/\*[\s\S]*?\*\/|\*\/|--(?=\s)[^\n]*|#[^\n]*/g
+  return text
+    .slice(0, MOST_CHARACTERS)
+    .replaceAll(parts, (_, quoted: string | undefined) => quoted ?? ' ')
+    .trim()
 }
 
 const NAME = '(?:`((?:[^`]|``)+)`|"((?:[^"]|"")+)"|([\\p{L}\\p{N}_$]+))'

@@ -51,3 +51,16 @@ export function historyLost(what: string, node: string, cause?: unknown): Millra
     cause,
   })
 }
+
+/** What the server answers instead of its binlog. */
+export function streamError(error: ServerError, node: string): MillraceError {
+  if (error.errno !== 1236) return mysqlError(error, 'while streaming')
+  // the one case that has no number of its own
+  if (/same server_(uuid|id)/.test(error.message)) {
+    return new MillraceError('source.in_use', `another process streams as this node: ${error.message}`, {
+      fix: 'stop the other process of this node, or give the source another `serverId`',
+      cause: error,
+    })
+  }
+  return historyLost(`the server cannot stream from where this node was: ${error.message}`, node, error)
+}

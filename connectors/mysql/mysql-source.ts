@@ -1,3 +1,4 @@
+import path from 'node:path'
 import {
   type CaptureOutput,
   invariant,
@@ -77,6 +78,7 @@ export class MysqlSource implements SourceConnector {
       gtids: flavor === 'mysql' ? { flavor, set: GtidSet.parse(gtids) } : { flavor, position: MariadbPosition.parse(gtids) },
       node: context.node,
       checksums: server.checksum !== 'NONE',
+      scratchDir: path.join(context.dataDir, 'scratch'),
       isCaptured: (namespace, name) => isCapturable(namespace, patterns, name),
       describe: (map) => tables.describe(map),
       current: (namespace, name) => tables.current(namespace, name),

@@ -2,7 +2,7 @@ import { MillraceError, type PluginContext, type SourceConnector, type SourceOff
 import { CapturedTables } from './captured-tables.ts'
 import { GtidSet, MariadbPosition } from './gtid-set.ts'
 import { connectOptions, type MysqlConfig, replicaIdentity } from './mysql-config.ts'
-import { historyLost, mysqlError } from './mysql-error.ts'
+import { historyLost, mysqlError, ServerError, streamError } from './mysql-error.ts'
 import { type MysqlOffset, readOffset } from './mysql-offset.ts'
 import { MysqlSource } from './mysql-source.ts'
 import { binlogEnd, readCharsets, readServer, requirePrepared, SESSION, type Server } from './server.ts'
@@ -26,7 +26,7 @@ export async function openMysql(config: MysqlConfig, context: PluginContext, res
   const patterns = new TablePatterns(config.tables)
   const mapping = { unrepresentable: config.unrepresentable }
   const tables = new CapturedTables({ connections, patterns, mapping, charsets, logger: context.logger, refreshMs: REFRESH_MS })
-  const stream = cleanup.use(await startStream(options, server, replicaIdentity(config, context.mesh, context.node), start))
+  const stream = cleanup.use(await startStream(options, server, replicaIdentity(config, context.mesh, context.node), start, context.node))
   const snapshots = cleanup.use(new SqlConnections(options, SNAPSHOT_SESSION))
   const source = new MysqlSource({ context, connections, snapshots, stream, server, tables, patterns, mapping, start })
   cleanup.move()
@@ -52,7 +52,7 @@ async function checkHistory(connections: SqlConnections, server: Server, offset:
       fix: `read the tables anew: \`millrace run FILE --resnapshot ${node}\``,
     })
   }
-  // MariaDB tells both when the stream starts
+  // MariaDB tells both as the stream starts
   if (server.flavor === 'mariadb') return offset
   const ours = literal(offset.gtids)
   const [row] = await connections.run('to look at its GTIDs', (connection) =>
@@ -78,6 +78,7 @@ async function startStream(
   server: Server,
   identity: { readonly serverId: number; readonly uuid: string },
   start: MysqlOffset,
+  node: string,
 ): Promise<WireConnection> {
   const connection = await WireConnection.connect(options)
   try {
@@ -95,10 +96,12 @@ async function startStream(
       )
       connection.send(COMMAND.binlogDump, dumpRequest(identity.serverId))
     }
+    // the server looks for the start before it sends anything
+    await connection.peek()
     return connection
   } catch (error) {
     connection.destroy()
-    throw mysqlError(error, 'to start the stream')
+    throw error instanceof ServerError ? streamError(error, node) : mysqlError(error, 'to start the stream')
   }
 }
 

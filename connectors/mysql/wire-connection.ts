@@ -7,6 +7,8 @@ import { mysqlError, ServerError } from './mysql-error.ts'
 const FIRST_CAPACITY = 256 * 1024
 /** A payload of this length goes on in the next packet. */
 const FULL_PACKET = 0xff_ffff
+/** A payload of this length or more may be read in pieces. */
+const LARGE_BYTES = 1024 * 1024
 const CONNECT_TIMEOUT_MS = 15_000
 
 /** Above this rate the socket is left to fill for a while after it was drained: fewer and larger reads for both sides. */
@@ -168,6 +170,31 @@ export class WireConnection implements AsyncDisposable {
     }
   }
 
+  /** The beginning of a large payload that is still arriving, when `next` found nothing; null: there is none. Valid until the next `read`. */
+  get arriving(): Buffer | null {
+    if (this.#end - this.#at <= 4 || this.bytes.readUIntLE(this.#at, 3) < LARGE_BYTES) return null
+    return this.bytes.subarray(this.#at + 4, this.#end)
+  }
+
+  /**
+   * The payload that is arriving, a piece at a time, instead of `next`. Each piece is gone when the next is asked for.
+   * @param read `read` of this connection, or what calls it; the payload is cut off when it gives false
+   */
+  async *pieces(read: () => Promise<boolean>): AsyncGenerator<Buffer> {
+    for (let length = FULL_PACKET; length === FULL_PACKET; ) {
+      while (this.#end - this.#at < 4) if (!(await read())) return
+      length = this.bytes.readUIntLE(this.#at, 3)
+      this.#at += 4
+      for (let left = length; left > 0; ) {
+        while (this.#at === this.#end) if (!(await read())) return
+        const from = this.#at
+        this.#at = Math.min(this.#end, from + left)
+        left -= this.#at - from
+        yield this.bytes.subarray(from, this.#at)
+      }
+    }
+  }
+
   /**
    * Waits for more bytes; everything that `next` returned before is gone afterwards.
    * @returns false when `interrupt` was called
@@ -222,6 +249,17 @@ export class WireConnection implements AsyncDisposable {
   async packet(): Promise<void> {
     while (!this.next()) await this.read()
     if (this.bytes[this.packetAt] === 0xff) throw this.serverError()
+  }
+
+  /** Waits for a packet that `next` is yet to find. @throws ServerError when it is an ERR packet */
+  async peek(): Promise<void> {
+    let at = this.#at
+    while (!this.next()) {
+      await this.read()
+      at = this.#at
+    }
+    if (this.bytes[this.packetAt] === 0xff) throw this.serverError()
+    this.#at = at
   }
 
   /** The ERR packet at hand. */

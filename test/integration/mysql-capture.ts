@@ -1,3 +1,6 @@
+import { rmSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import pino from 'pino'
 import { GtidSet, MariadbPosition } from '../../connectors/mysql/gtid-set.ts'
@@ -8,7 +11,7 @@ import type { MysqlDatabase } from '../services/mysql.ts'
 import { RecordingOutput } from './recording-output.ts'
 
 export function mysqlContext(db: MysqlDatabase): PluginContext {
-  return { mesh: 'test', node: db.database, dataDir: '', logger: pino({ level: 'silent' }), metric: () => {} }
+  return { mesh: 'test', node: db.database, dataDir: path.join(os.tmpdir(), `millrace-${db.database}`), logger: pino({ level: 'silent' }), metric: () => {} }
 }
 
 export const mysqlSettings = (db: MysqlDatabase, more: object = {}) => mysql.config.parse({ url: db.url, tables: [`${db.database}.*`], ...more })
@@ -75,5 +78,6 @@ export class MysqlCapture {
     this.#stop.abort()
     await this.#done
     await this.connector[Symbol.asyncDispose]()
+    rmSync(mysqlContext(this.#db).dataDir, { recursive: true, force: true })
   }
 }

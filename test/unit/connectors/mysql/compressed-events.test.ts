@@ -1,0 +1,129 @@
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { deflateSync, zstdCompressSync } from 'node:zlib'
+import { expect, test } from 'vitest'
+import { EVENT, HEADER_BYTES } from '../../../../connectors/mysql/binlog-event.ts'
+import { EventCutter } from '../../../../connectors/mysql/event-cutter.ts'
+import { inflate, inflateRows } from '../../../../connectors/mysql/mariadb-compressed.ts'
+import { ScratchFile } from '../../../../connectors/mysql/scratch-file.ts'
+import { type PayloadHead, readPayloadHead, uncompress } from '../../../../connectors/mysql/transaction-payload.ts'
+
+const PLACE = 'binlog.000001:42'
+const broken = { name: 'MillraceError', code: 'source.protocol', message: expect.stringContaining(PLACE), fix: expect.any(String) }
+
+function thrown(work: () => unknown): unknown {
+  try {
+    return work()
+  } catch (error) {
+    return error
+  }
+}
+
+const event = (body: Buffer): Buffer => {
+  const header = Buffer.alloc(HEADER_BYTES)
+  header.writeUInt32LE(HEADER_BYTES + body.length, 9)
+  return Buffer.concat([header, body])
+}
+
+test.each([1, 7, 30, 1000, 1_000_000])('events come whole out of chunks of %i bytes', (chunkBytes) => {
+  const bodies = [0, 1, 300, 2000, 5, 0].map((length, n) => Buffer.alloc(length, n))
+  const bytes = Buffer.concat(bodies.map(event))
+  const cutter = new EventCutter(4000, PLACE)
+  const found: Buffer[] = []
+  for (let at = 0; at < bytes.length; at += chunkBytes) {
+    cutter.push(bytes.subarray(at, at + chunkBytes))
+    while (cutter.next()) found.push(Buffer.from(cutter.bytes.subarray(cutter.from + HEADER_BYTES, cutter.to)))
+  }
+  cutter.finish()
+  expect(found).toEqual(bodies)
+})
+
+test('events that are cut off, too short or too long are told with their place', () => {
+  const whole = event(Buffer.alloc(10))
+  const cut = new EventCutter(1000, PLACE)
+  cut.push(whole.subarray(0, 20))
+  expect(cut.next()).toBe(false)
+  expect(thrown(() => cut.finish())).toMatchObject(broken)
+  for (const size of [0, 18, 1001, 0xffff_ffff]) {
+    const wrong = Buffer.from(whole)
+    wrong.writeUInt32LE(size, 9)
+    const cutter = new EventCutter(1000, PLACE)
+    cutter.push(wrong)
+    expect(thrown(() => cutter.next())).toMatchObject(broken)
+  }
+})
+
+const all = async (head: PayloadHead, pieces: Iterable<Buffer>) => {
+  const chunks: Buffer[] = []
+  for await (const chunk of uncompress(head, pieces, PLACE)) chunks.push(Buffer.from(chunk))
+  return Buffer.concat(chunks)
+}
+
+test.each([100, 5_000_000])('a payload of %i bytes comes back, and one that is damaged is told', async (length) => {
+  const events = Buffer.from(Array.from({ length }, (_, n) => (n * n) >> 3))
+  const bytes = zstdCompressSync(events)
+  const head: PayloadHead = { at: 0, isCompressed: true, size: bytes.length, uncompressedSize: length }
+  const pieces = (from: Buffer) => [from.subarray(0, 20), from.subarray(20)]
+  expect((await all(head, pieces(bytes))).equals(events)).toBe(true)
+  const cases: [PayloadHead, Buffer][] = [
+    [head, bytes.subarray(0, -1)],
+    [head, Buffer.concat([Buffer.from('no zstd'), bytes])],
+    [{ ...head, uncompressedSize: length - 1 }, bytes],
+    [{ ...head, uncompressedSize: length + 1 }, bytes],
+    [{ ...head, isCompressed: false }, bytes],
+  ]
+  for (const [wrong, from] of cases) await expect(all(wrong, pieces(from))).rejects.toMatchObject(broken)
+})
+
+test('the head of a payload says what follows it', () => {
+  const head = (...bytes: number[]) => readPayloadHead(Buffer.from(bytes), 0, bytes.length, PLACE)
+  expect(head(2, 1, 0, 3, 3, 0xfc, 0, 1, 1, 1, 9, 0, 77)).toEqual({ at: 12, isCompressed: true, size: 9, uncompressedSize: 256 })
+  expect(head(2, 3, 0xfc, 255, 0, 1, 1, 9, 0)).toEqual({ at: 9, isCompressed: false, size: 9, uncompressedSize: 9 })
+  for (const wrong of [[], [1, 1, 9], [1, 1, 9, 0], [2, 1, 1, 3, 1, 5, 1, 1, 9, 0], [2, 1, 0, 3, 1, 5, 0]]) {
+    expect(thrown(() => head(...wrong))).toMatchObject(broken)
+  }
+})
+
+const mariadb = (text: Buffer) => Buffer.concat([Buffer.from([0x82, text.length >> 8, text.length & 0xff]), deflateSync(text)])
+
+test("MariaDB's compressed rows and texts come back, and damaged ones are told", () => {
+  const rows = Buffer.from('rows '.repeat(100))
+  // table id and flags, nine columns, bitmaps
+  const front = Buffer.from([1, 0, 0, 0, 0, 0, 0, 0, 9, 0xff, 0x01, 0xff, 0x01])
+  const update = Buffer.concat([front, mariadb(rows)])
+  expect(inflateRows(EVENT.mariadbUpdateRowsCompressedV1, update, 0, update.length, PLACE)).toEqual({
+    type: EVENT.updateRowsV1,
+    bytes: Buffer.concat([front, rows]),
+  })
+  const insert = Buffer.concat([front.subarray(0, 8), Buffer.from([2, 0]), front.subarray(8, 11), mariadb(rows)])
+  expect(inflateRows(EVENT.mariadbWriteRowsCompressed, insert, 0, insert.length, PLACE)).toEqual({
+    type: EVENT.writeRows,
+    bytes: Buffer.concat([insert.subarray(0, 13), rows]),
+  })
+  const whole = mariadb(rows)
+  const change = (at: number, value: number) => Buffer.from(whole.map((byte, i) => (i === at ? value : byte)))
+  for (const wrong of [change(0, 0x92), change(0, 0x80), change(2, 0xf3), change(2, 0xf5), change(5, 0xff), whole.subarray(0, -1), whole.subarray(0, 3)]) {
+    expect(thrown(() => inflate(wrong, 0, wrong.length, PLACE))).toMatchObject(broken)
+  }
+})
+
+test('a scratch file keeps few bytes in memory, many on disk, and none when it is discarded', () => {
+  const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-scratch-'))
+  const file = new ScratchFile(path.join(dir, 'f'))
+  const bytes = Buffer.from(Array.from({ length: 700_000 }, (_, n) => n >> 4))
+  file.append(bytes.subarray(0, 1000))
+  expect(Buffer.concat([...file.pieces(10, 500)]).equals(bytes.subarray(10, 500))).toBe(true)
+  expect(readdirSync(dir)).toEqual([])
+  for (let at = 1000; at < bytes.length; at += 99_000) file.append(bytes.subarray(at, at + 99_000))
+  expect(file.size).toBe(bytes.length)
+  expect(Buffer.concat([...file.pieces()]).equals(bytes)).toBe(true)
+  expect(Buffer.concat([...file.pieces(5, 600_001)]).equals(bytes.subarray(5, 600_001))).toBe(true)
+  expect(Math.max(...[...file.pieces()].map(({ length }) => length))).toBeLessThanOrEqual(256 * 1024)
+  file.discard()
+  expect(existsSync(path.join(dir, 'f'))).toBe(false)
+  file.discard()
+  const nowhere = new ScratchFile(path.join(dir, 'no', 'f'))
+  expect(thrown(() => nowhere.append(bytes))).toMatchObject({ name: 'MillraceError', code: 'config.invalid' })
+  rmSync(dir, { recursive: true })
+})
