@@ -43,7 +43,8 @@ interface Name {
 async function describeTables(connection: WireConnection, names: readonly Name[]): Promise<readonly CatalogTable[]> {
   if (names.length === 0) return []
   const [columns, indexes, tables] = await connection.queries([
-    `select table_schema, table_name, column_name, column_type, character_set_name, is_nullable, column_default is not null or extra <> ''
+    `select table_schema, table_name, column_name, column_type, character_set_name, is_nullable,
+       (column_default is not null and not (column_default = 'NULL' and version() like '%mariadb%')) or extra <> ''
        from information_schema.columns where ${among(names)} order by table_schema, table_name, ordinal_position`,
     `select table_schema, table_name, index_name, column_name, nullable from information_schema.statistics
        where ${among(names)} and non_unique = 0 order by table_schema, table_name, index_name, seq_in_index`,

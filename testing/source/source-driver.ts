@@ -68,6 +68,10 @@ export interface SourceCapabilities {
   readonly truncates?: boolean
   /** Several writes land together, and an offset never lies between them. */
   readonly transactions?: boolean
+  /** An update that sets what is there already is no change: the source's log does not have it. */
+  readonly ignoresEqualUpdates?: boolean
+  /** It keeps nothing on the server, so there is nothing to remove. */
+  readonly keepsNothing?: boolean
   /** A second process is refused with `source.in_use`. */
   readonly exclusive?: boolean
   /** Bytes that the process may hold beyond the rows of one batch while the log is stalled. */

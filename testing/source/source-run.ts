@@ -145,7 +145,7 @@ export class SourceBench implements AsyncDisposable {
   readonly source: ProvisionedSource
   readonly can: SourceCapabilities
   readonly log: TestLog
-  readonly oracle = new Oracle()
+  readonly oracle: Oracle
   readonly work: Workload
   readonly context: PluginContext
   readonly #registry: EmbeddedRegistry
@@ -155,6 +155,7 @@ export class SourceBench implements AsyncDisposable {
   private constructor(source: ProvisionedSource, can: SourceCapabilities, registry: EmbeddedRegistry, dir: string, seed: number) {
     this.source = source
     this.can = can
+    this.oracle = new Oracle(can)
     this.#registry = registry
     this.#dir = dir
     this.log = new TestLog(registry)

@@ -21,12 +21,17 @@ export function seeded(seed: number): (below: number) => number {
 
 /** The oracle: what the tables hold, and which changes led there. Every write of a test goes through `apply`. */
 export class Oracle {
+  readonly #can: SourceCapabilities
   readonly #rows = new Map<string, Map<number, Item>>()
   readonly changes: ExpectedChange[] = []
   /** Index in `changes` after each transaction. */
   readonly boundaries: number[] = [0]
   /** Index in `changes` after each write that changed something: a change of the key is two changes. */
   readonly afterWrites: number[] = [0]
+
+  constructor(can: SourceCapabilities) {
+    this.#can = can
+  }
 
   rows(table: string): Map<number, Item> {
     let rows = this.#rows.get(table)
@@ -65,6 +70,7 @@ export class Oracle {
     } else {
       const old = rows.get(write.id)
       if (old === undefined) return
+      if (this.#can.ignoresEqualUpdates === true && Object.entries(write.set).every(([name, value]) => old[name as keyof Item] === value)) return
       const row: Item = { ...old, ...write.set }
       rows.delete(write.id)
       rows.set(row.id, row)
