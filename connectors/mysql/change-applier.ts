@@ -1,8 +1,10 @@
 import { type CaptureOutput, type ChangeWriter, MillraceError, tableId } from '../../core/plugin.ts'
 import { EVENT } from './binlog-event.ts'
+import { keyLiteral } from './key-literal.ts'
 import { protocolError } from './mysql-error.ts'
 import { isFull, RowImages } from './row-images.ts'
 import type { Flavor } from './server.ts'
+import type { FoundRow } from './snapshot-reader.ts'
 import { readTableMap, type TableMap } from './table-map.ts'
 import type { MappedTable, WireReader } from './type-mapping.ts'
 import { readLength } from './wire-connection.ts'
@@ -12,12 +14,20 @@ const MOST_CHANGES = 0x3fff_ffff
 /** Comes with no table map: it only ends a statement. */
 const DUMMY_TABLE = 0xff_ffff
 
+/** What a row came without: nothing, or nothing that it must have; or what was found instead. */
+type Found = FoundRow | 'gone' | null
+
 /** A table map and, once a row needed it, its table. */
 interface Relation {
   readonly map: TableMap
   /** The event's body, to see whether the next one says the same. */
   readonly body: Buffer
   readonly images: RowImages
+  /** The same for the row before an update. */
+  readonly old: RowImages
+  /** Its rows lack columns. */
+  isSparse: boolean
+  mapped: MappedTable | null
   state: 'unbound' | 'bound' | 'skipped' | 'parked'
   writer: ChangeWriter | null
   readers: readonly WireReader[]
@@ -37,6 +47,8 @@ export interface ChangeApplierOptions {
   readonly describe: (map: TableMap) => Promise<MappedTable>
   /** The table as it is defined now; null: there is none. */
   readonly current: (namespace: string, name: string) => Promise<MappedTable | null>
+  /** Columns of the row with this key as they are now; null: it is gone. */
+  readonly find: (mapped: MappedTable, columns: readonly number[], key: readonly string[]) => Promise<FoundRow | null>
 }
 
 /**
@@ -81,13 +93,15 @@ export class ChangeApplier {
     const map = readTableMap(bytes, at, end, this.#options.flavor, place)
     const body = Buffer.from(bytes.subarray(at, end))
     let images: RowImages
+    let old: RowImages
     try {
       images = new RowImages(map.columns)
+      old = new RowImages(map.columns)
     } catch (cause) {
       throw protocolError(`a table map of ${tableId(map)} with unknown types`, place, cause)
     }
     const state = this.#options.isCaptured(map.namespace, map.name) ? 'unbound' : 'skipped'
-    this.#relations.set(id, { map, body, images, state, writer: null, readers: [] })
+    this.#relations.set(id, { map, body, images, old, isSparse: false, mapped: null, state, writer: null, readers: [] })
   }
 
   /** Applies a row event. A promise: wait for it before the next event; the bytes must stay until then. */
@@ -98,21 +112,27 @@ export class ChangeApplier {
     if (this.#options.output.tablesVersion !== this.#tablesVersion) this.#unbind()
     if (relation === undefined) throw protocolError(`rows of table ${id}, which no table map names,`, place)
     if (relation.state === 'unbound') return this.#bind(relation).then(() => this.#rows(relation, type, bytes, view, at, end, place))
-    this.#rows(relation, type, bytes, view, at, end, place)
-    return undefined
+    return this.#rows(relation, type, bytes, view, at, end, place)
   }
 
   async #bind(relation: Relation): Promise<void> {
     try {
-      const mapped = await this.#options.describe(relation.map)
+      const described = await this.#options.describe(relation.map)
+      const mapped = relation.isSparse ? sparse(described) : described
+      relation.mapped = mapped
       relation.writer = await this.#open(mapped)
       relation.readers = mapped.readers.map(({ binlog }) => binlog)
       relation.state = relation.writer === null ? 'parked' : 'bound'
     } catch (error) {
-      this.#announce()
-      this.#options.output.park(relation.map, error)
-      relation.state = 'parked'
+      this.#park(relation, error)
     }
+  }
+
+  /** @throws what is not of this table alone */
+  #park(relation: Relation, error: unknown): void {
+    this.#announce()
+    this.#options.output.park(relation.map, error)
+    relation.state = 'parked'
   }
 
   /** Null: the table is parked. */
@@ -130,7 +150,11 @@ export class ChangeApplier {
     return known.writer
   }
 
-  #rows(relation: Relation, type: number, bytes: Buffer, view: DataView, from: number, end: number, place: string): void {
+  #rows(relation: Relation, type: number, bytes: Buffer, view: DataView, from: number, end: number, place: string): Promise<void> | undefined {
+    const told = (error: unknown) => {
+      if (error instanceof MillraceError) throw error
+      throw protocolError(`rows of ${tableId(relation.map)} that do not read as its columns`, place, error)
+    }
     try {
       let at = from + 8
       if (type >= EVENT.writeRows) at += view.getUint16(at, true)
@@ -142,10 +166,15 @@ export class ChangeApplier {
       const second = isUpdate ? next + bitmap : next
       at = second + bitmap
       if (relation.state === 'skipped' || relation.state === 'parked') this.#skip(relation, bytes, at, end, first, isUpdate ? second : -1)
-      else this.#write(relation, type, bytes, view, at, end, first, second)
+      else {
+        const op = type === EVENT.writeRows || type === EVENT.writeRowsV1 ? 'c' : isUpdate ? 'u' : 'd'
+        if (!isFull(bytes, first, columns) || !isFull(bytes, second, columns))
+          return this.#writeSparse(relation, op, bytes, view, at, end, first, second).catch(told)
+        this.#write(relation, op, bytes, view, at, end, first, second)
+      }
+      return undefined
     } catch (error) {
-      if (error instanceof MillraceError) throw error
-      throw protocolError(`rows of ${tableId(relation.map)} that do not read as its columns`, place, error)
+      return told(error)
     }
   }
 
@@ -158,11 +187,9 @@ export class ChangeApplier {
     }
   }
 
-  #write(relation: Relation, type: number, bytes: Buffer, view: DataView, from: number, end: number, first: number, second: number): void {
+  #write(relation: Relation, op: 'c' | 'u' | 'd', bytes: Buffer, view: DataView, from: number, end: number, first: number, second: number): void {
     const { images, readers } = relation
     const writer = relation.writer!
-    if (!isFull(bytes, first, images.columns) || !isFull(bytes, second, images.columns)) throw partialImage(relation.map)
-    const op = type === EVENT.writeRows || type === EVENT.writeRowsV1 ? 'c' : second === first ? 'd' : 'u'
     for (let at = from; at < end; ) {
       const ordinal = this.#take()
       this.#announce()
@@ -185,6 +212,105 @@ export class ChangeApplier {
     }
   }
 
+  /** Rows that came without some columns (`binlog_row_image` other than FULL). */
+  async #writeSparse(
+    relation: Relation,
+    op: 'c' | 'u' | 'd',
+    bytes: Buffer,
+    view: DataView,
+    from: number,
+    end: number,
+    first: number,
+    second: number,
+  ): Promise<void> {
+    const { images, old } = relation
+    for (let at = from; at < end; ) {
+      if (isParked(relation)) return this.#skip(relation, bytes, at, end, first, op === 'u' ? second : -1)
+      const row = at
+      if (op !== 'c') at = old.locate(bytes, at, end, first)
+      if (op !== 'd') at = images.locate(bytes, at, end, second)
+      try {
+        const found = await this.#complete(relation, op, bytes, view)
+        while (this.#options.output.tablesVersion !== this.#tablesVersion) {
+          this.#unbind()
+          await this.#bind(relation)
+        }
+        // the table is parked, or waits: its rows from this one on are left out
+        if (!isParked(relation)) this.#writeSparseRow(relation, op, bytes, view, found)
+        else at = row
+      } catch (error) {
+        this.#park(relation, error)
+        at = row
+      }
+    }
+  }
+
+  /** Looks for what a row lacks that must be whole. Not found: it is NULL, for its delete, or the change of its key, is yet to come. */
+  async #complete(relation: Relation, op: 'c' | 'u' | 'd', bytes: Buffer, view: DataView): Promise<Found> {
+    const { images, old } = relation
+    const { table, definition } = relation.mapped!
+    if (op === 'd') {
+      if (table.key.some((i) => !old.has(i))) throw withoutKey(relation.map)
+      return null
+    }
+    const isKnown = (i: number) => images.has(i) || (op === 'u' && old.has(i))
+    const missing = table.columns.flatMap((_, i) => (isKnown(i) ? [] : [i]))
+    if (missing.length === 0) return null
+    if (table.key.length === 0 || !table.key.every(isKnown)) throw withoutKey(relation.map)
+    if (op === 'u' && !this.#isMoved(relation, bytes)) {
+      if (missing.some((i) => !relation.writer!.table.columns[i]!.mayBeUnchanged)) {
+        relation.isSparse = true
+        await this.#bind(relation)
+      }
+      return null
+    }
+    this.#announce()
+    // the log has it already
+    if (!relation.writer!.begin(op, this.#nextOrdinal)) return null
+    const key = table.key.map((i) => {
+      const image = images.has(i) ? images : old
+      return keyLiteral(definition.columns[i]!, relation.readers[i]!, bytes, view, image.starts[i]!, image.lengths[i]!)
+    })
+    return (await this.#options.find(relation.mapped!, missing, key)) ?? 'gone'
+  }
+
+  #isMoved({ images, old, mapped }: Relation, bytes: Buffer): boolean {
+    return mapped!.table.key.some((i) => {
+      if (!images.has(i)) return false
+      if (!old.has(i)) throw withoutKey(mapped!.table)
+      const from = images.starts[i]!
+      return bytes.compare(bytes, old.starts[i]!, old.starts[i]! + old.lengths[i]!, from, from + images.lengths[i]!) !== 0
+    })
+  }
+
+  #writeSparseRow(relation: Relation, op: 'c' | 'u' | 'd', bytes: Buffer, view: DataView, found: Found): void {
+    const { images, old, readers } = relation
+    const writer = relation.writer!
+    const ordinal = this.#take()
+    this.#announce()
+    if (!writer.begin(op, ordinal)) return
+    if (op !== 'c') {
+      if (readers.every((_, i) => old.has(i))) {
+        writer.before()
+        old.write(bytes, view, readers, writer)
+      } else if (op === 'd' || this.#isMoved(relation, bytes)) {
+        writer.key()
+        for (const i of writer.table.key) old.writeColumn(i, bytes, view, readers[i]!, writer)
+      }
+    }
+    if (op !== 'd') {
+      writer.after()
+      for (const [i, read] of readers.entries()) {
+        if (images.has(i)) images.writeColumn(i, bytes, view, read, writer)
+        else if (op === 'u' && old.has(i)) old.writeColumn(i, bytes, view, read, writer)
+        else if (found === 'gone') writer.null()
+        else if (found !== null) found.writeColumn(i, writer)
+        else writer.unchanged()
+      }
+    }
+    writer.end()
+  }
+
   /** All rows of a table are gone. */
   async truncate(namespace: string, name: string): Promise<void> {
     const ordinal = this.#take()
@@ -204,7 +330,13 @@ export class ChangeApplier {
         fix: 'capture its tables anew: `millrace run FILE --resnapshot NODE`',
       })
     }
-    return this.#count++ * 2 + 1
+    const ordinal = this.#nextOrdinal
+    this.#count++
+    return ordinal
+  }
+
+  get #nextOrdinal(): number {
+    return this.#count * 2 + 1
   }
 
   #announce(): void {
@@ -214,8 +346,20 @@ export class ChangeApplier {
   }
 }
 
-function partialImage(map: TableMap): MillraceError {
-  return new MillraceError('source.unprepared', `a row of ${tableId(map)} came without all its columns: binlog_row_image was not FULL where it was written`, {
-    fix: `SET GLOBAL binlog_row_image = 'FULL', end the sessions that set another, and read the tables anew: \`millrace run FILE --resnapshot NODE\``,
+/** Binding may have parked it. */
+function isParked(relation: Relation): boolean {
+  return relation.state === 'parked'
+}
+
+function withoutKey(table: Pick<TableMap, 'namespace' | 'name'>): MillraceError {
+  return new MillraceError('source.schema_unsupported', `rows of ${tableId(table)} came without all their columns, and without their key`, {
+    fix: `SET GLOBAL binlog_row_image = 'FULL', and end the sessions that set another; or add a primary key`,
   })
+}
+
+/** The table when its rows may come without any column that is not of the key. */
+function sparse(mapped: MappedTable): MappedTable {
+  const { table } = mapped
+  const columns = table.columns.map((column, i) => (table.key.includes(i) ? column : { ...column, mayBeUnchanged: true }))
+  return { ...mapped, table: { ...table, columns } }
 }

@@ -1,13 +1,5 @@
 import path from 'node:path'
-import {
-  type CaptureOutput,
-  invariant,
-  type PluginContext,
-  type SnapshotReader,
-  type SourceConnector,
-  type SourceOffset,
-  type TableSchema,
-} from '../../core/plugin.ts'
+import { type CaptureOutput, invariant, type PluginContext, type SourceConnector, type SourceOffset, type TableSchema } from '../../core/plugin.ts'
 import type { CapturedTables } from './captured-tables.ts'
 import { isCapturable } from './catalog.ts'
 import { ChangeStream } from './change-stream.ts'
@@ -36,7 +28,7 @@ export interface MysqlSourceParts {
 /** See `SourceConnector`; made by `openMysql`. */
 export class MysqlSource implements SourceConnector {
   readonly start: SourceOffset
-  readonly snapshot: SnapshotReader
+  readonly snapshot: MysqlSnapshotReader
   readonly #parts: MysqlSourceParts
   #stream: ChangeStream | null = null
 
@@ -82,6 +74,7 @@ export class MysqlSource implements SourceConnector {
       isCaptured: (namespace, name) => isCapturable(namespace, patterns, name),
       describe: (map) => tables.describe(map),
       current: (namespace, name) => tables.current(namespace, name),
+      find: (mapped, columns, key) => this.snapshot.find(mapped, columns, key),
       onStatement: (namespace) => context.logger.debug({ namespace }, 'a definition may have changed'),
       concerns: (namespace, text) => mayConcern(patterns, namespace, text),
     })

@@ -33,7 +33,6 @@ function serverFindings(server: Server): readonly Finding[] {
   ok('server version', `${server.versionText}; ${server.flavor} ${OLDEST[server.flavor] / 10_000 >= 10 ? '10.6' : '8.0'} or later is supported`)
   ok('log_bin', 'on')
   ok('binlog_format', server.format)
-  ok('binlog_row_image', server.image)
   if (server.flavor === 'mysql') ok('gtid_mode', server.gtidMode)
   if (server.metadata.toUpperCase() === 'FULL') found.push({ level: 'ok', subject: 'binlog_row_metadata', message: 'FULL' })
   else {
@@ -42,6 +41,15 @@ function serverFindings(server: Server): readonly Finding[] {
       subject: 'binlog_row_metadata',
       message: `it is ${server.metadata}: changes from before an ALTER TABLE that was made while Millrace was away cannot be read`,
       fix: `SET GLOBAL binlog_row_metadata = 'FULL', and in the server configuration`,
+    })
+  }
+  if (server.image.toUpperCase() === 'FULL') found.push({ level: 'ok', subject: 'binlog_row_image', message: 'FULL' })
+  else {
+    found.push({
+      level: 'warning',
+      subject: 'binlog_row_image',
+      message: `it is ${server.image}: changes come without what did not change, and inserted rows that left columns to their defaults are looked up one by one`,
+      fix: `SET GLOBAL binlog_row_image = 'FULL', and in the server configuration`,
     })
   }
   found.push(retention(server.retentionSeconds))

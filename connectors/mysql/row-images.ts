@@ -106,6 +106,18 @@ export class RowImages {
     return next
   }
 
+  /** Whether the row that was located last came with this column. */
+  has(column: number): boolean {
+    return this.lengths[column] !== -2
+  }
+
+  /** Writes one column of the row that was located last, which came with it. */
+  writeColumn(column: number, bytes: Buffer, view: DataView, read: WireReader, writer: ChangeWriter): void {
+    const length = this.lengths[column]!
+    if (length === -1) writer.null()
+    else read(bytes, view, this.starts[column]!, length, writer)
+  }
+
   /** Writes all columns of the row that was located last. */
   write(bytes: Buffer, view: DataView, readers: readonly WireReader[], writer: ChangeWriter): void {
     const { starts, lengths } = this

@@ -80,13 +80,6 @@ export function lacks(server: Server): readonly Lack[] {
       fix: `SET PERSIST binlog_format = 'ROW' (MariaDB: SET GLOBAL, and in its configuration)`,
     })
   }
-  if (server.image.toUpperCase() !== 'FULL') {
-    found.push({
-      subject: 'binlog_row_image',
-      message: `it is ${server.image}, so rows lack columns`,
-      fix: `SET GLOBAL binlog_row_image = 'FULL', and in the server configuration`,
-    })
-  }
   if (flavor === 'mysql' && server.gtidMode !== 'ON') {
     found.push({
       subject: 'gtid_mode',

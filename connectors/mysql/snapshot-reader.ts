@@ -10,7 +10,8 @@ import {
   tableId,
 } from '../../core/plugin.ts'
 import { type CatalogTable, describeTable } from './catalog.ts'
-import { type RowLayout, readRows, writeRow } from './result-rows.ts'
+import { typeText } from './column-definition.ts'
+import { fieldOf, type RowLayout, readRows, writeRow } from './result-rows.ts'
 import { SESSION, type Server, tableName, takeExactView, takeView } from './server.ts'
 import { keyClause, keyLiterals } from './snapshot-order.ts'
 import type { SqlConnections } from './sql-connection.ts'
@@ -51,6 +52,8 @@ const FIRST_CAPACITY = 64 * 1024
 /** A table without a key is held as a whole. */
 const KEYLESS_BYTES = 128 * 1024 * 1024
 const MOST_VIEWS = 2000
+/** A read that is short, and ends with the source's connections. */
+const UNSTOPPED = new AbortController().signal
 
 /** Where the next chunk starts: the columns of the key's index, and their values in the last row read as SQL literals. */
 interface Cursor {
@@ -150,6 +153,35 @@ export class MysqlSnapshotReader implements SnapshotReader {
     }
   }
 
+  /**
+   * Reads columns of one row, in a view that has all that was streamed so far. `key` is of SQL literals, in the order of the table's key.
+   * @returns null: there is no such row any more, or no such table
+   * @throws source.schema_unsupported when the columns are of other types by now
+   */
+  async find(mapped: MappedTable, columns: readonly number[], key: readonly string[]): Promise<FoundRow | null> {
+    const { namespace, name } = mapped.table
+    return this.#options.connections.run(`to read a row of ${tableId(mapped.table)}`, async (connection) => {
+      await this.#view(connection, UNSTOPPED)
+      const now = await describeTable(connection, namespace, name)
+      const same = columns.map((column) => now?.columns.find((one) => one.name === mapped.table.columns[column]!.name))
+      if (now === null || same.includes(undefined)) {
+        await connection.query('rollback')
+        return null
+      }
+      if (same.some((column, i) => typeText(column!) !== mapped.table.columns[columns[i]!]!.sourceType)) throw typesChanged(mapped.table)
+      const where = mapped.table.key.map((column, i) => `${identifier(mapped.table.columns[column]!.name)} = ${key[i]}`).join(' and ')
+      const sql = `select ${same.map((column) => identifier(column!.name)).join(', ')} from ${tableName(namespace, name)} where ${where}`
+      let found: FoundRow | null = null
+      const onRow = (bytes: Buffer, _view: DataView, at: number, end: number, layout: RowLayout) => {
+        found = new FoundRow(mapped, columns, Buffer.from(bytes.subarray(at, end)), layout)
+        return true
+      }
+      await readRows(connection, sql, onRow, UNSTOPPED)
+      await connection.query('commit')
+      return found
+    })
+  }
+
   /** Reads a whole table in one view, see `SourceReader.scan`. @returns the number of the last commit in the view, and one */
   async scan(table: TableSchema, open: (shape: TableSchema) => ScanTarget, signal: AbortSignal): Promise<bigint> {
     return this.#options.connections.run(`to read ${tableId(table)}`, async (connection) => {
@@ -194,6 +226,33 @@ function keylessTooLarge(table: CatalogTable): MillraceError {
     `${tableId(table)} has no key and more than ${KEYLESS_BYTES >> 20} MB, which cannot be read in pieces`,
     { fix: `add a primary key, or leave out '!${tableId(table)}' in tables` },
   )
+}
+
+function typesChanged(table: TableSchema): MillraceError {
+  return new MillraceError('source.schema_unsupported', `rows of ${tableId(table)} came without columns whose types have changed since`, {
+    fix: `SET GLOBAL binlog_row_image = 'FULL', and in the server configuration`,
+  })
+}
+
+/** Columns of one row that were read for an event which came without them. */
+export class FoundRow {
+  readonly #mapped: MappedTable
+  readonly #columns: readonly number[]
+  readonly #bytes: Buffer
+  readonly #layout: RowLayout
+
+  constructor(mapped: MappedTable, columns: readonly number[], bytes: Buffer, layout: RowLayout) {
+    this.#mapped = mapped
+    this.#columns = columns
+    this.#bytes = bytes
+    this.#layout = layout
+  }
+
+  writeColumn(column: number, writer: ChangeWriter): void {
+    const field = fieldOf(this.#layout, this.#bytes, 0, this.#columns.indexOf(column))
+    if (field === null) writer.null()
+    else this.#mapped.readers[column]!.result(this.#bytes, viewOf(this.#bytes), field.from, field.length, writer)
+  }
 }
 
 /** Row packets of a chunk, one after another. */

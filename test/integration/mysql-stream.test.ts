@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto'
+import type { Connection } from 'mysql2/promise'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { type MysqlDatabase, mysqlDatabase, mysqlSkipReason } from '../services/mysql.ts'
+import { UNCHANGED } from '../../core/plugin.ts'
+import { FLAVORS, type MysqlDatabase, mysqlDatabase, mysqlSkipReason } from '../services/mysql.ts'
 import { MysqlCapture } from './mysql-capture.ts'
 
 const skip = mysqlSkipReason()
@@ -128,5 +130,101 @@ describe.skipIf(skip !== null)('compressed events of MariaDB', () => {
       { op: 'c', after: { id: 4, body: 'c'.repeat(1000), extra: 4, later: 5 } },
       { op: 't' },
     ])
+  })
+})
+
+describe.skipIf(skip !== null).each(FLAVORS)('rows of %s that lack columns', (flavor) => {
+  const nothing = UNCHANGED
+  let session: Connection
+  beforeEach(async () => {
+    await begin(
+      flavor,
+      `create table items (id int primary key, name varchar(20) default 'nobody', body longtext, quantity int not null default 7);
+       create table bare (a int, b text, c int default 3)`,
+    )
+    session = await db.connect()
+  })
+  afterEach(() => session.end())
+  /** What is looked up is as the statement left it. */
+  async function run(...statements: readonly string[]): Promise<void> {
+    for (const sql of statements) {
+      await session.query(sql)
+      await capture.caughtUp()
+    }
+  }
+
+  test('MINIMAL: what did not change is unchanged, inserts and rows with a new key are whole', async () => {
+    await run(
+      `set session binlog_row_image = 'MINIMAL'`,
+      `insert into items (id, body) values (1, 'x'), (2, null)`,
+      'update items set quantity = 5 where id = 1',
+      'update items set id = 3 where id = 1',
+      'update items set name = null, id = 4 where id = 3',
+      'delete from items where id > 1',
+    )
+    expect(capture.of('items')).toEqual([
+      { op: 'c', after: { id: 1, name: 'nobody', body: 'x', quantity: 7 } },
+      { op: 'c', after: { id: 2, name: 'nobody', body: null, quantity: 7 } },
+      { op: 'u', after: { id: 1, name: nothing, body: nothing, quantity: 5 } },
+      { op: 'u', key: { id: 1 }, after: { id: 3, name: 'nobody', body: 'x', quantity: 5 } },
+      { op: 'u', key: { id: 3 }, after: { id: 4, name: null, body: 'x', quantity: 5 } },
+      { op: 'd', key: { id: 2 } },
+      { op: 'd', key: { id: 4 } },
+    ])
+  })
+
+  test('NOBLOB: a large value that did not change is unchanged', async () => {
+    await run(
+      `set session binlog_row_image = 'NOBLOB'`,
+      `insert into items values (1, 'n', repeat('long', 1000), 1)`,
+      `update items set name = 'm' where id = 1`,
+      'update items set id = 2 where id = 1',
+      `update items set body = 'short' where id = 2`,
+      'delete from items',
+    )
+    const body = 'long'.repeat(1000)
+    expect(capture.of('items')).toEqual([
+      { op: 'c', after: { id: 1, name: 'n', body, quantity: 1 } },
+      { op: 'u', after: { id: 1, name: 'm', body: nothing, quantity: 1 } },
+      { op: 'u', key: { id: 1 }, after: { id: 2, name: 'm', body, quantity: 1 } },
+      { op: 'u', after: { id: 2, name: 'm', body: 'short', quantity: 1 } },
+      { op: 'd', key: { id: 2 } },
+    ])
+  })
+
+  test('a table without a key has its whole rows before an update, and is parked by an insert that cannot be completed', async () => {
+    await run(`set session binlog_row_image = 'MINIMAL'`, `insert into bare values (1, 'one', 1)`, 'update bare set c = 2')
+    expect(capture.of('bare')).toEqual([
+      { op: 'c', after: { a: 1, b: 'one', c: 1 } },
+      { op: 'u', before: { a: 1, b: 'one', c: 1 }, after: { a: 1, b: 'one', c: 2 } },
+    ])
+    if (flavor === 'mariadb') return
+    await run('insert into bare (a) values (2), (3)', 'insert into items (id) values (1)')
+    expect(capture.output.parked.get(`${db.database}.bare`)).toMatchObject({ error: { code: 'source.schema_unsupported' }, skipped: 2 })
+    expect(capture.of('items')).toHaveLength(1)
+  })
+
+  test('a row that is gone when it is looked up is right in the end', async () => {
+    const { offset } = capture
+    await capture.stop()
+    await session.query(`set session binlog_row_image = 'MINIMAL'`)
+    for (const sql of [
+      `insert into items (id, body) values (1, 'x'), (2, 'y'), (3, 'z')`,
+      'delete from items where id = 1',
+      'update items set id = 20 where id = 2',
+      'update items set quantity = 30 where id = 3',
+      'update items set id = 21 where id = 20',
+    ])
+      await session.query(sql)
+    capture = await MysqlCapture.start(db, {}, offset)
+    await capture.caughtUp()
+    const rows = new Map<unknown, Record<string, unknown>>()
+    for (const { op, key, after } of capture.of('items') as { op: string; key?: { id: number }; after?: Record<string, unknown> }[]) {
+      if (key !== undefined) rows.delete(key.id)
+      if (op === 'd' || after === undefined) continue
+      const base = rows.get(after.id)
+      rows.set(after.id, Object.fromEntries(Object.entries(after).map(([name, value]) => [name, value === UNCHANGED ? base![name] : value])))
+    }
+    expect([...rows.values()]).toEqual(await db.sql('select * from items order by id = 3 desc'))
   })
 })
