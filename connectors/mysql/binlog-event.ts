@@ -109,6 +109,13 @@ export class BinlogEvent {
     this.end = to
   }
 
+  /** The event as one that lies within another. */
+  withoutChecksum(bytes: Buffer): Buffer {
+    const inner = Buffer.from(bytes.subarray(this.at - HEADER_BYTES, this.end))
+    inner.writeUInt32LE(inner.length, 9)
+    return inner
+  }
+
   /** Bytes at the end of each event that are not its body. */
   get checksumBytes(): number {
     return this.#checksummed === true ? CHECKSUM_BYTES : 0

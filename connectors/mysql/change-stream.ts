@@ -6,9 +6,11 @@ import { BinlogEvent, EVENT, HEADER_BYTES, serializedInteger } from './binlog-ev
 import { ChangeApplier, type ChangeApplierOptions } from './change-applier.ts'
 import { readStatement } from './ddl-reader.ts'
 import { EventCutter } from './event-cutter.ts'
-import type { GtidSet, MariadbPosition } from './gtid-set.ts'
+import { type GtidSet, MariadbPosition } from './gtid-set.ts'
 import { inflate, inflateRows } from './mariadb-compressed.ts'
 import { historyLost, protocolError, streamError } from './mysql-error.ts'
+import type { MysqlOffset } from './mysql-offset.ts'
+import { type PreparedTransaction, PreparedTransactions, readXaPrepare, readXaStatement } from './prepared-transactions.ts'
 import { ScratchFile } from './scratch-file.ts'
 import { fileMark } from './server.ts'
 import type { AppliedMark, MysqlFence } from './snapshot-reader.ts'
@@ -17,6 +19,24 @@ import { viewOf, type WireConnection } from './wire-connection.ts'
 
 /** Heartbeats come every second when there is nothing else: after this long without any the connection is dead. */
 const SILENCE_MS = 15_000
+/** Of MariaDB's GTID events: the transaction ends with an XA PREPARE. */
+const FLAG_PREPARED_XA = 0x40
+/** Events of an XA transaction that wait until it is committed. */
+const HELD: ReadonlySet<number> = new Set([
+  EVENT.tableMap,
+  EVENT.writeRows,
+  EVENT.updateRows,
+  EVENT.deleteRows,
+  EVENT.writeRowsV1,
+  EVENT.updateRowsV1,
+  EVENT.deleteRowsV1,
+  EVENT.mariadbWriteRowsCompressedV1,
+  EVENT.mariadbUpdateRowsCompressedV1,
+  EVENT.mariadbDeleteRowsCompressedV1,
+  EVENT.mariadbWriteRowsCompressed,
+  EVENT.mariadbUpdateRowsCompressed,
+  EVENT.mariadbDeleteRowsCompressed,
+])
 /** A row with its values of up to 1 GB each, before and after, within a payload. */
 const MOST_EVENT_BYTES = 2 ** 31
 /** Of an event that is still arriving, so much must be there: the packet's OK byte, the event's header, a payload's head. */
@@ -26,8 +46,12 @@ export interface ChangeStreamOptions extends ChangeApplierOptions {
   /** Streaming already. */
   readonly connection: WireConnection
   readonly output: CaptureOutput
-  /** What was streamed before; the stream adds to it. */
+  /** What was streamed before, without what comes again; the stream adds to it. */
   readonly gtids: { readonly flavor: 'mysql'; readonly set: GtidSet } | { readonly flavor: 'mariadb'; readonly position: MariadbPosition }
+  /** The resume point until the stream has come to it again. */
+  readonly from: MysqlOffset
+  /** Whether XA transactions that were prepared before the stream began may be in this state: all views have what they changed. */
+  readonly settled: GtidSet | MariadbPosition | null
   readonly node: string
   readonly checksums: boolean
   /** A folder of the stream's own. */
@@ -54,9 +78,15 @@ export class ChangeStream implements AppliedMark {
   /** Position in the file, beyond 32 bits too. */
   #position = 0
   /** The resume point. */
-  #complete: string
-  /** Events that lie within the last one. */
-  #inner: AsyncIterable<Buffer> | null = null
+  #complete: MysqlOffset
+  /** Events that come before the next one: those that lie within the last, or the rows of a prepared transaction that is committed. */
+  #inner: Inner | null = null
+  readonly #prepared: PreparedTransactions
+  /** An XA transaction that is not prepared yet: its rows are held. */
+  #xa: PreparedTransaction | null = null
+  #gtid = ''
+  /** MariaDB: the position before a transaction that will be prepared. */
+  #before = ''
 
   constructor(options: ChangeStreamOptions) {
     this.#options = options
@@ -65,7 +95,8 @@ export class ChangeStream implements AppliedMark {
     this.#applier = new ChangeApplier(options)
     this.#event.expectChecksums(options.checksums)
     this.#mark = options.gtids.flavor === 'mysql' ? options.gtids.set.size : null
-    this.#complete = this.#gtidText()
+    this.#complete = options.from
+    this.#prepared = new PreparedTransactions(options.scratchDir, options.gtids.flavor)
   }
 
   /** Where the stream is in the server's files. */
@@ -77,13 +108,20 @@ export class ChangeStream implements AppliedMark {
     return this.#mark !== null && (this.#open ? mark > this.#mark : mark >= this.#mark)
   }
 
-  #gtidText(): string {
-    const { gtids } = this.#options
-    return String(gtids.flavor === 'mysql' ? gtids.set : gtids.position)
+  #offset(): MysqlOffset {
+    const { gtids, from } = this.#options
+    const { flavor } = gtids
+    // what was streamed up to there, and more, before the restart
+    if (flavor === 'mariadb' && gtids.position.sum < MariadbPosition.parse(from.gtids).sum) return this.#complete
+    const text = String(flavor === 'mysql' ? gtids.set : gtids.position)
+    const prepared = this.#prepared.offset
+    const last = this.#complete
+    if (last.gtids === text && last.prepared === prepared) return last
+    return { flavor, gtids: text, ...(prepared === undefined ? {} : { prepared }) }
   }
 
-  /** Yields the resume point, as GTIDs, after each piece of input. Ends when `signal` aborts. */
-  async *run(signal: AbortSignal): AsyncGenerator<string> {
+  /** Yields the resume point after each piece of input. Ends when `signal` aborts. */
+  async *run(signal: AbortSignal): AsyncGenerator<MysqlOffset> {
     const connection = this.#connection
     const interrupt = () => connection.interrupt()
     signal.addEventListener('abort', interrupt)
@@ -102,7 +140,7 @@ export class ChangeStream implements AppliedMark {
           continue
         }
         if (!this.#open) {
-          this.#complete = this.#gtidText()
+          this.#complete = this.#offset()
           const pause = this.#placeChunks()
           if (pause !== null) await pause
           if (signal.aborted) return
@@ -112,6 +150,8 @@ export class ChangeStream implements AppliedMark {
       }
     } finally {
       signal.removeEventListener('abort', interrupt)
+      this.#xa?.rows.discard()
+      this.#prepared.discard()
     }
   }
 
@@ -132,8 +172,7 @@ export class ChangeStream implements AppliedMark {
     return this.#mark !== null && fence.mark <= this.#mark
   }
 
-  /** Applies events that lie within another. */
-  async *#within(chunks: AsyncIterable<Buffer>, signal: AbortSignal): AsyncGenerator<string> {
+  async *#within({ chunks, done }: Inner, signal: AbortSignal): AsyncGenerator<MysqlOffset> {
     const event = this.#event
     this.#inner = null
     const cutter = new EventCutter(MOST_EVENT_BYTES, event.place)
@@ -143,12 +182,13 @@ export class ChangeStream implements AppliedMark {
         event.readInner(cutter.bytes, cutter.view, cutter.from, cutter.to)
         const pause = this.#apply(cutter.bytes, cutter.view)
         if (pause != null) await pause
-        if (this.#inner !== null) throw protocolError('a compressed transaction within another', event.place)
+        if (this.#inner !== null) yield* this.#within(this.#inner, signal)
         if (signal.aborted) return
       }
       yield this.#complete
     }
     cutter.finish()
+    done?.()
   }
 
   #isLargePayload(start: Buffer | null): start is Buffer {
@@ -156,7 +196,7 @@ export class ChangeStream implements AppliedMark {
   }
 
   /** A compressed transaction that is not to be held in memory: it goes into a file, and is applied from there once its checksum is known to fit. */
-  async *#largePayload(signal: AbortSignal): AsyncGenerator<string> {
+  async *#largePayload(signal: AbortSignal): AsyncGenerator<MysqlOffset> {
     const event = this.#event
     const start = this.#connection.arriving!
     event.readHeader(start, viewOf(start), 1, start.length)
@@ -181,18 +221,18 @@ export class ChangeStream implements AppliedMark {
       }
       const from = payload.at - 1
       if (from + payload.size !== end) throw protocolError(`a compressed transaction of ${end - from} bytes instead of ${payload.size}`, place)
-      yield* this.#within(uncompress(payload, file.pieces(from, end), place), signal)
+      yield* this.#within({ chunks: uncompress(payload, file.pieces(from, end), place) }, signal)
     } finally {
       file.discard()
     }
   }
 
-  #payload(bytes: Buffer): AsyncIterable<Buffer> {
+  #payload(bytes: Buffer): Inner {
     const { at, end, place } = this.#event
     if (!this.#open) throw protocolError('a compressed transaction without a GTID', place)
     const head = readPayloadHead(bytes, at, end, place)
     if (head.at + head.size !== end) throw protocolError(`a compressed transaction of ${end - head.at} bytes instead of ${head.size}`, place)
-    return uncompress(head, [bytes.subarray(head.at, end)], place)
+    return { chunks: uncompress(head, [bytes.subarray(head.at, end)], place) }
   }
 
   #placeChunks(): Promise<void> | null {
@@ -221,6 +261,10 @@ export class ChangeStream implements AppliedMark {
   #apply(bytes: Buffer, view: DataView): Promise<void> | null | undefined {
     const event = this.#event
     const { type, at, end } = event
+    if (this.#xa !== null && HELD.has(type)) {
+      this.#xa.rows.append(event.withoutChecksum(bytes))
+      return undefined
+    }
     switch (type) {
       case EVENT.tableMap:
         this.#applier.tableMap(bytes, at, end, event.place)
@@ -250,6 +294,8 @@ export class ChangeStream implements AppliedMark {
       case EVENT.xid:
         this.#end()
         return undefined
+      case EVENT.xaPrepare:
+        return this.#xaPrepare(bytes)
       case EVENT.query:
       case EVENT.mariadbQueryCompressed:
         return this.#query(bytes, view)
@@ -286,7 +332,6 @@ export class ChangeStream implements AppliedMark {
         throw new MillraceError('source.unprepared', `a transaction without GTID at ${event.place}`, { fix: 'SET GLOBAL gtid_mode = ON' })
       case EVENT.incident:
         throw historyLost(`the server noted at ${event.place} that its binlog lacks changes`, this.#options.node)
-      case EVENT.xaPrepare:
       case EVENT.partialUpdateRows:
         throw unsupported(event)
     }
@@ -321,13 +366,16 @@ export class ChangeStream implements AppliedMark {
       const domain = view.getUint32(event.at + 8, true)
       const flags = bytes[event.at + 12]!
       gtid = `${domain}-${event.serverId}-${sequence}`
+      const isPrepared = (flags & FLAG_PREPARED_XA) !== 0
+      if (isPrepared) this.#before = String(gtids.position)
       if (!gtids.position.add(domain, event.serverId, sequence)) throw outOfOrder(gtid, event.place)
       // standalone: one statement and no end
       this.#group = (flags & 1) === 0
-      if ((flags & 0x40) !== 0) throw unsupported(event)
       commit = gtids.position.sum
+      if (isPrepared) this.#holdRows(gtid)
       this.#mark = fileMark(event.file, this.#position - event.size)
     }
+    this.#gtid = gtid
     const place = this.#placeChunks()
     const enter = () => {
       this.#open = true
@@ -366,11 +414,71 @@ export class ChangeStream implements AppliedMark {
     return this.#statement(bytes.toString('utf8', schemaAt, schemaAt + schemaLength), text)
   }
 
+  #holdRows(gtid: string): void {
+    this.#xa?.rows.discard()
+    this.#xa = this.#prepared.begin(gtid, this.#before)
+  }
+
+  /** The rows that came since the transaction began are not to be applied before it is committed. */
+  #xaPrepare(bytes: Buffer): undefined {
+    const { at, end, place } = this.#event
+    const found = readXaPrepare(bytes, at, end)
+    const xa = this.#xa
+    if (found === null || xa === null || !this.#open) throw protocolError('an XA PREPARE that does not fit what came before', place)
+    this.#xa = null
+    if (found.isOnePhase) this.#inner = this.#heldRows(xa)
+    else {
+      this.#prepared.prepare(found.xid, xa)
+      this.#end()
+    }
+    return undefined
+  }
+
+  #heldRows({ rows }: PreparedTransaction): Inner {
+    return {
+      chunks: rows.pieces(),
+      done: () => {
+        rows.discard()
+        this.#end()
+      },
+    }
+  }
+
+  #xaStatement(text: string): void {
+    const { place } = this.#event
+    const statement = readXaStatement(text)
+    if (statement === null || !this.#open) throw protocolError(`an XA statement that cannot be read`, place)
+    const { verb, xid, isOnePhase } = statement
+    if (verb === 'end') return
+    if (verb === 'start') {
+      this.#group = true
+      if (this.#xa === null) this.#holdRows(this.#gtid)
+      return
+    }
+    const own = isOnePhase ? this.#xa : null
+    if (own !== null) this.#xa = null
+    const transaction = own ?? this.#prepared.end(xid)
+    if (verb === 'commit' && transaction === undefined && !this.#isSettled()) {
+      throw historyLost(`an XA transaction is committed at ${place} that was prepared before the capture began, so its rows are not known`, this.#options.node)
+    }
+    if (verb === 'commit' && transaction !== undefined) this.#inner = this.#heldRows(transaction)
+    else {
+      transaction?.rows.discard()
+      this.#end()
+    }
+  }
+
+  #isSettled(): boolean {
+    const { settled, gtids } = this.#options
+    if (settled === null) return false
+    return gtids.flavor === 'mysql' ? gtids.set.size <= (settled as GtidSet).size : gtids.position.sum <= (settled as MariadbPosition).sum
+  }
+
   async #statement(namespace: string, text: string): Promise<void> {
     const event = this.#event
     if (!this.#open) throw protocolError('a statement outside of a transaction', event.place)
     const statement = readStatement(text, namespace)
-    if (statement.kind === 'xa') throw unsupported(event)
+    if (statement.kind === 'xa') return this.#xaStatement(text)
     if (statement.kind === 'change' && this.#options.concerns(namespace, text)) {
       throw new MillraceError(
         'source.unprepared',
@@ -392,6 +500,12 @@ export class ChangeStream implements AppliedMark {
     // a transaction that began with BEGIN, and CREATE TABLE … SELECT, go on
     if (!this.#group && !/\bSTART TRANSACTION$/i.test(text)) this.#end()
   }
+}
+
+/** Events that are applied before the next one; `done` is called after the last of them. */
+interface Inner {
+  readonly chunks: AsyncIterable<Buffer> | Iterable<Buffer>
+  readonly done?: () => void
 }
 
 interface Gtid {

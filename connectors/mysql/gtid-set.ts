@@ -71,6 +71,24 @@ export class GtidSet {
     this.#text = null
   }
 
+  /** Those of the set that `other` does not have. */
+  without(other: GtidSet): GtidSet {
+    const rest = new GtidSet()
+    for (const [source, intervals] of this.#sources) {
+      const taken = other.#sources.get(source) ?? []
+      for (const { from, to } of intervals) {
+        let at = from
+        for (const gap of taken) {
+          if (gap.to <= at || gap.from >= to) continue
+          if (gap.from > at) rest.#addInterval(source, at, gap.from)
+          at = gap.to
+        }
+        if (at < to) rest.#addInterval(source, at, to)
+      }
+    }
+    return rest
+  }
+
   /** The server's own form. */
   toString(): string {
     if (this.#text !== null) return this.#text

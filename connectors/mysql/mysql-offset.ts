@@ -1,22 +1,34 @@
 import { MillraceError, type SourceOffset } from '../../core/plugin.ts'
+import { GtidSet } from './gtid-set.ts'
 import type { Flavor } from './server.ts'
 
 /** Which transactions were captured: a GTID set of MySQL, or MariaDB's last GTID of each domain. */
 export interface MysqlOffset {
   readonly flavor: Flavor
   readonly gtids: string
+  /**
+   * Some of them are of XA transactions that are prepared, and neither committed nor rolled back: their rows have to be streamed again. MySQL: the set of
+   * those. MariaDB, whose positions have no gaps: the position before the first of them.
+   */
+  readonly prepared?: string
+}
+
+/** Where the server has to begin. */
+export function resumeGtids({ flavor, gtids, prepared }: MysqlOffset): string {
+  if (prepared === undefined) return gtids
+  return flavor === 'mysql' ? String(GtidSet.parse(gtids).without(GtidSet.parse(prepared))) : prepared
 }
 
 export function readOffset(offset: SourceOffset): MysqlOffset {
-  const { flavor, gtids } = offset as { flavor?: unknown; gtids?: unknown }
-  if ((flavor !== 'mysql' && flavor !== 'mariadb') || typeof gtids !== 'string') {
+  const { flavor, gtids, prepared } = offset as { flavor?: unknown; gtids?: unknown; prepared?: unknown }
+  if ((flavor !== 'mysql' && flavor !== 'mariadb') || typeof gtids !== 'string' || !(prepared === undefined || typeof prepared === 'string')) {
     throw new MillraceError('source.identity_changed', 'the progress of this node is not one of a MySQL source', {
       fix: 'give the source a name of its own, or read everything anew: `millrace run FILE --resnapshot NODE`',
     })
   }
-  return { flavor, gtids }
+  return { flavor, gtids, ...(prepared === undefined ? {} : { prepared }) }
 }
 
-export function writeOffset({ flavor, gtids }: MysqlOffset): SourceOffset {
-  return { flavor, gtids }
+export function writeOffset({ flavor, gtids, prepared }: MysqlOffset): SourceOffset {
+  return { flavor, gtids, ...(prepared === undefined ? {} : { prepared }) }
 }

@@ -4,7 +4,7 @@ import type { CapturedTables } from './captured-tables.ts'
 import { isCapturable } from './catalog.ts'
 import { ChangeStream } from './change-stream.ts'
 import { GtidSet, MariadbPosition } from './gtid-set.ts'
-import { type MysqlOffset, readOffset, writeOffset } from './mysql-offset.ts'
+import { type MysqlOffset, readOffset, resumeGtids, writeOffset } from './mysql-offset.ts'
 import { binlogEnd, fileMark, type Server } from './server.ts'
 import { type AppliedMark, MysqlSnapshotReader } from './snapshot-reader.ts'
 import type { SqlConnections } from './sql-connection.ts'
@@ -23,6 +23,8 @@ export interface MysqlSourceParts {
   readonly patterns: TablePatterns
   readonly mapping: TypeMappingOptions
   readonly start: MysqlOffset
+  /** See `ChangeStreamOptions`. */
+  readonly settled: GtidSet | MariadbPosition | null
 }
 
 /** See `SourceConnector`; made by `openMysql`. */
@@ -60,14 +62,16 @@ export class MysqlSource implements SourceConnector {
   }
 
   async *changes(from: SourceOffset, output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
-    const { stream, server, context, tables, patterns, start } = this.#parts
-    const { flavor, gtids } = readOffset(from)
-    invariant(flavor === start.flavor && gtids === start.gtids, 'the stream starts where the source was opened')
+    const { stream, server, context, tables, patterns, start, settled } = this.#parts
+    const { flavor, gtids, prepared } = readOffset(from)
+    invariant(flavor === start.flavor && gtids === start.gtids && prepared === start.prepared, 'the stream starts where the source was opened')
     const changes = new ChangeStream({
       connection: stream,
       output,
       flavor,
-      gtids: flavor === 'mysql' ? { flavor, set: GtidSet.parse(gtids) } : { flavor, position: MariadbPosition.parse(gtids) },
+      gtids: flavor === 'mysql' ? { flavor, set: GtidSet.parse(resumeGtids(start)) } : { flavor, position: MariadbPosition.parse(resumeGtids(start)) },
+      from: start,
+      settled,
       node: context.node,
       checksums: server.checksum !== 'NONE',
       scratchDir: path.join(context.dataDir, 'scratch'),
@@ -79,12 +83,12 @@ export class MysqlSource implements SourceConnector {
       concerns: (namespace, text) => mayConcern(patterns, namespace, text),
     })
     this.#stream = changes
-    let complete = gtids
+    let complete = start
     let offset = from
     for await (const reached of changes.run(signal)) {
       if (reached !== complete) {
         complete = reached
-        offset = writeOffset({ flavor, gtids: reached })
+        offset = writeOffset(reached)
       }
       yield offset
     }

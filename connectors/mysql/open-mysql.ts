@@ -1,18 +1,22 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { MillraceError, type PluginContext, type SourceConnector, type SourceOffset } from '../../core/plugin.ts'
 import { CapturedTables } from './captured-tables.ts'
 import { GtidSet, MariadbPosition } from './gtid-set.ts'
 import { connectOptions, type MysqlConfig, replicaIdentity } from './mysql-config.ts'
 import { historyLost, mysqlError, ServerError, streamError } from './mysql-error.ts'
-import { type MysqlOffset, readOffset } from './mysql-offset.ts'
+import { type MysqlOffset, readOffset, resumeGtids } from './mysql-offset.ts'
 import { MysqlSource } from './mysql-source.ts'
 import { binlogEnd, readCharsets, readServer, requirePrepared, SESSION, type Server } from './server.ts'
 import { SNAPSHOT_SESSION } from './snapshot-reader.ts'
 import { SqlConnections } from './sql-connection.ts'
 import { TablePatterns } from './table-patterns.ts'
-import { COMMAND, type ConnectOptions, literal, WireConnection } from './wire-connection.ts'
+import { COMMAND, type ConnectOptions, literal, type Row, WireConnection } from './wire-connection.ts'
 
 const REFRESH_MS = 3000
 const HEARTBEAT_NS = 1_000_000_000
+const XA_PATIENCE_MS = 30_000
+const XA_POLL_MS = 50
+const FORBIDDEN_XA: ReadonlySet<number> = new Set([1227, 1401])
 
 /** Connects, checks that nothing after `resume` is missing, and starts the stream. The server keeps nothing for us, so nothing is made there. */
 export async function openMysql(config: MysqlConfig, context: PluginContext, resume: SourceOffset | null): Promise<SourceConnector> {
@@ -28,7 +32,8 @@ export async function openMysql(config: MysqlConfig, context: PluginContext, res
   const tables = new CapturedTables({ connections, patterns, mapping, charsets, logger: context.logger, refreshMs: REFRESH_MS })
   const stream = cleanup.use(await startStream(options, server, replicaIdentity(config, context.mesh, context.node), start, context.node))
   const snapshots = cleanup.use(new SqlConnections(options, SNAPSHOT_SESSION))
-  const source = new MysqlSource({ context, connections, snapshots, stream, server, tables, patterns, mapping, start })
+  const settled = resume === null ? await settledXa(connections, server, context) : null
+  const source = new MysqlSource({ settled, context, connections, snapshots, stream, server, tables, patterns, mapping, start })
   cleanup.move()
   return source
 }
@@ -45,6 +50,34 @@ async function firstOffset(connections: SqlConnections, server: Server): Promise
   })
 }
 
+/**
+ * At a first start XA transactions may be prepared whose rows came before it: waits a while until they have ended.
+ * @returns a state with all that ended by now; its changes are in the views that are taken from now on
+ */
+async function settledXa(connections: SqlConnections, server: Server, { logger }: PluginContext): Promise<GtidSet | MariadbPosition> {
+  return await connections.run('to look for XA transactions', async (connection) => {
+    const prepared = async () => new Set((await recoverable(connection, server)).map((row) => row.join()))
+    const first = await prepared()
+    for (const until = performance.now() + XA_PATIENCE_MS; first.size > 0 && performance.now() < until; await delay(XA_POLL_MS)) {
+      const now = await prepared()
+      for (const xid of first) if (!now.has(xid)) first.delete(xid)
+    }
+    if (first.size > 0) logger.warn({ transactions: first.size }, 'XA transactions are prepared: when one of them is committed, the tables must be read anew')
+    if (server.flavor === 'mysql') return GtidSet.parse((await connection.query('select @@global.gtid_executed'))[0]![0] ?? '')
+    return MariadbPosition.parse((await connection.query('select @@global.gtid_binlog_pos'))[0]![0] ?? '')
+  })
+}
+
+/** Without the privilege for it (XA_RECOVER_ADMIN of MySQL) none are known. */
+async function recoverable(connection: WireConnection, server: Server): Promise<readonly Row[]> {
+  try {
+    return await connection.query(server.flavor === 'mysql' ? 'xa recover convert xid' : `xa recover format = 'SQL'`)
+  } catch (error) {
+    if (error instanceof ServerError && FORBIDDEN_XA.has(error.errno)) return []
+    throw error
+  }
+}
+
 /** @throws source.history_lost when transactions after the offset are purged, source.identity_changed when the server never had those before it */
 async function checkHistory(connections: SqlConnections, server: Server, offset: MysqlOffset, node: string): Promise<MysqlOffset> {
   if (offset.flavor !== server.flavor) {
@@ -56,7 +89,7 @@ async function checkHistory(connections: SqlConnections, server: Server, offset:
   if (server.flavor === 'mariadb') return offset
   const ours = literal(offset.gtids)
   const [row] = await connections.run('to look at its GTIDs', (connection) =>
-    connection.query(`select gtid_subtract(${ours}, @@global.gtid_executed), gtid_subtract(@@global.gtid_purged, ${ours})`),
+    connection.query(`select gtid_subtract(${ours}, @@global.gtid_executed), gtid_subtract(@@global.gtid_purged, ${literal(resumeGtids(offset))})`),
   )
   const [foreign, purged] = row!
   if (foreign !== '') {
@@ -88,11 +121,11 @@ async function startStream(
         `set @source_binlog_checksum = '${checksum}', @source_heartbeat_period = ${HEARTBEAT_NS}, @replica_uuid = '${identity.uuid}',
              @master_binlog_checksum = '${checksum}', @master_heartbeat_period = ${HEARTBEAT_NS}, @slave_uuid = '${identity.uuid}'`,
       )
-      connection.send(COMMAND.binlogDumpGtid, dumpGtidRequest(identity.serverId, GtidSet.parse(start.gtids)))
+      connection.send(COMMAND.binlogDumpGtid, dumpGtidRequest(identity.serverId, GtidSet.parse(resumeGtids(start))))
     } else {
       await connection.query(
         `set @master_binlog_checksum = '${checksum}', @master_heartbeat_period = ${HEARTBEAT_NS}, @mariadb_slave_capability = 4,
-             @slave_connect_state = ${literal(start.gtids)}, @slave_gtid_strict_mode = 1, @slave_gtid_ignore_duplicates = 0`,
+             @slave_connect_state = ${literal(resumeGtids(start))}, @slave_gtid_strict_mode = 1, @slave_gtid_ignore_duplicates = 0`,
       )
       connection.send(COMMAND.binlogDump, dumpRequest(identity.serverId))
     }

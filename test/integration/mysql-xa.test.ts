@@ -1,0 +1,136 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import type { Connection } from 'mysql2/promise'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { readOffset } from '../../connectors/mysql/mysql-offset.ts'
+import { databaseOn, FLAVORS, type MysqlDatabase, type MysqlServer, mysqlSkipReason, startMysql } from '../services/mysql.ts'
+import { MysqlCapture } from './mysql-capture.ts'
+import type { RecordedChange } from './recording-output.ts'
+
+const skip = mysqlSkipReason()
+if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
+
+describe.skipIf(skip !== null).each(FLAVORS)(`XA transactions of %s${skip === null ? '' : ` (${skip})`}`, (flavor) => {
+  let db: MysqlDatabase
+  let capture: MysqlCapture
+  let sessions: Connection[]
+  // of its own: what is prepared here stops captures that begin elsewhere on the server
+  let server: MysqlServer
+  const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-mysql-xa-'))
+  beforeAll(async () => {
+    server = await startMysql({ flavor, dir })
+  })
+  afterAll(async () => {
+    await server.stop()
+    rmSync(dir, { recursive: true, force: true })
+  })
+  beforeEach(async () => {
+    db = await databaseOn(flavor, server.port)
+    sessions = []
+    await db.sql('create table items (id int primary key, body text); create table parts (id int primary key)')
+  })
+  afterEach(async () => {
+    await capture?.stop()
+    for (const session of sessions) await session.end()
+    await db.drop()
+  })
+
+  /** A session of its own that has prepared what it was told to. */
+  async function prepared(xid: string, ...statements: readonly string[]): Promise<Connection> {
+    const session = await db.connect()
+    sessions.push(session)
+    for (const sql of [`xa start ${xid}`, ...statements, `xa end ${xid}`, `xa prepare ${xid}`]) await session.query(sql)
+    return session
+  }
+  const ids = (changes: readonly RecordedChange[]) => changes.map(({ op, before, after }) => `${op} ${String((after ?? before)!.id)}`)
+  const xid = (name: string) => `'${db.database}','${name}',7`
+
+  test('rows come where the commit is, and none of what is rolled back', async () => {
+    capture = await MysqlCapture.start(db)
+    const one = await prepared(xid('one'), `insert into items values (1, 'one')`, 'insert into parts values (1)', 'update parts set id = 10 where id = 1')
+    const two = await prepared(xid('two'), `insert into items values (2, 'two')`)
+    await db.sql(`insert into items values (3, 'between')`)
+    await capture.caughtUp()
+    expect(ids(capture.output.changes)).toEqual(['c 3'])
+    expect(readOffset(capture.offset).prepared).toEqual(expect.any(String))
+    await two.query(`xa rollback ${xid('two')}`)
+    await one.query(`xa commit ${xid('one')}`)
+    await db.sql(`insert into items values (4, 'after')`)
+    await capture.caughtUp()
+    expect(ids(capture.output.changes)).toEqual(['c 3', 'c 1', 'c 1', 'u 10', 'c 4'])
+    expect(new Set(capture.output.changes.map(({ commit }) => commit)).size).toBe(3)
+    expect(readOffset(capture.offset).prepared).toBe(undefined)
+  })
+
+  test('a commit in one phase is like any other', async () => {
+    capture = await MysqlCapture.start(db)
+    const session = await db.connect()
+    sessions.push(session)
+    for (const sql of [`xa start ${xid('a')}`, `insert into items values (1, 'one')`, `xa end ${xid('a')}`, `xa commit ${xid('a')} one phase`])
+      await session.query(sql)
+    await db.sql(`insert into items values (2, 'two')`)
+    await capture.caughtUp()
+    expect(ids(capture.output.changes)).toEqual(['c 1', 'c 2'])
+    expect(readOffset(capture.offset).prepared).toBe(undefined)
+  })
+
+  test('what was prepared before a restart is committed after it, at the same positions, large ones too', async () => {
+    capture = await MysqlCapture.start(db)
+    const rows = Array.from({ length: 2000 }, (_, n) => `(${n + 10}, repeat('${n}', 200))`)
+    const large = await prepared(xid('large'), `insert into items values ${rows.join(', ')}`, 'insert into parts values (1)')
+    const undone = await prepared(xid('undone'), `insert into items values (5, 'no')`)
+    await db.sql(`insert into items values (1, 'between')`)
+    await capture.caughtUp()
+    await undone.query(`xa rollback ${xid('undone')}`)
+    const { offset } = capture
+    const changes = new Map<string, RecordedChange>()
+    const take = () => {
+      for (const change of capture.output.changes) {
+        const place = `${change.commit} ${change.ordinal}`
+        // MariaDB streams from before what is prepared: what the log has already must come at its place
+        const known = changes.get(place)
+        if (known !== undefined) expect(change).toEqual(known)
+        else changes.set(place, change)
+      }
+    }
+    take()
+    await capture.stop()
+    await db.sql(`insert into items values (2, 'while it was away')`)
+    capture = await MysqlCapture.start(db, {}, offset)
+    await capture.caughtUp()
+    take()
+    expect(ids([...changes.values()])).toEqual(['c 1', 'c 2'])
+    expect(readOffset(capture.offset).prepared).toEqual(expect.any(String))
+    const again = capture.offset
+    await capture.stop()
+    capture = await MysqlCapture.start(db, {}, again)
+    await large.query(`xa commit ${xid('large')}`)
+    await db.sql(`insert into items values (3, 'after')`)
+    await capture.caughtUp()
+    take()
+    expect(ids([...changes.values()])).toEqual(['c 1', 'c 2', ...rows.map((_, n) => `c ${n + 10}`), 'c 1', 'c 3'])
+    expect(readOffset(capture.offset).prepared).toBe(undefined)
+  })
+
+  test('a first start waits for what is prepared already, since views come after it', async () => {
+    if (flavor === 'mysql') await db.sql(`grant xa_recover_admin on *.* to cdc@'127.0.0.1'`)
+    const session = await prepared(xid('early'), `insert into items values (1, 'early')`)
+    const opening = MysqlCapture.start(db)
+    await session.query('select sleep(0.3)')
+    await session.query(`xa commit ${xid('early')}`)
+    capture = await opening
+    if (flavor === 'mysql') await db.sql(`revoke xa_recover_admin on *.* from cdc@'127.0.0.1'`)
+    await db.sql(`insert into items values (2, 'late')`)
+    await capture.caughtUp()
+    expect(ids(capture.output.changes)).toEqual(['c 2'])
+  })
+
+  if (flavor === 'mysql')
+    test('a commit of what was prepared before the capture began, and was not waited for, is an error', async () => {
+      const session = await prepared(xid('early'), `insert into items values (1, 'early')`)
+      capture = await MysqlCapture.start(db)
+      await session.query(`xa commit ${xid('early')}`)
+      expect(await capture.failed()).toMatchObject({ code: 'source.history_lost', fix: expect.stringContaining('--resnapshot') })
+    })
+})
