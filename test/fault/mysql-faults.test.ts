@@ -1,0 +1,239 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Connection } from 'mysql2/promise'
+import { afterEach, describe, expect, test } from 'vitest'
+import { MeshProcess } from '../services/mesh-process.ts'
+import { databaseOn, FLAVORS, type Flavor, type MysqlDatabase, type MysqlServer, mysqlSkipReason, startMysql } from '../services/mysql.ts'
+
+const skip = mysqlSkipReason()
+if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
+
+const ROUNDS = 8
+/** What was committed is there after kill -9. */
+const DURABLE = { 'innodb-flush-log-at-trx-commit': '1', 'sync-binlog': '1' }
+
+const cleanup: (() => Promise<unknown> | undefined)[] = []
+afterEach(async () => {
+  for (const end of cleanup.splice(0).reverse()) await end()
+})
+
+function folder(): string {
+  const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-mysql-fault-'))
+  cleanup.push(async () => rmSync(dir, { recursive: true, force: true }))
+  return dir
+}
+
+/** A server that a test may end and start again. */
+class Server {
+  readonly flavor: Flavor
+  readonly dir: string
+  readonly serverId: number
+  #running: MysqlServer | null = null
+
+  constructor(flavor: Flavor, dir: string, serverId: number) {
+    this.flavor = flavor
+    this.dir = dir
+    this.serverId = serverId
+    cleanup.push(() => this.stop())
+  }
+
+  get port(): number {
+    return this.#running!.port
+  }
+
+  async start(port?: number): Promise<this> {
+    const { flavor, dir, serverId } = this
+    this.#running = await startMysql({ flavor, dir, serverId, settings: DURABLE, ...(port === undefined ? {} : { port }) })
+    return this
+  }
+
+  async stop(signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
+    await this.#running?.stop(signal)
+  }
+}
+
+async function databaseOf(server: Server, name = 'shop'): Promise<MysqlDatabase> {
+  const db = await databaseOn(server.flavor, server.port, name)
+  cleanup.push(() => db.drop().catch(() => {}))
+  return db
+}
+
+function meshOf(dir: string, db: MysqlDatabase): MeshProcess {
+  const mesh = new MeshProcess(
+    dir,
+    `mesh: faults
+dataDir: state
+sources:
+  shop: { kind: mysql, url: '${db.url}', tables: ['shop.*'], snapshot: { chunkRows: 300, parallel: 2 } }
+sinks:
+  lake: { kind: iceberg, from: [shop], warehouse: ./lake, commitRows: 5000, commitMs: 200 }
+  search: { kind: search, from: [shop], path: ./search.db }
+`,
+  )
+  cleanup.push(() => mesh.kill())
+  return mesh
+}
+
+async function createShop(db: MysqlDatabase): Promise<void> {
+  await db.sql(`
+    create table customers (id int primary key auto_increment, name varchar(80), score double);
+    create table orders (id int, line smallint, customer int, price decimal(12,2), note text, primary key (id, line));
+    insert into customers (name, score) with recursive n (i) as (select 1 union all select i + 1 from n where i < 900) select concat('customer ', i), i / 7 from n;
+    insert into orders with recursive n (i) as (select 1 union all select i + 1 from n where i < 900) select i, 1 + i % 3, i, i * 1.25, repeat('é', i % 50) from n`)
+}
+
+async function turn(connection: Connection, n: number): Promise<void> {
+  const id = 1 + ((n * 7919) % 900)
+  await connection.query('start transaction')
+  await connection.query('insert into customers (name, score) values (?, ?)', [`new ${n}`, n / 3])
+  await connection.query('update orders set price = price + 1, note = ? where id = ?', [`turn ${n}`, id])
+  if (n % 3 === 0) await connection.query('update orders set id = id + 10000 where id = ?', [id])
+  if (n % 5 === 0) await connection.query('delete from customers where id = ?', [id])
+  await connection.query(n % 11 === 0 ? 'rollback' : 'commit')
+}
+
+/** Writes until it is stopped, through restarts of the server. */
+function keepBusy(db: MysqlDatabase): { stop(): Promise<void> } {
+  let over = false
+  const work = (async () => {
+    let connection: Connection | null = null
+    for (let n = 0; !over; n++) {
+      try {
+        if (connection === null) {
+          connection = await db.connect()
+          connection.on('error', () => {})
+        }
+        await turn(connection, n)
+      } catch {
+        connection?.destroy()
+        connection = null
+        await delay(20)
+      }
+    }
+    await connection?.end()
+  })()
+  return {
+    stop() {
+      over = true
+      return work
+    },
+  }
+}
+
+const rows = (status: { nodes: readonly { rows: number }[] }) => status.nodes[0]!.rows
+const isRead = ({ nodes }: { nodes: readonly { snapshot: readonly { done: boolean }[] }[] }) =>
+  nodes[0]!.snapshot.length === 2 && nodes[0]!.snapshot.every(({ done }) => done)
+
+async function expectEqual(mesh: MeshProcess): Promise<void> {
+  const audit = await mesh.audit()
+  expect(audit.map(({ table, equal, differences, source }) => ({ table, equal, differences, empty: source.rows === 0 }))).toEqual(
+    ['customers', 'orders'].map((name) => ({ table: `shop.${name}`, equal: true, differences: [], empty: false })),
+  )
+}
+
+describe.skipIf(skip !== null)(`MySQL and MariaDB in trouble${skip === null ? '' : ` (${skip})`}`, () => {
+  test.each(FLAVORS)(`%s: ${ROUNDS} kills of the mesh, one of the server: everything is equal`, async (flavor) => {
+    const dir = folder()
+    const server = await new Server(flavor, path.join(dir, 'server'), 1).start()
+    const db = await databaseOf(server)
+    await createShop(db)
+    const mesh = meshOf(path.join(dir, 'mesh'), db)
+    const busy = keepBusy(db)
+    for (let round = 0; round < ROUNDS; round++) {
+      mesh.start()
+      const first = rows(await mesh.until('answering', () => true))
+      await mesh.until('further', (status) => rows(status) >= first + ((round * 397) % 900))
+      if (round === ROUNDS >> 1) {
+        const { port } = server
+        await server.stop('SIGKILL')
+        await server.start(port)
+        const before = rows(await mesh.until('answering', () => true))
+        await mesh.until('going on after the server was killed', (status) => rows(status) > before + 50)
+      }
+      await mesh.kill()
+    }
+    mesh.start()
+    await mesh.until('the tables are read', isRead)
+    await busy.stop()
+    await expectEqual(mesh)
+    expect(await mesh.stop()).toBe(0)
+  })
+
+  test.each(FLAVORS)('%s: a purged binlog halts the source for good, and a new reading makes everything equal', async (flavor) => {
+    const dir = folder()
+    const server = await new Server(flavor, path.join(dir, 'server'), 1).start()
+    const db = await databaseOf(server)
+    await createShop(db)
+    const mesh = meshOf(path.join(dir, 'mesh'), db)
+    mesh.start()
+    await mesh.until('the tables are read', isRead)
+    expect(await mesh.stop()).toBe(0)
+    await db.sql('delete from customers where id % 3 = 0; update orders set price = 0 where id < 100')
+    await db.sql('flush binary logs')
+    for (let logs = await db.sql('show binary logs'); logs.length > 1; logs = await db.sql('show binary logs')) {
+      await db.sql(`purge binary logs to '${logs.at(-1)!.Log_name}'`)
+    }
+    for (const again of [false, true]) {
+      const before = mesh.output.length
+      mesh.start()
+      expect(await mesh.ended()).toBe(1)
+      const said = mesh.output.slice(before)
+      expect([again, said]).toEqual([again, expect.stringContaining('source.history_lost')])
+      expect(said).toContain('--resnapshot shop')
+    }
+    mesh.start(['--resnapshot', 'shop'])
+    await mesh.until('the tables are read', isRead)
+    await expectEqual(mesh)
+    expect(await mesh.stop()).toBe(0)
+  })
+
+  test('mysql: a replica that was promoted goes on by GTID, and one that lacks transactions is refused', async () => {
+    const dir = folder()
+    const primary = await new Server('mysql', path.join(dir, 'primary'), 1).start()
+    const replica = await new Server('mysql', path.join(dir, 'replica'), 2).start()
+    const db = await databaseOf(primary)
+    // before there is anything else: the replica has no transactions of its own
+    const second = await databaseOn('mysql', replica.port, 'shop')
+    await second.sql('drop database shop; reset binary logs and gtids')
+    await second.sql(
+      `change replication source to source_host = '127.0.0.1', source_port = ${primary.port}, source_user = 'root', source_auto_position = 1, get_source_public_key = 1; start replica`,
+    )
+    const executed = async (of: MysqlDatabase) => String((await of.sql('select @@global.gtid_executed as g'))[0]!.g)
+    const caughtUp = async (gtids: string) => {
+      const [row] = await second.sql('select wait_for_executed_gtid_set(?, 60) as late', [gtids])
+      expect(row!.late).toBe(0)
+    }
+    await createShop(db)
+    await caughtUp(await executed(db))
+    const mesh = meshOf(path.join(dir, 'mesh'), db)
+    mesh.start()
+    const busy = keepBusy(db)
+    await mesh.until('the tables are read', isRead)
+    const before = rows(await mesh.until('answering', () => true))
+    await mesh.until('rows go on', (status) => rows(status) > before + 200)
+    await busy.stop()
+    await caughtUp(await executed(db))
+    await mesh.kill()
+    await second.sql('stop replica; reset replica all')
+    await primary.stop()
+    // the same node on the promoted server
+    const promoted = await databaseOf(replica)
+    const moved = meshOf(path.join(dir, 'mesh'), promoted)
+    moved.start()
+    const again = keepBusy(promoted)
+    const resumed = rows(await moved.until('answering', () => true))
+    await moved.until('rows of the promoted server', (status) => rows(status) > resumed + 200)
+    await again.stop()
+    await expectEqual(moved)
+    expect(await moved.stop()).toBe(0)
+    // back to the old primary, which never had what was captured since
+    await primary.start()
+    const old = meshOf(path.join(dir, 'mesh'), await databaseOf(primary))
+    old.start()
+    expect(await old.ended()).toBe(1)
+    expect(old.output).toContain('source.identity_changed')
+    await second.sql('do 0')
+  })
+})
