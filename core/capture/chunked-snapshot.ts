@@ -277,6 +277,8 @@ export class ChunkedSnapshot implements PendingChunks {
 
   /** Progress entries that changed since the last call, to land with the batch that holds the chunks' rows. */
   takeProgress(into: Map<string, Json | null>): void {
+    // clearing a set, even an empty one, makes garbage of the long-lived kind: not for each batch
+    if (!this.hasProgress) return
     for (const state of this.#changed) {
       const { rows, again, clear, at } = state
       const done = isThrough(state)

@@ -4,8 +4,9 @@ import type { Frame } from '../log/log.ts'
 /** A frame is closed and another opened beyond this many bytes; Kafka's default limit for one is 1 MiB. */
 const ROLL_BYTES = 512 * 1024
 const FIRST_BYTES = 16 * 1024
-/** Buffers of the full size kept for reuse. */
+/** Buffers of the full size kept for reuse, and of the first. */
 const POOL_SIZE = 8
+const FIRST_POOL_SIZE = 32
 
 /** A frame being written: records go to `buffer` from `at` on. */
 export class OpenFrame {
@@ -15,6 +16,8 @@ export class OpenFrame {
   view: DataView
   at = FRAME_HEADER_BYTES
   count = 0
+  /** Since the last `take` something was written. */
+  isOpen = false
 
   constructor(topic: string, partition: number, buffer: Buffer) {
     this.topic = topic
@@ -27,10 +30,11 @@ export class OpenFrame {
 /** Gathers the frames of all tables and partitions; seals them together, so that a batch has one resume point. */
 export class FrameAssembler {
   /** Frames with at least one record, in the order of their first. */
-  readonly #open = new Set<OpenFrame>()
+  #open: OpenFrame[] = []
   readonly #topics = new Map<string, readonly OpenFrame[]>()
   #sealed: Frame[] = []
-  #pool: Buffer[] = []
+  readonly #pool: Buffer[] = []
+  readonly #firstPool: Buffer[] = []
   /** Records and bytes since the last `take`. */
   count = 0
   #sealedBytes = 0
@@ -69,7 +73,10 @@ export class FrameAssembler {
   }
 
   wrote(frame: OpenFrame): void {
-    if (frame.count === 0) this.#open.add(frame)
+    if (!frame.isOpen) {
+      frame.isOpen = true
+      this.#open.push(frame)
+    }
     frame.count++
     this.count++
   }
@@ -77,10 +84,11 @@ export class FrameAssembler {
   /** Everything written since the last call, sealed. The buffers come back through `give`. */
   take(): readonly Frame[] {
     for (const frame of this.#open) {
+      frame.isOpen = false
       this.#seal(frame)
       this.#replace(frame, 0)
     }
-    this.#open.clear()
+    this.#open = []
     const frames = this.#sealed
     this.#sealed = []
     this.#sealedBytes = 0
@@ -91,6 +99,7 @@ export class FrameAssembler {
   /** A buffer that the log is done with. */
   give(buffer: Buffer): void {
     if (buffer.length === ROLL_BYTES && this.#pool.length < POOL_SIZE) this.#pool.push(buffer)
+    else if (buffer.length === FIRST_BYTES && this.#firstPool.length < FIRST_POOL_SIZE) this.#firstPool.push(buffer)
   }
 
   #seal(frame: OpenFrame): void {
@@ -110,6 +119,7 @@ export class FrameAssembler {
 
   #take(bytes: number): Buffer {
     if (bytes > FIRST_BYTES && bytes <= ROLL_BYTES) return this.#pool.pop() ?? Buffer.from(new ArrayBuffer(ROLL_BYTES))
-    return Buffer.from(new ArrayBuffer(Math.max(bytes, FIRST_BYTES)))
+    if (bytes <= FIRST_BYTES) return this.#firstPool.pop() ?? Buffer.from(new ArrayBuffer(FIRST_BYTES))
+    return Buffer.from(new ArrayBuffer(bytes))
   }
 }

@@ -61,6 +61,7 @@ export class LogShapes {
   }
 
   takeProgress(into: Map<string, Json | null>): void {
+    if (this.#fresh.size === 0) return
     for (const [id, table] of this.#fresh) into.set(SHAPE_ENTRY + id, table as unknown as Json)
     this.#fresh.clear()
   }

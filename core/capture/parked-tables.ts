@@ -91,6 +91,7 @@ export class ParkedTables {
   }
 
   takeProgress(into: Map<string, Json | null>): void {
+    if (this.#skipped.size + this.#changed.size === 0) return
     for (const [id, count] of this.#skipped) {
       const parked = this.#tables.get(id)
       if (parked !== undefined) this.#tables.set(id, { ...parked, skipped: parked.skipped + count })

@@ -4,7 +4,8 @@ import { fdatasync, writeAll } from './file-io.ts'
 
 /** A group up to this size gets room ahead. */
 const SMALL_BYTES = 64 * 1024
-const ZEROS = Buffer.alloc(2 * 1024 * 1024)
+/** Little, since the append that makes room waits until it is on disk. */
+const ZEROS = Buffer.alloc(256 * 1024)
 
 /**
  * The file that is appended to. While appends are small, zeros are written ahead of them, in bulk: overwriting blocks that exist spares the file

@@ -15,7 +15,8 @@ export class EmbeddedWriter implements LogWriter, BatchOwner {
   readonly #node: string
   readonly #state: LogState
   readonly #queue: CommitQueue
-  readonly #outstanding = new Set<Promise<unknown>>()
+  /** Resolves when all that was submitted has landed or failed. */
+  #settled: Promise<void> = Promise.resolve()
   #fenced: MillraceError | null = null
   #failed: EncodedBatch[] = []
   #failure: MillraceError | null = null
@@ -43,12 +44,9 @@ export class EmbeddedWriter implements LogWriter, BatchOwner {
       this.failed([batch], error)
       return Promise.reject(error)
     }
-    const settled: Promise<void> = submitted
-      .catch(() => {})
-      .then(() => {
-        this.#outstanding.delete(settled)
-      })
-    this.#outstanding.add(settled)
+    const before = this.#settled
+    const then = () => before
+    this.#settled = submitted.then(then, then)
     return submitted
   }
 
@@ -64,7 +62,7 @@ export class EmbeddedWriter implements LogWriter, BatchOwner {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    while (this.#outstanding.size > 0) await Promise.all(this.#outstanding)
+    for (let settled: Promise<void> | null = null; settled !== this.#settled; await settled) settled = this.#settled
     this.fence('was closed')
   }
 

@@ -9,7 +9,7 @@ const fsync = promisify(fs.fsync)
 const open = promisify(fs.open)
 const close = promisify(fs.close)
 
-/** Up to this many bytes go into the page cache faster than another thread could be asked to put them there. */
+/** Up to this many bytes go into the page cache, or come from it, faster than another thread could be asked to do it. */
 const SMALL_BYTES = 64 * 1024
 
 /** Writes all of `buffers` at `at`, without copying them; a short write goes on until it is whole or an error says why not. */
@@ -27,11 +27,14 @@ export async function writeAll(fd: number, buffers: readonly Buffer[], at: numbe
   }
 }
 
-/** Fills `into` from `at`; returns the bytes read, fewer only when the file ends there. */
-export async function readInto(fd: number, into: Buffer, at: number): Promise<number> {
+/** Fills `into` from `at`; returns the bytes read, fewer only when the file ends there. `warm`: it was written a moment ago, so no disk is waited for. */
+export async function readInto(fd: number, into: Buffer, at: number, warm = false): Promise<number> {
   let done = 0
   while (done < into.length) {
-    const { bytesRead } = await read(fd, into, done, into.length - done, at + done)
+    const isSmall = warm && into.length <= SMALL_BYTES
+    const bytesRead = isSmall
+      ? fs.readSync(fd, into, done, into.length - done, at + done)
+      : (await read(fd, into, done, into.length - done, at + done)).bytesRead
     if (bytesRead === 0) break
     done += bytesRead
   }

@@ -34,7 +34,7 @@ export async function scanGroups(list: SegmentList, segment: Segment, fd: number
   const bytes = async (begin: number, end: number): Promise<Buffer> => {
     if (begin < windowAt || end > windowAt + window.length) {
       const fresh = Buffer.allocUnsafe(Math.max(0, Math.min(Math.max(end - begin, WINDOW_BYTES), to - begin)))
-      window = fresh.subarray(0, await readInto(fd, fresh, begin))
+      window = fresh.subarray(0, await readInto(fd, fresh, begin, true))
       windowAt = begin
     }
     return window.subarray(begin - windowAt, end - windowAt)

@@ -177,7 +177,7 @@ export class Segment implements SegmentName {
 
   /** Fills `into` from byte `at`. The caller holds the segment. @throws log.corrupt when the file ends before */
   async read(into: Buffer, at: number): Promise<void> {
-    if ((await readInto(await this.#fd!, into, at)) < into.length) throw corrupt(this.path, at, `${into.length} bytes of frames are missing`)
+    if ((await readInto(await this.#fd!, into, at, !this.sealed)) < into.length) throw corrupt(this.path, at, `${into.length} bytes of frames are missing`)
   }
 
   /** The footer as it is to be written at byte `at`; once it is durable, {@link seal} with its directory. */
