@@ -4,13 +4,14 @@ import type { ReportedWindow } from '../../core/audit/window-report.ts'
 import { EXIT_CODE, MillraceError } from '../../core/errors.ts'
 import { Tally, type TallyJson } from '../../core/event/window-ledger.ts'
 import { loadMesh } from '../../core/mesh/read-mesh.ts'
-import { auditMesh, type SourceTableAudit } from '../../core/runtime/audit-mesh.ts'
+import { AUDIT_MEMORY_BYTES, auditMesh, type SourceTableAudit } from '../../core/runtime/audit-mesh.ts'
 import { auditWindows, type StreamWindows } from '../../core/runtime/audit-windows.ts'
 import { LOG_HELP, LOG_OPTIONS, openCliLogger } from './cli-logger.ts'
 import { type Command, flag, textOption } from './command.ts'
 import { formatCount } from './figures.ts'
 
 const DEFAULT_WAIT_S = 30
+const MB = 1024 * 1024
 
 export const auditCommand: Command = {
   name: 'audit',
@@ -39,14 +40,18 @@ Examples:
 Options:
   --table NAMESPACE.NAME   only this table; may be repeated
   --wait SECONDS           how long log and sinks may take to catch up with the source (default ${DEFAULT_WAIT_S})
+  --memory MB              what replaying the log may take (default ${AUDIT_MEMORY_BYTES / MB}: some five million keys); larger tables take several passes
   --windows                compare the changes of each minute instead of the rows
 ${LOG_HELP}`,
-  options: { table: { type: 'string', multiple: true }, wait: { type: 'string' }, windows: { type: 'boolean' }, ...LOG_OPTIONS },
+  options: { table: { type: 'string', multiple: true }, wait: { type: 'string' }, memory: { type: 'string' }, windows: { type: 'boolean' }, ...LOG_OPTIONS },
   arguments: [1, 1],
   async run(input) {
     const mesh = await loadMesh(input.arguments[0]!, input.plugins)
     const wait = Number(textOption(input, 'wait') ?? DEFAULT_WAIT_S)
     if (!Number.isFinite(wait) || wait < 0) throw new MillraceError('config.invalid', '--wait takes a number of seconds', { fix: 'for example --wait 60' })
+    const memory = Number(textOption(input, 'memory') ?? AUDIT_MEMORY_BYTES / MB)
+    if (!Number.isFinite(memory) || memory < 1)
+      throw new MillraceError('config.invalid', '--memory takes a number of megabytes', { fix: 'for example --memory 512' })
     const tables = input.options.table as readonly string[] | undefined
     const secrets = input.secrets(mesh.dir)
     await using log = openCliLogger(input, { redact: (text) => secrets.redact(text), level: 'warn' })
@@ -59,7 +64,7 @@ ${LOG_HELP}`,
       const equal = streams.every(({ state }) => state !== 'different')
       return { exitCode: equal ? 0 : EXIT_CODE.data, result: { equal, streams }, text: renderWindows(streams) }
     }
-    const audit = await auditMesh(mesh, { ...options, waitMs: wait * 1000 })
+    const audit = await auditMesh(mesh, { ...options, waitMs: wait * 1000, memoryBytes: memory * MB })
     if (audit.length === 0) throw nothing()
     const equal = audit.every((table) => table.equal)
     return { exitCode: equal ? 0 : EXIT_CODE.data, result: { equal, audit }, text: renderAudit(audit) }

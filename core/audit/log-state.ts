@@ -1,30 +1,85 @@
 import { MillraceError } from '../errors.ts'
-import { comparePositions, type Position } from '../event/position.ts'
+import type { RowChange } from '../event/change-event.ts'
 import { type FrameRecord, records } from '../event/record-batch.ts'
-import { compileConversion } from '../event/row-conversion.ts'
-import { RowChecksum } from '../event/row-hash.ts'
+import { columnConversions, compileConversion } from '../event/row-conversion.ts'
+import { hashBytes, hashHigh, hashKey, hashLow, hashPair, RowChecksum } from '../event/row-hash.ts'
 import { type TableSchema, type Tuple, UNCHANGED } from '../event/table-schema.ts'
 import type { Log, LogPosition } from '../log/log.ts'
 import { AvroWriter } from '../schema/avro-writer.ts'
-import { RecordDecoders } from '../schema/record-decoder.ts'
+import { RecordDecoders, WIRE_HEADER_BYTES } from '../schema/record-decoder.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
-import { compileRowEncoder } from '../schema/value-encoder.ts'
+import { compileColumnEncoders, encodeValue } from '../schema/value-encoder.ts'
+import { RowTable, TOO_LARGE } from './row-table.ts'
 
-/** Sums the canonical bytes of rows: the Avro `Value` of one version of the table, so that rows of any origin compare. */
-export class RowSum {
-  readonly checksum = new RowChecksum()
-  readonly #encode: (out: AvroWriter, row: Tuple) => void
+/** Stands for a value that never came: such a row equals none that has one. */
+const NEVER_CAME = 0xffff_ffff
+
+/**
+ * Hashes of a row's columns, each over its canonical bytes: the Avro `Value` of one version of the table, so that rows of any origin compare. The row's hash is
+ * made of their sum, so that a column which a change leaves out can be taken from an earlier hash.
+ */
+class RowHasher {
+  /** Of the row hashed last: two words a column. */
+  readonly columns: Uint32Array
+  readonly #encode: ReturnType<typeof compileColumnEncoders>
   readonly #out = new AvroWriter()
 
   constructor(table: TableSchema) {
-    // a value that never came is summed as such, and so makes a difference
-    this.#encode = compileRowEncoder(table)
+    this.#encode = compileColumnEncoders(table)
+    this.columns = new Uint32Array(2 * this.#encode.length)
+  }
+
+  hash(row: Tuple): void {
+    const out = this.#out
+    for (let i = 0; i < this.#encode.length; i++) {
+      if (row[i] === UNCHANGED) {
+        this.columns[2 * i] = this.columns[2 * i + 1] = NEVER_CAME
+        continue
+      }
+      out.at = 0
+      this.#encode[i]!(out, row[i]!)
+      hashBytes(out.view, 0, out.at)
+      // the same value in another column is another value
+      hashPair(hashHigh ^ Math.imul(i + 1, 0x9e37_79b1), hashLow)
+      this.columns[2 * i] = hashHigh
+      this.columns[2 * i + 1] = hashLow
+    }
+  }
+}
+
+/** The checksum over rows in the shape of a table. */
+export class RowSum {
+  readonly checksum = new RowChecksum()
+  readonly #hasher: RowHasher
+
+  constructor(table: TableSchema) {
+    this.#hasher = new RowHasher(table)
   }
 
   add(row: Tuple): void {
-    this.#out.at = 0
-    this.#encode(this.#out, row)
-    this.checksum.add(this.#out.view, 0, this.#out.at)
+    this.#hasher.hash(row)
+    const { columns } = this.#hasher
+    const sum = new ColumnSum()
+    for (let i = 0; i < columns.length; i += 2) sum.add(columns[i]!, columns[i + 1]!)
+    sum.addTo(this.checksum)
+  }
+}
+
+/** A sum modulo 2^64. */
+class ColumnSum {
+  high = 0
+  low = 0
+
+  add(high: number, low: number): void {
+    const sum = this.low + low
+    this.low = sum >>> 0
+    this.high = (this.high + high + (sum > 0xffff_ffff ? 1 : 0)) >>> 0
+  }
+
+  addTo(checksum: RowChecksum): void {
+    // hashed once more: sums of rows whose columns are swapped among them would be the same
+    hashPair(this.high, this.low)
+    checksum.addHash(hashHigh, hashLow)
   }
 }
 
@@ -36,14 +91,37 @@ export interface Cut {
   readonly below: bigint | null
 }
 
+export interface ReplayOptions {
+  readonly log: Log
+  readonly registry: SchemaRegistry
+  readonly topic: string
+  /** The shape in which rows are summed. */
+  readonly table: TableSchema
+  readonly cut: Cut
+  /** What the state may take; when it needs more, the stream is replayed several times, for some of the keys each. */
+  readonly memoryBytes: number
+  /** Rows that are expected. */
+  readonly rows: number
+  readonly signal: AbortSignal
+}
+
+export interface LogState {
+  readonly sum: RowChecksum
+  /** Changes in front of `until` were left out, since their commits are not below `below`. */
+  readonly cut: boolean
+  /** How often the stream was read. */
+  readonly passes: number
+}
+
 /**
- * The state of a table as the log tells it: its changes replayed from the start up to a cut, the last version of each row in the shape `table`.
- * Memory holds one row per key: meant for tables of up to a few million small rows.
+ * The state of a table as the log tells it: its changes replayed from the start up to a cut, the last version of each row in the shape `table`. Memory holds
+ * hashes: 28 bytes a key at the least and 8 for each column that changes may leave out, within `memoryBytes`.
  * @throws log.position_lost when the topic's start is no longer retained
  */
-export async function logState(log: Log, registry: SchemaRegistry, topic: string, table: TableSchema, cut: Cut, signal: AbortSignal): Promise<RowChecksum> {
+export async function logState(options: ReplayOptions): Promise<LogState> {
+  const { log, topic, table, cut, memoryBytes } = options
   const bounds = await log.bounds(topic)
-  const left = new Map<number, bigint>()
+  const until = new Map<number, bigint>()
   for (const { partition, offset } of cut.until) {
     const bound = bounds.find((b) => b.partition === partition)
     if (bound === undefined) throw new MillraceError('invariant.broken', `${topic} has no partition ${partition}`)
@@ -52,50 +130,156 @@ export async function logState(log: Log, registry: SchemaRegistry, topic: string
         fix: 'compare source and sinks only, or keep the topic for ever (topics: retention: forever)',
       })
     }
-    if (offset > 0n) left.set(partition, offset)
+    if (offset > 0n) until.set(partition, offset)
   }
-  const rows = new Map<string, { readonly row: Tuple; readonly position: Position }>()
-  if (left.size > 0) {
+  if (until.size === 0) return { sum: new RowChecksum(), cut: false, passes: 0 }
+  const apart = new Set(table.columns.flatMap(({ mayBeUnchanged }, i) => (mayBeUnchanged ? [i] : [])))
+  for (let parts = Math.max(1, Math.ceil(RowTable.bytes(1 + apart.size, options.rows) / memoryBytes)), passes = 0; ; ) {
+    const replay = new Replay(options, until, [...apart])
+    try {
+      for (let part = 0; part < parts; part++) {
+        passes++
+        await replay.run(part, parts)
+      }
+      return { sum: replay.sum, cut: replay.cut, passes }
+    } catch (error) {
+      if (error === TOO_LARGE) parts *= 2
+      else if (error instanceof LeftOut) apart.add(error.column)
+      else throw error
+    }
+  }
+}
+
+/** A change leaves out a column whose hash is not kept apart. */
+class LeftOut {
+  readonly column: number
+  constructor(column: number) {
+    this.column = column
+  }
+}
+
+class Replay {
+  readonly sum = new RowChecksum()
+  cut = false
+  readonly #options: ReplayOptions
+  readonly #until: ReadonlyMap<number, bigint>
+  /** Columns whose hashes are kept apart. */
+  readonly #apart: readonly number[]
+  readonly #hasher: RowHasher
+  readonly #keys: KeyHasher
+  readonly #conversions = new Map<TableSchema, (row: Tuple) => Tuple>()
+
+  constructor(options: ReplayOptions, until: ReadonlyMap<number, bigint>, apart: readonly number[]) {
+    this.#options = options
+    this.#until = until
+    this.#apart = apart
+    this.#hasher = new RowHasher(options.table)
+    this.#keys = new KeyHasher(options.table)
+  }
+
+  /** Adds the rows of one part of the keys to the sum. @throws TOO_LARGE, LeftOut */
+  async run(part: number, parts: number): Promise<void> {
+    const { log, registry, topic, cut, memoryBytes, signal } = this.#options
+    const rows = new RowTable(1 + this.#apart.length, memoryBytes, this.#options.rows / parts)
     const decoders = new RecordDecoders(registry)
-    const conversions = new Map<TableSchema, (row: Tuple) => Tuple>()
+    const left = new Map(this.#until)
     const stop = new AbortController()
     const from = [...left.keys()].map((partition) => ({ topic, partition, offset: 0n }))
-    for await (const batch of log.consume(from, AbortSignal.any([signal, stop.signal]))) {
-      const until = left.get(batch.partition)
-      if (until === undefined) continue
-      await decoders.prepare(batch.frame)
-      for (const record of records(batch.frame)) {
-        if (record.offset >= until) break
-        const change = decodeOrSkip(decoders, batch.frame, record)
-        if (change === null || change.kind === 'message') continue
-        if (cut.below !== null && change.position.commit >= cut.below) continue
-        if (change.kind === 'truncate') {
+    try {
+      for await (const { frame, partition, nextOffset } of log.consume(from, AbortSignal.any([signal, stop.signal]))) {
+        const until = left.get(partition)
+        if (until === undefined) continue
+        await decoders.prepare(frame)
+        const view = new DataView(frame.buffer, frame.byteOffset, frame.length)
+        for (const record of records(frame)) {
+          if (record.offset >= until) break
+          const change = decodeOrSkip(decoders, frame, record)
+          if (change === null || change.kind === 'message') continue
+          if (cut.below !== null && change.position.commit >= cut.below) this.cut = true
           // it is in every partition, and partitions are read beside each other: newer rows of another one stay
-          for (const [key, { position }] of rows) if (comparePositions(position, change.position) < 0) rows.delete(key)
-          continue
+          else if (change.kind === 'truncate') rows.deleteBefore(change.position)
+          else {
+            this.#keys.hash(change, view, record)
+            if (hashLow % parts === part) this.#apply(rows, change, hashHigh, hashLow)
+          }
         }
-        let convert = conversions.get(change.table)
-        if (convert === undefined) {
-          convert = compileConversion(change.table, table)
-          conversions.set(change.table, convert)
-        }
-        const key = keyText(change.key ?? change.after ?? change.before)
-        if (change.after === null) rows.delete(key)
-        else {
-          const row = convert(change.after)
-          const base = row.includes(UNCHANGED) ? rows.get(key)?.row : undefined
-          rows.set(key, { row: base === undefined ? row : row.map((value, i) => (value === UNCHANGED ? base[i]! : value)), position: change.position })
-        }
+        if (nextOffset >= until) left.delete(partition)
+        if (left.size === 0) break
       }
-      if (batch.nextOffset >= until) left.delete(batch.partition)
-      if (left.size === 0) break
+    } finally {
+      stop.abort()
     }
-    stop.abort()
     if (left.size > 0) throw new MillraceError('log.unreachable', `the replay of ${topic} was stopped before its end`)
+    rows.each((at) => {
+      const sum = new ColumnSum()
+      for (let i = 0; i <= this.#apart.length; i++) sum.add(rows.sumHigh(at, i), rows.sumLow(at, i))
+      sum.addTo(this.sum)
+    })
   }
-  const sum = new RowSum(table)
-  for (const { row } of rows.values()) sum.add(row)
-  return sum.checksum
+
+  #apply(rows: RowTable, change: RowChange, high: number, low: number): void {
+    if (change.after === null) {
+      rows.delete(high, low)
+      return
+    }
+    let convert = this.#conversions.get(change.table)
+    if (convert === undefined) this.#conversions.set(change.table, (convert = compileConversion(change.table, this.#options.table)))
+    const row = convert(change.after)
+    const leftOut = row.findIndex((value, i) => value === UNCHANGED && !this.#apart.includes(i))
+    if (leftOut >= 0) throw new LeftOut(leftOut)
+    this.#hasher.hash(row)
+    const isKnown = rows.find(high, low) >= 0
+    const at = rows.put(high, low, change.position)
+    const { columns } = this.#hasher
+    const rest = new ColumnSum()
+    for (let i = 0; i < row.length; i++) if (!this.#apart.includes(i)) rest.add(columns[2 * i]!, columns[2 * i + 1]!)
+    rows.setSum(at, 0, rest.high, rest.low)
+    for (const [index, i] of this.#apart.entries()) {
+      if (row[i] !== UNCHANGED || !isKnown) rows.setSum(at, 1 + index, columns[2 * i]!, columns[2 * i + 1]!)
+    }
+  }
+}
+
+/** Hashes keys by the Avro bytes that they have in one version of the table, so that one row has one hash whatever the version of its changes. */
+class KeyHasher {
+  readonly #table: TableSchema
+  readonly #out = new AvroWriter()
+  /** By version: how its key is brought into the shape; null: its bytes are the same. */
+  readonly #conversions = new Map<TableSchema, ((key: Tuple) => Tuple) | null>()
+
+  constructor(table: TableSchema) {
+    this.#table = table
+  }
+
+  /** Into `hashHigh` and `hashLow`. Without a key the whole row is the key. */
+  hash(change: RowChange, view: DataView, record: FrameRecord): void {
+    if (change.key === null) {
+      const text = Buffer.from(keyText(change.after ?? change.before))
+      hashKey(new DataView(text.buffer, text.byteOffset, text.length), 0, text.length)
+      return
+    }
+    let convert = this.#conversions.get(change.table)
+    if (convert === undefined) this.#conversions.set(change.table, (convert = this.#conversion(change.table)))
+    if (convert === null) {
+      hashKey(view, record.keyFrom + WIRE_HEADER_BYTES, record.keyTo)
+      return
+    }
+    const out = this.#out
+    out.at = 0
+    for (const [i, value] of convert(change.key).entries()) encodeValue(out, this.#table.columns[this.#table.key[i]!]!.type, value)
+    hashKey(out.view, 0, out.at)
+  }
+
+  #conversion(from: TableSchema): ((key: Tuple) => Tuple) | null {
+    const to = this.#table
+    const shape = ({ key, columns }: TableSchema) => JSON.stringify(key.map((i) => [columns[i]!.id, columns[i]!.type]))
+    if (shape(from) === shape(to)) return null
+    const columns = columnConversions(from, to)
+    const parts = to.key.map((i) => ({ at: from.key.indexOf(columns[i]!.at), convert: columns[i]!.convert }))
+    // other columns are the key now: none of these rows is one of the new ones
+    if (parts.some(({ at }) => at < 0) || from.key.length !== to.key.length) return null
+    return (key) => parts.map(({ at, convert }) => convert(key[at]!))
+  }
 }
 
 /** Null for a record that no sink takes up either: it is a dead letter there, and the ledger counts it as foreign. */

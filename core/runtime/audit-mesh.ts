@@ -9,11 +9,16 @@ import type { PluginContext } from '../plugin.ts'
 import { nodeDirOf } from './data-folder.ts'
 import { openLog, openRegistry } from './open-log.ts'
 
+/** Enough for some five million keys in one pass. */
+export const AUDIT_MEMORY_BYTES = 256 * 1024 * 1024
+
 export interface AuditOptions {
   readonly secrets: Secrets
   readonly logger: Logger
   /** How long log and sinks may take to reach the source's view of a table, in milliseconds. */
   readonly waitMs: number
+  /** What replaying the log may take, in bytes; what needs more is replayed in several passes. */
+  readonly memoryBytes?: number
   /** Only tables whose `namespace.name` is among these; all when absent. */
   readonly tables?: readonly string[]
   /** Called when a table is done, before the next begins. */
@@ -31,7 +36,7 @@ export interface SourceTableAudit extends TableAudit {
  * @throws MillraceError when a system cannot be reached, or one does not catch up in time (audit.unequal)
  */
 export async function auditMesh(mesh: Mesh, options: AuditOptions): Promise<readonly SourceTableAudit[]> {
-  const { secrets, logger, signal } = options
+  const { secrets, logger, signal, memoryBytes = AUDIT_MEMORY_BYTES } = options
   await using log = await openLog({ mesh, secrets, logger, readOnly: true })
   await using registry = await openRegistry({ mesh, secrets })
   const audits: SourceTableAudit[] = []
@@ -57,7 +62,7 @@ export async function auditMesh(mesh: Mesh, options: AuditOptions): Promise<read
         }))
       const audit = {
         node: source.name,
-        ...(await auditTable({ node: source.name, table, topic, reader, log, registry, sinks, deadlineMs: options.waitMs, signal })),
+        ...(await auditTable({ node: source.name, table, topic, reader, log, registry, sinks, deadlineMs: options.waitMs, memoryBytes, signal })),
       }
       audits.push(audit)
       options.onTable?.(audit)

@@ -11,7 +11,7 @@ import type { SchemaRegistry } from './registry.ts'
 import { compileKeyDecoder } from './row-decoder.ts'
 
 /** Bytes before the Avro in Confluent's wire format: 0 and the schema id. */
-const WIRE_HEADER_BYTES = 5
+export const WIRE_HEADER_BYTES = 5
 
 /** The header `pos` as capture writes it when it is the only one: count 1, "pos", 12 bytes. */
 const LONE_POSITION_HEADER = Buffer.from([2, POSITION_HEADER.length * 2, ...Buffer.from(POSITION_HEADER), POSITION_BYTES * 2])

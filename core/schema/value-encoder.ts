@@ -81,15 +81,14 @@ function encodeNullable(out: AvroWriter, type: ColumnType, value: Value): void {
 }
 
 /**
- * Writes a whole row as the bytes of its Avro `Value`: the canonical form whose hash the audit compares.
- * Compiled once per table; the function is not reentrant with others on the same writer.
+ * Writes each column of a row as it is in the row's Avro `Value`: the canonical form whose hash the audit compares.
+ * Compiled once per table; the functions are not reentrant with others on the same writer.
  */
-export function compileRowEncoder(table: TableSchema): (out: AvroWriter, row: readonly Value[]) => void {
+export function compileColumnEncoders(table: TableSchema): readonly ((out: AvroWriter, value: Value) => void)[] {
   const layout = valueLayout(table)
-  return (out, row) => {
-    for (const [i, column] of table.columns.entries()) {
-      const value = row[i]!
-      const { valueBranch, unchangedBranch, specialBranch } = layout[i]!
+  return table.columns.map((column, i) => {
+    const { valueBranch, unchangedBranch, specialBranch } = layout[i]!
+    return (out, value) => {
       if (value === null) {
         if (valueBranch === null) throw new MillraceError('record.null_key', `key column ${column.name} of ${table.namespace}.${table.name} is NULL`)
         out.byte(0)
@@ -105,5 +104,5 @@ export function compileRowEncoder(table: TableSchema): (out: AvroWriter, row: re
         encodeValue(out, column.type, value)
       }
     }
-  }
+  })
 }
