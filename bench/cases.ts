@@ -30,22 +30,29 @@ async function brokerPid(lab: Lab, log: LogKind): Promise<number | undefined> {
   return log === 'embedded' ? undefined : (await lab.kafka()).pid
 }
 
+/** A variant of a run: appended to its label, with further arguments of Node. */
+interface Variant {
+  readonly name: string
+  readonly nodeArgs: readonly string[]
+}
+
 /** Drains a backlog of WAL: provision, load, launch, watch. */
-async function backlog(options: CaseOptions, log: LogKind, kind: 'insert' | 'mixed' | 'mixed-full'): Promise<void> {
+export async function backlog(options: CaseOptions, log: LogKind, kind: 'insert' | 'mixed' | 'mixed-full', variant?: Variant): Promise<void> {
   const { lab, rows, repetition } = options
+  const suffix = variant === undefined ? '' : `-${variant.name.replaceAll(' ', '-')}`
   await lab.freshTable()
   if (kind !== 'insert') {
     await lab.sql(`call load_insert(1, ${rows}, 10000)`)
     if (kind === 'mixed-full') await lab.sql('alter table bench replica identity full')
   }
-  await using run = await MillraceRun.prepare(lab, `stream-${kind}-${log}-${repetition}`, { log })
+  await using run = await MillraceRun.prepare(lab, `stream-${kind}-${log}-${repetition}${suffix}`, { log, nodeArgs: variant?.nodeArgs ?? [] })
   await run.provision()
   await lab.sql(kind === 'insert' ? `call load_insert(1, ${rows}, ${PER_TRANSACTION})` : `call load_mixed(${rows + 1}, ${rows}, ${PER_TRANSACTION})`)
   await lab.sql('checkpoint')
   const before = await run.records()
   run.start()
   const measured = await drain({
-    label: `stream ${kind} ${log}`,
+    label: `stream ${kind} ${log}${variant === undefined ? '' : `, ${variant.name}`}`,
     rows,
     before,
     expected: rows,

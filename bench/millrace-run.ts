@@ -16,6 +16,8 @@ export interface MeshOptions {
   readonly sinks?: string
   readonly compression?: string
   readonly source?: string
+  /** Further arguments of Node. */
+  readonly nodeArgs?: readonly string[]
   /** Another source than the lab's Postgres: its `sources:` block below `bench:`, and its topic. */
   readonly from?: { readonly yaml: string; readonly topic: string }
 }
@@ -69,7 +71,8 @@ ${options.source ?? ''}${options.sinks === undefined ? '' : `sinks:\n${options.s
 
   start(args: readonly string[] = []): void {
     this.startedAt = performance.now()
-    const child = spawn(process.execPath, [...(process.env.MILLRACE_NODE_ARGS?.split(' ') ?? []), MILLRACE, 'run', this.file, ...args], {
+    const nodeArgs = [...(process.env.MILLRACE_NODE_ARGS?.split(' ') ?? []), ...(this.#options.nodeArgs ?? [])]
+    const child = spawn(process.execPath, [...nodeArgs, MILLRACE, 'run', this.file, ...args], {
       cwd: this.dir,
       stdio: ['ignore', 'ignore', 'pipe'],
     })
