@@ -80,6 +80,8 @@ export class SourceRunner implements RunningNode {
     const captured = this.#capture
     const parked = (captured?.parked ?? []).map((one) => this.#parkedStatus(one))
     const { state } = this.#unit
+    // nobody looks while it is paused, and the last figures do not stay true
+    const lag = state === 'paused' ? null : this.#lag
     const isDegraded = parked.length > 0 && (state === 'running' || state === 'snapshotting')
     return {
       node: this.name,
@@ -91,8 +93,8 @@ export class SourceRunner implements RunningNode {
       bytes: this.#earlier.bytes + (captured?.bytes ?? 0),
       rejected: 0,
       lagMs: captured?.lagMs ?? null,
-      behind: this.#lag?.behindBytes ?? null,
-      retainedBytes: this.#lag?.retainedBytes ?? null,
+      behind: lag?.behindBytes ?? null,
+      retainedBytes: lag?.retainedBytes ?? null,
       progressedAt: this.#progressedAt,
       error: statusError(this.#unit.error, (text) => this.#context.secrets.redact(text)) ?? parked[0]?.error ?? null,
       retryAt: this.#unit.retryAt,

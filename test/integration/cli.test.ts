@@ -231,7 +231,7 @@ describe('the command line on a real mesh', { timeout: 180_000 }, () => {
     const paused = await millrace('pause', file, 'shop', '--json')
     expect(paused.code, paused.err).toBe(0)
     const { since } = JSON.parse(paused.out).result as { since: string }
-    expect(await node('shop')).toMatchObject({ state: 'paused', pausedSince: since })
+    expect(await node('shop')).toMatchObject({ state: 'paused', pausedSince: since, behind: null, retainedBytes: null })
     first.child.kill('SIGKILL')
     await first.finished
 
