@@ -14,8 +14,8 @@ const MOST_CHANGES = 0x3fff_ffff
 /** Comes with no table map: it only ends a statement. */
 const DUMMY_TABLE = 0xff_ffff
 
-/** What a row came without: nothing, or nothing that it must have; or what was found instead. */
-type Found = FoundRow | 'gone' | null
+/** What was looked up for a row: nothing, or these columns; the row may be gone. */
+type Found = { readonly columns: ReadonlySet<number>; readonly row: FoundRow | null } | null
 
 /** A table map and, once a row needed it, its table. */
 interface Relation {
@@ -128,6 +128,18 @@ export class ChangeApplier {
     }
   }
 
+  /** The rows of a table are not those that were captured any more. */
+  setAside(table: Pick<TableMap, 'namespace' | 'name'>, error: MillraceError): void {
+    if (this.#options.output.shape(table) === null) return
+    this.#announce()
+    this.#options.output.park(table, error)
+  }
+
+  /** A table was created: what the log has under its name are rows of another. */
+  async recreate(namespace: string, name: string): Promise<void> {
+    if (this.#options.output.shape({ namespace, name }) !== null) await this.truncate(namespace, name)
+  }
+
   /** @throws what is not of this table alone */
   #park(relation: Relation, error: unknown): void {
     this.#announce()
@@ -136,7 +148,7 @@ export class ChangeApplier {
   }
 
   /** Null: the table is parked. */
-  async #open({ table }: MappedTable): Promise<ChangeWriter | null> {
+  async #open({ table }: Pick<MappedTable, 'table'>): Promise<ChangeWriter | null> {
     const { output } = this.#options
     const id = tableId(table)
     const shape = JSON.stringify(table)
@@ -161,15 +173,17 @@ export class ChangeApplier {
       const { value: columns, next } = readLength(bytes, at)
       if (columns !== relation.images.columns) throw new RangeError(`rows of ${columns} columns`)
       const bitmap = (columns + 7) >> 3
-      const isUpdate = type === EVENT.updateRows || type === EVENT.updateRowsV1
+      const isPartial = type === EVENT.partialUpdateRows
+      const isUpdate = type === EVENT.updateRows || type === EVENT.updateRowsV1 || isPartial
       const first = next
       const second = isUpdate ? next + bitmap : next
       at = second + bitmap
-      if (relation.state === 'skipped' || relation.state === 'parked') this.#skip(relation, bytes, at, end, first, isUpdate ? second : -1)
+      if (relation.state === 'skipped' || relation.state === 'parked') this.#skip(relation, bytes, at, end, first, isUpdate ? second : -1, isPartial)
       else {
         const op = type === EVENT.writeRows || type === EVENT.writeRowsV1 ? 'c' : isUpdate ? 'u' : 'd'
-        if (!isFull(bytes, first, columns) || !isFull(bytes, second, columns))
-          return this.#writeSparse(relation, op, bytes, view, at, end, first, second).catch(told)
+        if (isPartial || !isFull(bytes, first, columns) || !isFull(bytes, second, columns)) {
+          return this.#writeSparse(relation, op, bytes, view, at, end, first, second, isPartial).catch(told)
+        }
         this.#write(relation, op, bytes, view, at, end, first, second)
       }
       return undefined
@@ -178,10 +192,10 @@ export class ChangeApplier {
     }
   }
 
-  #skip({ images, map, state }: Relation, bytes: Buffer, from: number, end: number, first: number, second: number): void {
+  #skip({ images, map, state }: Relation, bytes: Buffer, from: number, end: number, first: number, second: number, isPartial: boolean): void {
     for (let at = from; at < end; ) {
       at = images.locate(bytes, at, end, first)
-      if (second >= 0) at = images.locate(bytes, at, end, second)
+      if (second >= 0) at = isPartial ? images.locatePartial(bytes, at, end, second) : images.locate(bytes, at, end, second)
       this.#take()
       if (state === 'parked') this.#options.output.skip(map)
     }
@@ -212,7 +226,7 @@ export class ChangeApplier {
     }
   }
 
-  /** Rows that came without some columns (`binlog_row_image` other than FULL). */
+  /** Rows that came without some columns (`binlog_row_image` other than FULL), or with only what changed of a document. */
   async #writeSparse(
     relation: Relation,
     op: 'c' | 'u' | 'd',
@@ -222,13 +236,14 @@ export class ChangeApplier {
     end: number,
     first: number,
     second: number,
+    isPartial: boolean,
   ): Promise<void> {
     const { images, old } = relation
     for (let at = from; at < end; ) {
-      if (isParked(relation)) return this.#skip(relation, bytes, at, end, first, op === 'u' ? second : -1)
+      if (isParked(relation)) return this.#skip(relation, bytes, at, end, first, op === 'u' ? second : -1, isPartial)
       const row = at
       if (op !== 'c') at = old.locate(bytes, at, end, first)
-      if (op !== 'd') at = images.locate(bytes, at, end, second)
+      if (op !== 'd') at = isPartial ? images.locatePartial(bytes, at, end, second) : images.locate(bytes, at, end, second)
       try {
         const found = await this.#complete(relation, op, bytes, view)
         while (this.#options.output.tablesVersion !== this.#tablesVersion) {
@@ -253,25 +268,27 @@ export class ChangeApplier {
       if (table.key.some((i) => !old.has(i))) throw withoutKey(relation.map)
       return null
     }
-    const isKnown = (i: number) => images.has(i) || (op === 'u' && old.has(i))
+    const isKnown = (i: number) => images.has(i) || (op === 'u' && old.has(i) && !images.isPartial(i))
     const missing = table.columns.flatMap((_, i) => (isKnown(i) ? [] : [i]))
     if (missing.length === 0) return null
     if (table.key.length === 0 || !table.key.every(isKnown)) throw withoutKey(relation.map)
-    if (op === 'u' && !this.#isMoved(relation, bytes)) {
-      if (missing.some((i) => !relation.writer!.table.columns[i]!.mayBeUnchanged)) {
-        relation.isSparse = true
-        await this.#bind(relation)
-      }
-      return null
+    const wanted = op === 'u' && !this.#isMoved(relation, bytes) ? missing.filter((i) => images.isPartial(i)) : missing
+    if (missing.some((i) => !wanted.includes(i) && !relation.writer!.table.columns[i]!.mayBeUnchanged)) {
+      relation.isSparse = true
+      await this.#bind(relation)
     }
-    this.#announce()
-    // the log has it already
-    if (!relation.writer!.begin(op, this.#nextOrdinal)) return null
+    // parked, or in the log already
+    if (wanted.length === 0 || isParked(relation) || !this.#isTaken(relation, op)) return null
     const key = table.key.map((i) => {
       const image = images.has(i) ? images : old
       return keyLiteral(definition.columns[i]!, relation.readers[i]!, bytes, view, image.starts[i]!, image.lengths[i]!)
     })
-    return (await this.#options.find(relation.mapped!, missing, key)) ?? 'gone'
+    return { columns: new Set(wanted), row: await this.#options.find(relation.mapped!, wanted, key) }
+  }
+
+  #isTaken(relation: Relation, op: 'c' | 'u' | 'd'): boolean {
+    this.#announce()
+    return relation.writer!.begin(op, this.#nextOrdinal)
   }
 
   #isMoved({ images, old, mapped }: Relation, bytes: Buffer): boolean {
@@ -302,9 +319,10 @@ export class ChangeApplier {
       writer.after()
       for (const [i, read] of readers.entries()) {
         if (images.has(i)) images.writeColumn(i, bytes, view, read, writer)
-        else if (op === 'u' && old.has(i)) old.writeColumn(i, bytes, view, read, writer)
-        else if (found === 'gone') writer.null()
-        else if (found !== null) found.writeColumn(i, writer)
+        else if (found?.columns.has(i) === true) {
+          if (found.row === null) writer.null()
+          else found.row.writeColumn(i, writer)
+        } else if (op === 'u' && old.has(i)) old.writeColumn(i, bytes, view, read, writer)
         else writer.unchanged()
       }
     }
@@ -314,12 +332,17 @@ export class ChangeApplier {
   /** All rows of a table are gone. */
   async truncate(namespace: string, name: string): Promise<void> {
     const ordinal = this.#take()
-    if (this.#options.output.tablesVersion !== this.#tablesVersion) this.#unbind()
-    const mapped = await this.#options.current(namespace, name)
-    if (mapped === null) return
-    const writer = this.#shapes.get(`${namespace}.${name}`)?.writer ?? (await this.#open(mapped))
+    const { output, current } = this.#options
+    if (output.tablesVersion !== this.#tablesVersion) this.#unbind()
+    let writer = this.#shapes.get(tableId({ namespace, name }))?.writer ?? null
+    if (writer === null) {
+      // gone by now, it still has rows in the log
+      const table = (await current(namespace, name))?.table ?? output.shape({ namespace, name })
+      if (table === null) return
+      writer = await this.#open({ table })
+    }
     this.#announce()
-    if (writer === null) this.#options.output.skip(mapped.table)
+    if (writer === null) output.skip({ namespace, name })
     else writer.truncate(ordinal)
   }
 

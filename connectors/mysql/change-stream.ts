@@ -4,7 +4,7 @@ import { crc32 } from 'node:zlib'
 import { type CaptureOutput, MillraceError } from '../../core/plugin.ts'
 import { BinlogEvent, EVENT, HEADER_BYTES, serializedInteger } from './binlog-event.ts'
 import { ChangeApplier, type ChangeApplierOptions } from './change-applier.ts'
-import { readStatement } from './ddl-reader.ts'
+import { readStatement, type Statement } from './ddl-reader.ts'
 import { EventCutter } from './event-cutter.ts'
 import { type GtidSet, MariadbPosition } from './gtid-set.ts'
 import { inflate, inflateRows } from './mariadb-compressed.ts'
@@ -27,6 +27,7 @@ const HELD: ReadonlySet<number> = new Set([
   EVENT.writeRows,
   EVENT.updateRows,
   EVENT.deleteRows,
+  EVENT.partialUpdateRows,
   EVENT.writeRowsV1,
   EVENT.updateRowsV1,
   EVENT.deleteRowsV1,
@@ -85,6 +86,8 @@ export class ChangeStream implements AppliedMark {
   /** An XA transaction that is not prepared yet: its rows are held. */
   #xa: PreparedTransaction | null = null
   #gtid = ''
+  /** Captured tables that were dropped, and not created since. */
+  readonly #dropped = new Set<string>()
   /** MariaDB: the position before a transaction that will be prepared. */
   #before = ''
 
@@ -275,6 +278,7 @@ export class ChangeStream implements AppliedMark {
       case EVENT.writeRowsV1:
       case EVENT.updateRowsV1:
       case EVENT.deleteRowsV1:
+      case EVENT.partialUpdateRows:
         if (!this.#open) throw protocolError('rows outside of a transaction', event.place)
         return this.#applier.rows(type, bytes, view, at, end, event.place)
       case EVENT.mariadbWriteRowsCompressedV1:
@@ -297,6 +301,7 @@ export class ChangeStream implements AppliedMark {
       case EVENT.xaPrepare:
         return this.#xaPrepare(bytes)
       case EVENT.query:
+      case EVENT.executeLoadQuery:
       case EVENT.mariadbQueryCompressed:
         return this.#query(bytes, view)
       case EVENT.heartbeat:
@@ -327,13 +332,15 @@ export class ChangeStream implements AppliedMark {
       case EVENT.rowsQuery:
       case EVENT.mariadbAnnotateRows:
       case EVENT.intvar:
+      case EVENT.rand:
+      case EVENT.userVar:
+      case EVENT.appendBlock:
+      case EVENT.beginLoadQuery:
         return null
       case EVENT.anonymousGtid:
         throw new MillraceError('source.unprepared', `a transaction without GTID at ${event.place}`, { fix: 'SET GLOBAL gtid_mode = ON' })
       case EVENT.incident:
         throw historyLost(`the server noted at ${event.place} that its binlog lacks changes`, this.#options.node)
-      case EVENT.partialUpdateRows:
-        throw unsupported(event)
     }
     if (event.ignorable) return null
     if (event.type >= EVENT.mariadbStartEncryption) throw unsupported(event)
@@ -398,11 +405,12 @@ export class ChangeStream implements AppliedMark {
   #query(bytes: Buffer, view: DataView): Promise<void> | undefined {
     const event = this.#event
     const schemaLength = bytes[event.at + 8]!
-    const schemaAt = event.at + 13 + view.getUint16(event.at + 11, true)
+    const headBytes = event.type === EVENT.executeLoadQuery ? 26 : 13
+    const schemaAt = event.at + headBytes + view.getUint16(event.at + 11, true)
     const textAt = schemaAt + schemaLength + 1
     if (textAt > event.end) throw protocolError('a statement that is cut off', event.place)
-    const isPlain = event.type === EVENT.query
-    const text = isPlain ? bytes.toString('utf8', textAt, event.end) : inflate(bytes, textAt, event.end, event.place).toString('utf8')
+    const text =
+      event.type !== EVENT.mariadbQueryCompressed ? bytes.toString('utf8', textAt, event.end) : inflate(bytes, textAt, event.end, event.place).toString('utf8')
     if (text === 'BEGIN') {
       this.#group = true
       return undefined
@@ -412,6 +420,25 @@ export class ChangeStream implements AppliedMark {
       return undefined
     }
     return this.#statement(bytes.toString('utf8', schemaAt, schemaAt + schemaLength), text)
+  }
+
+  /** What a statement does to definitions, and to rows that are not in the binlog. */
+  async #define(statement: Statement, namespace: string): Promise<void> {
+    const { kind } = statement
+    if (kind === 'other' || kind === 'change' || kind === 'xa') return
+    const { place } = this.#event
+    if (kind === 'truncate' && statement.tables.length === 0) throw protocolError('a TRUNCATE whose table cannot be read', place)
+    this.#options.onStatement(namespace, kind)
+    if (kind !== 'truncate') this.#applier.forget()
+    if (kind === 'definition') return
+    for (const { namespace, name } of statement.tables) {
+      if (!this.#options.isCaptured(namespace, name)) continue
+      const id = `${namespace}.${name}`
+      if (kind === 'drop') this.#dropped.add(id)
+      else if (kind === 'truncate') await this.#applier.truncate(namespace, name)
+      else if (kind === 'replace') this.#applier.setAside({ namespace, name }, replaced(id, place))
+      else if (this.#dropped.delete(id) || !statement.isConditional) await this.#applier.recreate(namespace, name)
+    }
   }
 
   #holdRows(gtid: string): void {
@@ -488,15 +515,7 @@ export class ChangeStream implements AppliedMark {
         },
       )
     }
-    if (statement.kind === 'truncate') {
-      if (statement.tables.length === 0) throw protocolError('a TRUNCATE whose table cannot be read', event.place)
-      for (const table of statement.tables) {
-        if (this.#options.isCaptured(table.namespace, table.name)) await this.#applier.truncate(table.namespace, table.name)
-      }
-    } else if (statement.kind === 'definition') {
-      this.#options.onStatement(namespace, statement.kind)
-      this.#applier.forget()
-    }
+    await this.#define(statement, namespace)
     // a transaction that began with BEGIN, and CREATE TABLE … SELECT, go on
     if (!this.#group && !/\bSTART TRANSACTION$/i.test(text)) this.#end()
   }
@@ -559,6 +578,16 @@ function taggedGtid(bytes: Buffer, event: BinlogEvent): Gtid {
   }
   if (number < 1) throw protocolError('a tagged GTID without a number', place)
   return { uuid: uuidText(uuid, 0), tag, number, committedAt }
+}
+
+function replaced(table: string, place: string): MillraceError {
+  return new MillraceError(
+    'source.table_gone',
+    `the rows of ${table} were replaced at ${place} by a statement that does not say by which: partitions went, or another table took the name`,
+    {
+      fix: 'have it read anew',
+    },
+  )
 }
 
 function outOfOrder(gtid: string, place: string): MillraceError {

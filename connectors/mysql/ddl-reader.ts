@@ -7,6 +7,11 @@ export interface NamedTable {
 export type Statement =
   /** Without tables: which one it is cannot be read. */
   | { readonly kind: 'truncate'; readonly tables: readonly NamedTable[] }
+  /** Tables begin empty; those with the condition only where there was none before. */
+  | { readonly kind: 'create'; readonly tables: readonly NamedTable[]; readonly isConditional: boolean }
+  | { readonly kind: 'drop'; readonly tables: readonly NamedTable[] }
+  /** Tables have other rows now, and the binlog does not say which: partitions went, another table has the name. */
+  | { readonly kind: 'replace'; readonly tables: readonly NamedTable[] }
   /** May have changed definitions of tables. */
   | { readonly kind: 'definition' }
   /** Changes rows by itself, so it is no definition and its rows are not in the binlog. */
@@ -27,8 +32,47 @@ export function readStatement(text: string, namespace: string): Statement {
     const tables = names(words.replace(/^truncate\s+(?:table\s+)?/i, ''), namespace)
     return { kind: 'truncate', tables }
   }
+  if (verb === 'delete') {
+    // the server writes this for a MEMORY table that a restart emptied
+    const all = new RegExp(`^delete\\s+from\\s+(${TABLE})\\s*;?$`, 'iu').exec(words)
+    if (all !== null) return { kind: 'truncate', tables: names(all[1]!, namespace) }
+  }
   if (CHANGES.has(verb)) return { kind: 'change' }
-  return { kind: OTHERS.has(verb) ? 'other' : 'definition' }
+  return readDefinition(verb, words, namespace) ?? { kind: OTHERS.has(verb) ? 'other' : 'definition' }
+}
+
+function readDefinition(verb: string, words: string, namespace: string): Statement | null {
+  const after = (head: string) => {
+    const match = new RegExp(`^${head}`, 'i').exec(words)
+    return match === null ? null : { groups: match, rest: words.slice(match[0].length) }
+  }
+  if (verb === 'create') {
+    const create = after('create\\s+(or\\s+replace\\s+)?(temporary\\s+)?table\\s+(if\\s+not\\s+exists\\s+)?')
+    if (create === null) return null
+    const [, replaces, temporary, conditional] = create.groups
+    if (temporary !== undefined) return { kind: 'other' }
+    const tables = names(create.rest, namespace)
+    return replaces === undefined ? { kind: 'create', tables, isConditional: conditional !== undefined } : { kind: 'truncate', tables }
+  }
+  if (verb === 'drop') {
+    const drop = after('drop\\s+(temporary\\s+)?tables?\\s+(?:if\\s+exists\\s+)?')
+    if (drop === null) return null
+    return drop.groups[1] === undefined ? { kind: 'drop', tables: allNames(drop.rest, `(${TABLE})`, namespace) } : { kind: 'other' }
+  }
+  if (verb === 'rename') {
+    const rename = after('rename\\s+tables?\\s+')
+    return rename === null ? null : { kind: 'replace', tables: allNames(rename.rest, `\\sto\\s+(${TABLE})`, namespace) }
+  }
+  if (verb === 'alter') {
+    const alter = after('alter\\s+(?:online\\s+|ignore\\s+)*table\\s+(?:if\\s+exists\\s+)?')
+    if (alter === null) return null
+    const rest = alter.rest.replaceAll(/'(?:[^'\\]|\\.)*'/g, ' ')
+    const renamed = allNames(rest, `\\srename\\s+(?:to\\s+|as\\s+|=\\s*)?(?!(?:column|index|key)\\s)(${TABLE})`, namespace)
+    const swapped = allNames(rest, `\\swith\\s+table\\s+(${TABLE})`, namespace)
+    const loses = /\s(?:(?:drop|truncate|exchange|discard|import)\s+(?:partition|tablespace)|convert\s+(?:partition|table))\b/i.test(rest)
+    if (loses || renamed.length > 0) return { kind: 'replace', tables: [...(loses ? names(rest, namespace) : []), ...swapped, ...renamed] }
+  }
+  return null
 }
 
 /** Which statement it is, and of which tables, stands at its start. */
@@ -45,6 +89,10 @@ function withoutComments(text: string): string {
 
 const NAME = '(?:`((?:[^`]|``)+)`|"((?:[^"]|"")+)"|([\\p{L}\\p{N}_$]+))'
 
+const PLAIN_NAME = '(?:`(?:[^`]|``)+`|"(?:[^"]|"")+"|[\\p{L}\\p{N}_$]+)'
+/** A table with or without its database, in no group. */
+const TABLE = `${PLAIN_NAME}(?:\\s*\\.\\s*${PLAIN_NAME})?`
+
 /** One table name at the start of the text. */
 function names(text: string, namespace: string): readonly NamedTable[] {
   const match = new RegExp(`^${NAME}(?:\\s*\\.\\s*${NAME})?`, 'u').exec(text)
@@ -52,6 +100,11 @@ function names(text: string, namespace: string): readonly NamedTable[] {
   const first = unquote(match, 1)
   const second = unquote(match, 4)
   return [second === '' ? { namespace, name: first } : { namespace: first, name: second }]
+}
+
+/** The tables wherever the pattern's one group finds them. */
+function allNames(text: string, pattern: string, namespace: string): readonly NamedTable[] {
+  return [...text.matchAll(new RegExp(pattern, 'giu'))].flatMap((match) => names(match[1]!, namespace))
 }
 
 function unquote(match: RegExpExecArray, at: number): string {

@@ -3,6 +3,7 @@ import { stringBytes } from './column-definition.ts'
 import { realType, TYPE, type WireColumn } from './table-map.ts'
 import { decimalBytes } from './type-number.ts'
 import type { WireReader } from './type-reader.ts'
+import { readLength } from './wire-connection.ts'
 
 /** Bytes of a value in a row event: fixed when not negative, else a length prefix of that many bytes. */
 function layoutOf({ type, meta }: WireColumn): number {
@@ -63,13 +64,16 @@ function layoutOf({ type, meta }: WireColumn): number {
 export class RowImages {
   readonly columns: number
   readonly #layouts: readonly number[]
-  /** Where each column of the row that `locate` walked begins, and its bytes; -1: NULL, -2: not sent. */
+  /** Columns of type JSON. */
+  readonly #documents: readonly number[]
+  /** Where each column of the row that `locate` walked begins, and its bytes; -1: NULL, -2: not sent, -3: only what changed of it was sent. */
   readonly starts: Int32Array
   readonly lengths: Int32Array
 
   constructor(columns: readonly WireColumn[]) {
     this.columns = columns.length
     this.#layouts = columns.map(layoutOf)
+    this.#documents = columns.flatMap(({ type }, i) => (type === TYPE.json ? [i] : []))
     this.starts = new Int32Array(columns.length)
     this.lengths = new Int32Array(columns.length)
   }
@@ -106,9 +110,26 @@ export class RowImages {
     return next
   }
 
-  /** Whether the row that was located last came with this column. */
+  /** The same for the new row of a PARTIAL_UPDATE_ROWS event, before which stands which documents it has only the changes of. */
+  locatePartial(bytes: Buffer, at: number, end: number, present: number): number {
+    const { value: options, next } = readLength(bytes, at)
+    if (options === 0) return this.locate(bytes, next, end, present)
+    if (options !== 1) throw new RangeError(`rows with the options ${options}`)
+    const row = this.locate(bytes, next + ((this.#documents.length + 7) >> 3), end, present)
+    for (const [n, column] of this.#documents.entries()) {
+      if ((bytes[next + (n >> 3)]! & (1 << (n & 7))) !== 0 && this.lengths[column]! >= 0) this.lengths[column] = -3
+    }
+    return row
+  }
+
+  /** Whether the row that was located last came with this column, whole. */
   has(column: number): boolean {
-    return this.lengths[column] !== -2
+    return this.lengths[column]! >= -1
+  }
+
+  /** Whether the row that was located last came with only what changed of this document. */
+  isPartial(column: number): boolean {
+    return this.lengths[column] === -3
   }
 
   /** Writes one column of the row that was located last, which came with it. */

@@ -1,4 +1,7 @@
 import { createHash } from 'node:crypto'
+import { rmSync, writeFileSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
 import type { Connection } from 'mysql2/promise'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { UNCHANGED } from '../../core/plugin.ts'
@@ -173,6 +176,30 @@ describe.skipIf(skip !== null).each(FLAVORS)('rows of %s that lack columns', (fl
     ])
   })
 
+  test.each([
+    ['bigint unsigned', '18446744073709551615'],
+    ['decimal(40,10)', "'-123456789012345678901234567890.0123456789'"],
+    ['decimal(20,5)', "'-12345.67890'"],
+    ['bit(10)', "b'1000000001'"],
+    ['year', '1999'],
+    ['date', "'1969-12-31'"],
+    ['datetime(6)', "'1969-12-31 23:59:59.999999'"],
+    ['timestamp(3)', "'2024-06-30 01:02:03.456'"],
+    ['time(2)', "'-838:59:58.99'"],
+    ['char(20) character set latin1', "'Zürich'"],
+    ['varchar(20) character set utf16', "'a🏔b'"],
+    ['varbinary(8)', "x'00ff'"],
+    ['binary(4)', "x'00ff'"],
+    ["enum('a','é')", "'é'"],
+    ["set('x','y')", "'x,y'"],
+  ])('MINIMAL: a row is found by a key of type %s', async (type, value) => {
+    await session.query(`create table keyed (k ${type} not null primary key, v int default 7, w varchar(20) default 'w') character set utf8mb4`)
+    await run(`set session binlog_row_image = 'MINIMAL', time_zone = '+05:00'`, `insert into keyed (k) values (${value})`, 'delete from keyed')
+    const [inserted, deleted] = capture.of('keyed') as unknown as [{ after: Record<string, unknown> }, { key: { k: unknown } }]
+    expect(inserted.after).toMatchObject({ v: 7, w: 'w' })
+    expect(deleted.key.k).toEqual(inserted.after.k)
+  })
+
   test('NOBLOB: a large value that did not change is unchanged', async () => {
     await run(
       `set session binlog_row_image = 'NOBLOB'`,
@@ -226,5 +253,115 @@ describe.skipIf(skip !== null).each(FLAVORS)('rows of %s that lack columns', (fl
       rows.set(after.id, Object.fromEntries(Object.entries(after).map(([name, value]) => [name, value === UNCHANGED ? base![name] : value])))
     }
     expect([...rows.values()]).toEqual(await db.sql('select * from items order by id = 3 desc'))
+  })
+})
+
+describe.skipIf(skip !== null).each(FLAVORS)('statements of %s that change rows', (flavor) => {
+  let session: Connection
+  beforeEach(async () => {
+    await begin(
+      flavor,
+      `create table items (id int primary key, name varchar(20)); create table hole (id int) engine = ${flavor === 'mysql' ? 'blackhole' : 'memory'}; create table aside (id int primary key);
+       create table parts (id int primary key) partition by range (id) (partition low values less than (10), partition high values less than (20));
+       create table swapped (id int primary key); create table _swapped_gho (id int primary key)`,
+    )
+    session = await db.connect()
+  })
+  afterEach(() => session.end())
+  const refused = { code: 'source.unprepared', message: expect.stringMatching(/binlog\.\d+:\d+/), fix: expect.stringContaining('--resnapshot') }
+
+  test('a change that came as a statement is an error with its place, with functions and variables too', async () => {
+    await session.query(`set session binlog_format = 'STATEMENT', @name = 'x'`)
+    await session.query('insert into items values (floor(rand() * 1000), @name)')
+    expect(await capture.failed()).toMatchObject(refused)
+    expect(capture.output.changes).toEqual([])
+  })
+
+  test('so is LOAD DATA as a statement', async () => {
+    const file = path.join(os.tmpdir(), `millrace-${db.database}.csv`)
+    writeFileSync(file, '1,one\n2,two\n')
+    try {
+      await session.query(`set session binlog_format = 'STATEMENT'`)
+      await session.query(`load data infile '${file}' into table items fields terminated by ','`)
+    } finally {
+      rmSync(file)
+    }
+    expect(await capture.failed()).toMatchObject(refused)
+  })
+
+  test('a whole table that is emptied, dropped and made again, is empty', async () => {
+    await session.query(`insert into items values (1, 'one')`)
+    await session.query(`set session binlog_format = 'STATEMENT'`)
+    await session.query('delete from items')
+    await session.query(`set session binlog_format = 'ROW'`)
+    await session.query(`insert into items values (2, 'two')`)
+    await session.query('drop table items')
+    await session.query('create table if not exists items (id int primary key, name varchar(20), more int)')
+    await session.query('create table if not exists items (id int primary key)')
+    await session.query(`insert into items values (3, 'three', 3)`)
+    await capture.caughtUp()
+    expect(capture.of('items').map(({ op }) => op)).toEqual(['c', 't', 'c', 't', 'c'])
+  })
+
+  test('tables whose rows went without a trace are parked, and the others go on', async () => {
+    for (const table of ['parts', 'swapped']) await session.query(`insert into ${table} values (1), (11)`.replace('11)', '2)'))
+    await session.query('insert into _swapped_gho values (3)')
+    await session.query('alter table parts truncate partition low')
+    await session.query('rename table swapped to _swapped_del, _swapped_gho to swapped')
+    await session.query('insert into aside values (1)')
+    await session.query('insert into hole values (1)')
+    await capture.caughtUp()
+    const gone = { error: { code: 'source.table_gone', fix: expect.any(String) } }
+    expect([...capture.output.parked].map(([id, parked]) => [id.split('.')[1], parked])).toEqual([
+      ['parts', expect.objectContaining({ error: expect.objectContaining(gone.error) })],
+      ['swapped', expect.objectContaining({ error: expect.objectContaining(gone.error) })],
+    ])
+    expect(capture.of('aside')).toHaveLength(1)
+    expect(capture.of('hole')).toHaveLength(1)
+  })
+})
+
+describe.skipIf(skip !== null)('partial updates of JSON documents in MySQL', () => {
+  test('a document of which only the changes came is read, and is whole', async () => {
+    await begin(
+      'mysql',
+      'create table docs (id int primary key, a json, name varchar(20), b json); create table bare (a json); create table aside (id int primary key)',
+    )
+    const session = await db.connect()
+    const changes = async (...statements: readonly string[]) => {
+      for (const sql of statements) {
+        await session.query(sql)
+        await capture.caughtUp()
+      }
+    }
+    const long = 'x'.repeat(300)
+    const events = await eventsOf(() =>
+      changes(
+        `insert into docs values (1, json_object('k', '${long}', 'n', 1), 'one', json_array(1, '${long}')), (2, null, 'two', json_array(1, '${long}'))`,
+        `set session binlog_row_value_options = 'PARTIAL_JSON'`,
+        `update docs set a = json_set(a, '$.n', 2) where id = 1`,
+        `update docs set b = json_set(b, '$[0]', 2), name = 'many'`,
+        `set session binlog_row_image = 'MINIMAL'`,
+        `update docs set a = json_set(a, '$.n', 3), id = 7 where id = 1`,
+        `update docs set b = json_replace(b, '$[0]', 5) where id = 7`,
+      ),
+    )
+    const a = (n: number) => `{"k": "${long}", "n": ${n}}`
+    const b = (n: number) => `[${n}, "${long}"]`
+    expect(events).toContain('Update_rows_partial')
+    expect(capture.of('docs').map(({ op, key, after }) => ({ op, ...(key === undefined ? {} : { key }), after }))).toEqual([
+      { op: 'c', after: { id: 1, a: a(1), name: 'one', b: b(1) } },
+      { op: 'c', after: { id: 2, a: null, name: 'two', b: b(1) } },
+      { op: 'u', after: { id: 1, a: a(2), name: 'one', b: b(1) } },
+      { op: 'u', after: { id: 1, a: a(2), name: 'many', b: b(2) } },
+      { op: 'u', after: { id: 2, a: null, name: 'many', b: b(2) } },
+      { op: 'u', key: { id: 1 }, after: { id: 7, a: a(3), name: 'many', b: b(2) } },
+      { op: 'u', after: { id: 7, a: UNCHANGED, name: UNCHANGED, b: b(5) } },
+    ])
+    // without a key it cannot be looked up
+    await changes(`insert into bare values (json_object('k', '${long}', 'n', 1))`, `update bare set a = json_set(a, '$.n', 2)`, 'insert into aside values (1)')
+    expect([...capture.output.parked.keys()]).toEqual([`${db.database}.bare`])
+    expect(capture.of('aside')).toHaveLength(1)
+    await session.end()
   })
 })
