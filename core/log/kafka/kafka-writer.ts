@@ -8,7 +8,7 @@ import { asLogError, faultIds, isFenced, isFinal } from './kafka-fault.ts'
 import { ProducerSession, type Shipment, shipmentOf } from './producer-session.ts'
 import { newWriterId, type Ownership, progressFrame, progressPartition, readNodeState } from './progress-topic.ts'
 
-/** A transaction that gathered so much waits for more until `transactionMs`; a smaller one commits as soon as nothing is under way. */
+/** A transaction that gathered so much waits for more until `transactionMs`; a smaller one waits for nothing. */
 const BULK_BYTES = 256 * 1024
 /** A transaction takes no more appends beyond this, which bounds what a failure sends again. */
 const GROUP_BYTES = 32 * 1024 * 1024
@@ -138,14 +138,19 @@ class KafkaWriter implements LogWriter {
     const flights = new Flights()
     try {
       if (!this.#exactlyOnce) await this.#claimBefore(group)
-      for (let sent = 0; ; ) {
+      let isWhole = false
+      for (let sent = 0; !isWhole; ) {
         flights.check()
         this.#take(group)
         if (sent < group.appends.length) {
           const shipments = group.appends.slice(sent).flatMap((append) => append.shipments)
           sent = group.appends.length
           await this.#cluster.know([this.#topic, ...shipments.map(({ frame }) => frame.topic)])
-          if (this.#exactlyOnce) await this.#session.addPartitions([this.#progressPlace(), ...shipments.map(({ frame }) => frame)])
+          if (this.#exactlyOnce) {
+            isWhole = group.bytes < BULK_BYTES
+            if (isWhole) shipments.push(this.#sealed(group))
+            await this.#session.addPartitions([this.#progressPlace(), ...shipments.map(({ frame }) => frame)])
+          }
           await this.#send(shipments, flights)
           continue
         }
@@ -154,9 +159,7 @@ class KafkaWriter implements LogWriter {
         await this.#nextEvent(flights, waitMs)
       }
       if (!this.#exactlyOnce) await flights.landed()
-      group.closed = true
-      group.progress ??= this.#progressShipment(group.number, mergedProgress(group))
-      await this.#send([group.progress], flights)
+      if (!isWhole) await this.#send([this.#sealed(group)], flights)
       await flights.landed()
     } finally {
       // a frame that is still under way must not overtake what is sent next
@@ -171,8 +174,15 @@ class KafkaWriter implements LogWriter {
     const left = transactionMs - (performance.now() - group.startedAt)
     if (group.closed || group.bytes >= GROUP_BYTES || left <= 0) return 0
     if (flights.count > 0) return left
-    if (!this.#exactlyOnce || group.bytes < BULK_BYTES) return 0
+    if (!this.#exactlyOnce) return 0
     return Math.min(left, transactionMs / 5 - flights.idleMs)
+  }
+
+  /** The progress of a group that takes no more appends. */
+  #sealed(group: Group): Shipment {
+    group.closed = true
+    group.progress ??= this.#progressShipment(group.number, mergedProgress(group))
+    return group.progress
   }
 
   #take(group: Group): void {

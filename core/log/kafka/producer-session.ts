@@ -32,7 +32,7 @@ export class ProducerSession {
   readonly #sequences = new Map<string, number>()
   /** Partitions whose broker has taken a frame of this producer epoch: only then does it hold later ones to their order. */
   readonly #established = new Set<string>()
-  readonly #added = new Set<string>()
+  #added = new Set<string>()
   #producerId = -1n
   #epoch = -1
   #coordinator = -1
@@ -55,7 +55,7 @@ export class ProducerSession {
     this.#epoch = answer.producerEpoch
     this.#sequences.clear()
     this.#established.clear()
-    this.#added.clear()
+    this.#added = new Set()
   }
 
   /** Opens the transaction for partitions that are not yet part of it. The one before may still be ending for a few milliseconds. */
@@ -140,13 +140,13 @@ export class ProducerSession {
         await (ending ? delay(1) : backOff(attempt))
       }
     }
-    this.#added.clear()
+    this.#added = new Set()
   }
 
   /** Aborts what is open, once, so that readers need not wait for the transaction's timeout. */
   async abort(): Promise<void> {
     if (this.#added.size > 0) await this.#end(false)
-    this.#added.clear()
+    this.#added = new Set()
   }
 
   #end(commit: boolean): Promise<unknown> {
