@@ -15,8 +15,8 @@ export function cacheDir(): string {
   return path.join(process.env.XDG_CACHE_HOME || path.join(os.homedir(), '.cache'), 'millrace')
 }
 
-/** Path of a `java` of at least this feature version (17, 21 …), the oldest that fits; null when there is none. */
-export function findJava(atLeast: number): string | null {
+/** Path of a `java` of at least this feature version (17, 21 …), and at most the other, the oldest that fits; null when there is none. */
+export function findJava(atLeast: number, atMost = Number.POSITIVE_INFINITY): string | null {
   const homes = [process.env.JAVA_HOME, process.env.JAVA17_HOME, process.env.JAVA21_HOME].filter((home) => home !== undefined && home !== '')
   const installed = existsSync('/usr/lib/jvm') ? readdirSync('/usr/lib/jvm').map((name) => path.join('/usr/lib/jvm', name)) : []
   const onPath = (process.env.PATH ?? '').split(path.delimiter).map((dir) => path.join(dir, 'java'))
@@ -25,7 +25,7 @@ export function findJava(atLeast: number): string | null {
   for (const java of new Set(candidates)) {
     if (!existsSync(java)) continue
     const version = featureVersion(java)
-    if (version >= atLeast && (best === null || version < best.version)) best = { java, version }
+    if (version >= atLeast && version <= atMost && (best === null || version < best.version)) best = { java, version }
   }
   return best?.java ?? null
 }
