@@ -33,6 +33,7 @@ time, reads what is durable and so works whether the mesh runs or not; the sourc
 Examples:
   millrace audit shop.mesh.yaml
   millrace audit shop.mesh.yaml --table public.orders --table public.customers
+  millrace audit shop.mesh.yaml --table public.orders --show-keys 10
   millrace audit shop.mesh.yaml --json | jq '.result.audit[] | select(.equal | not)'
   millrace audit shop.mesh.yaml --windows --table public.orders
   millrace audit shop.mesh.yaml --windows --json | jq '.result.streams[] | select(.state == "different")'
@@ -40,10 +41,18 @@ Examples:
 Options:
   --table NAMESPACE.NAME   only this table; may be repeated
   --wait SECONDS           how long log and sinks may take to catch up with the source (default ${DEFAULT_WAIT_S})
+  --show-keys N            names up to N keys that differ, at each place where a table does: reads it twice more
   --memory MB              what replaying the log may take (default ${AUDIT_MEMORY_BYTES / MB}: some five million keys); larger tables take several passes
   --windows                compare the changes of each minute instead of the rows
 ${LOG_HELP}`,
-  options: { table: { type: 'string', multiple: true }, wait: { type: 'string' }, memory: { type: 'string' }, windows: { type: 'boolean' }, ...LOG_OPTIONS },
+  options: {
+    table: { type: 'string', multiple: true },
+    wait: { type: 'string' },
+    memory: { type: 'string' },
+    'show-keys': { type: 'string' },
+    windows: { type: 'boolean' },
+    ...LOG_OPTIONS,
+  },
   arguments: [1, 1],
   async run(input) {
     const mesh = await loadMesh(input.arguments[0]!, input.plugins)
@@ -52,6 +61,9 @@ ${LOG_HELP}`,
     const memory = Number(textOption(input, 'memory') ?? AUDIT_MEMORY_BYTES / MB)
     if (!Number.isFinite(memory) || memory < 1)
       throw new MillraceError('config.invalid', '--memory takes a number of megabytes', { fix: 'for example --memory 512' })
+    const showKeys = Number(textOption(input, 'show-keys') ?? 0)
+    if (!Number.isSafeInteger(showKeys) || showKeys < 0)
+      throw new MillraceError('config.invalid', '--show-keys takes a whole number', { fix: 'for example --show-keys 10' })
     const tables = input.options.table as readonly string[] | undefined
     const secrets = input.secrets(mesh.dir)
     await using log = openCliLogger(input, { redact: (text) => secrets.redact(text), level: 'warn' })
@@ -64,7 +76,7 @@ ${LOG_HELP}`,
       const equal = streams.every(({ state }) => state !== 'different')
       return { exitCode: equal ? 0 : EXIT_CODE.data, result: { equal, streams }, text: renderWindows(streams) }
     }
-    const audit = await auditMesh(mesh, { ...options, waitMs: wait * 1000, memoryBytes: memory * MB })
+    const audit = await auditMesh(mesh, { ...options, waitMs: wait * 1000, memoryBytes: memory * MB, showKeys })
     if (audit.length === 0) throw nothing()
     const equal = audit.every((table) => table.equal)
     return { exitCode: equal ? 0 : EXIT_CODE.data, result: { equal, audit }, text: renderAudit(audit) }

@@ -6,7 +6,7 @@ import { MillraceError } from '../errors.ts'
 import type { SourceOffset } from '../event/offset.ts'
 import type { RowChecksum } from '../event/row-hash.ts'
 import { SNAPSHOT_ENTRY } from '../event/snapshot-progress.ts'
-import { type TableSchema, tableId } from '../event/table-schema.ts'
+import { type TableSchema, type Tuple, tableId } from '../event/table-schema.ts'
 import { TupleWriter } from '../event/tuple-writer.ts'
 import { CAPTURED_WINDOWS, capturedLedgers, Tally } from '../event/window-ledger.ts'
 import type { Log, LogPosition } from '../log/log.ts'
@@ -15,6 +15,7 @@ import type { SinkConnector } from '../materialize/sink-connector.ts'
 import { countStream } from '../materialize/stream-count.ts'
 import { RecordDecoders } from '../schema/record-decoder.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
+import { differingKeys, type KeyDifference } from './differing-keys.ts'
 import { type Cut, logState, RowSum } from './log-state.ts'
 
 const SHAPE_POLL_MS = 500
@@ -61,6 +62,8 @@ export interface TableAuditOptions {
   readonly deadlineMs: number
   /** What replaying the log may take, see `logState`. */
   readonly memoryBytes: number
+  /** When the table differs, so many of the keys that differ are named at each place where they do. */
+  readonly showKeys: number
   readonly signal: AbortSignal
 }
 
@@ -70,15 +73,60 @@ export interface TableAuditOptions {
  */
 export async function auditTable(options: TableAuditOptions): Promise<TableAudit> {
   const deadline = Date.now() + options.deadlineMs
-  let audit = await compareOnce(options)
-  for (let tries = 0; !audit.equal; tries++) {
+  let compared = await compareOnce(options)
+  for (let tries = 0; !compared.audit.equal; tries++) {
     // the source's shape is newer than the log's: it is about to be noticed, and the table read again
     const pending = Date.now() < deadline && !options.signal.aborted && !(await isShapeInLog(options))
     if (tries >= 2 && !pending) break
     if (pending) await delay(SHAPE_POLL_MS)
-    audit = await compareOnce(options)
+    compared = await compareOnce(options)
   }
-  return audit
+  const { audit, unequal } = compared
+  if (audit.equal || options.showKeys === 0) return audit
+  const named: string[] = []
+  for (const place of unequal) named.push(...(await nameKeys(options, place, audit.source.rows)))
+  return { ...audit, differences: [...audit.differences, ...named] }
+}
+
+const MOVED = Symbol('the target moved while it was read')
+const NAMING_TRIES = 5
+
+/** @param sink null: the source and the log differ */
+async function nameKeys(options: TableAuditOptions, sink: TableAuditOptions['sinks'][number] | null, rows: number): Promise<readonly string[]> {
+  const { node, log, reader, topic, signal, memoryBytes, registry } = options
+  const place = sink === null ? 'the source' : sink.node
+  const connector = sink === null ? null : await sink.open()
+  try {
+    await connector?.prepare(options.table)
+    const read = async (each: (row: Tuple) => void): Promise<Cut> => {
+      if (connector !== null) {
+        const until = await connector.committed()
+        for await (const some of connector.rows(signal)) for (const row of some) each(row)
+        if (!samePositions(until, await connector.committed())) throw MOVED
+        return { until, below: null }
+      }
+      const { commit } = await scanSource(reader, options.table, () => each, signal)
+      await untilViewed(options, Date.now() + options.deadlineMs, options.table, commit)
+      return { until: await endsOf(log, topic), below: commitBase(await log.progress(node)) + commit }
+    }
+    for (let tries = 1; ; tries++) {
+      try {
+        const keys = await differingKeys({ log, registry, topic, table: options.table, memoryBytes, rows, signal }, read, options.showKeys)
+        return keys.map(({ key, what }) => `${key}: ${WHAT[what](place)}`)
+      } catch (error) {
+        if (error !== MOVED) throw error
+        if (tries === NAMING_TRIES) return [`keys of ${place} cannot be named while it takes changes: try again when fewer come`]
+      }
+    }
+  } finally {
+    await connector?.[Symbol.asyncDispose]()
+  }
+}
+
+const WHAT: Readonly<Record<KeyDifference['what'], (place: string) => string>> = {
+  missing: (place) => `in the log, not in ${place}`,
+  'too many': (place) => `in ${place}, not in the log`,
+  'other values': (place) => `other values in ${place} than in the log`,
 }
 
 async function isShapeInLog({ log, node, table, reader }: TableAuditOptions): Promise<boolean> {
@@ -89,7 +137,13 @@ async function isShapeInLog({ log, node, table, reader }: TableAuditOptions): Pr
   return inLog === undefined || inSource === undefined || print(inLog) === print(inSource)
 }
 
-async function compareOnce(options: TableAuditOptions): Promise<TableAudit> {
+interface Compared {
+  readonly audit: TableAudit
+  /** Where rows differ from the log's; null: in the source. */
+  readonly unequal: readonly (TableAuditOptions['sinks'][number] | null)[]
+}
+
+async function compareOnce(options: TableAuditOptions): Promise<Compared> {
   const { node, reader, log, registry, topic, signal } = options
   const deadline = Date.now() + options.deadlineMs
   // while a table is read for the first time, or again after a change of shape, its state is not in the log yet
@@ -99,18 +153,19 @@ async function compareOnce(options: TableAuditOptions): Promise<TableAudit> {
   })
   const view = await readSource(reader, options.table, signal)
   const { table } = view
-  await until(deadline, signal, `the log has not reached the source's view of ${tableId(table)}`, async () => {
-    const offset = (await log.progress(node)).get('offset') as SourceOffset | undefined
-    return offset !== undefined && reader.reached(offset, view.commit)
-  })
-  const ends = (await log.bounds(topic)).map(({ partition, end }): LogPosition => ({ topic, partition, offset: end }))
+  await untilViewed(options, deadline, table, view.commit)
+  const ends = await endsOf(log, topic)
   const differences: string[] = []
+  const unequal: (TableAuditOptions['sinks'][number] | null)[] = []
   const replay = (cut: Cut) => logState({ log, registry, topic, table, cut, memoryBytes: options.memoryBytes, rows: view.sum.rows, signal })
   const state = await replay({ until: ends, below: commitBase(await log.progress(node)) + view.commit })
   const inLog = state.sum
   // sinks nearly always stand at the same positions
   const replayed: { readonly until: readonly LogPosition[]; readonly sum: RowChecksum }[] = state.cut ? [] : [{ until: ends, sum: inLog }]
-  if (!same(inLog, view.sum)) differences.push(`source has ${say(view.sum)}, the log ${say(inLog)}`)
+  if (!same(inLog, view.sum)) {
+    differences.push(`source has ${say(view.sum)}, the log ${say(inLog)}`)
+    unequal.push(null)
+  }
   const sinks: Record<string, Side> = {}
   for (const sink of options.sinks) {
     const connector = await sink.open()
@@ -125,31 +180,52 @@ async function compareOnce(options: TableAuditOptions): Promise<TableAudit> {
         expected = (await replay({ until: positions, below: null })).sum
         replayed.push({ until: positions, sum: expected })
       }
-      if (!same(sum, expected)) differences.push(`the log has ${say(expected)} up to the position of ${sink.node}, ${sink.node} has ${say(sum)}`)
+      if (!same(sum, expected)) {
+        differences.push(`the log has ${say(expected)} up to the position of ${sink.node}, ${sink.node} has ${say(sum)}`)
+        unequal.push(sink)
+      }
     } finally {
       await connector[Symbol.asyncDispose]()
     }
   }
   const ledger = await compareLedger(log, registry, node, topic, signal)
   if (!ledger.equal) differences.push(`capture wrote ${ledger.captured} records to ${topic}, ${ledger.inLog} are there, or others`)
-  return { table: tableId(table), equal: differences.length === 0, source: side(view.sum), log: side(inLog), sinks, ledger, differences }
+  const equal = differences.length === 0
+  return { audit: { table: tableId(table), equal, source: side(view.sum), log: side(inLog), sinks, ledger, differences }, unequal }
+}
+
+async function endsOf(log: Log, topic: string): Promise<readonly LogPosition[]> {
+  return (await log.bounds(topic)).map(({ partition, end }) => ({ topic, partition, offset: end }))
+}
+
+async function untilViewed({ node, log, reader, signal }: TableAuditOptions, deadline: number, table: TableSchema, commit: bigint): Promise<void> {
+  await until(deadline, signal, `the log has not reached the source's view of ${tableId(table)}`, async () => {
+    const offset = (await log.progress(node)).get('offset') as SourceOffset | undefined
+    return offset !== undefined && reader.reached(offset, commit)
+  })
 }
 
 async function readSource(reader: SourceReader, table: TableSchema, signal: AbortSignal): Promise<{ table: TableSchema; commit: bigint; sum: RowChecksum }> {
   let sum: RowSum | null = null
+  const open = (shape: TableSchema) => {
+    const rows = (sum = new RowSum(shape))
+    return (row: Tuple) => rows.add(row)
+  }
+  const { shape, commit } = await scanSource(reader, table, open, signal)
+  return { table: shape, commit, sum: ((sum as RowSum | null) ?? new RowSum(shape)).checksum }
+}
+
+/** Calls what `open` gives for the table's shape with each row of one view. */
+async function scanSource(reader: SourceReader, table: TableSchema, open: (shape: TableSchema) => (row: Tuple) => void, signal: AbortSignal) {
   let shape = table
-  const commit = await reader.scan(
-    table,
-    (seen) => {
-      shape = seen
-      const rows = new RowSum(seen)
-      const writer = new TupleWriter(seen)
-      sum = rows
-      return { writer: writer satisfies ChangeWriter, beginRow: () => writer.start(), endRow: () => rows.add(writer.row()) }
-    },
-    signal,
-  )
-  return { table: shape, commit, sum: (sum ?? new RowSum(shape)).checksum }
+  const target = (seen: TableSchema) => {
+    shape = seen
+    const each = open(seen)
+    const writer = new TupleWriter(seen)
+    return { writer: writer satisfies ChangeWriter, beginRow: () => writer.start(), endRow: () => each(writer.row()) }
+  }
+  const commit = await reader.scan(table, target, signal)
+  return { shape, commit }
 }
 
 /** The sink's rows and the positions they belong to: read again when a commit came between. */

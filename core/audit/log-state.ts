@@ -1,5 +1,5 @@
 import { MillraceError } from '../errors.ts'
-import type { RowChange } from '../event/change-event.ts'
+import type { RowChange, Truncation } from '../event/change-event.ts'
 import { type FrameRecord, records } from '../event/record-batch.ts'
 import { columnConversions, compileConversion } from '../event/row-conversion.ts'
 import { hashBytes, hashHigh, hashKey, hashLow, hashPair, RowChecksum } from '../event/row-hash.ts'
@@ -18,7 +18,7 @@ const NEVER_CAME = 0xffff_ffff
  * Hashes of a row's columns, each over its canonical bytes: the Avro `Value` of one version of the table, so that rows of any origin compare. The row's hash is
  * made of their sum, so that a column which a change leaves out can be taken from an earlier hash.
  */
-class RowHasher {
+export class RowHasher {
   /** Of the row hashed last: two words a column. */
   readonly columns: Uint32Array
   readonly #encode: ReturnType<typeof compileColumnEncoders>
@@ -45,6 +45,13 @@ class RowHasher {
       this.columns[2 * i + 1] = hashLow
     }
   }
+
+  /** Of the row hashed last. */
+  total(): ColumnSum {
+    const sum = new ColumnSum()
+    for (let i = 0; i < this.columns.length; i += 2) sum.add(this.columns[i]!, this.columns[i + 1]!)
+    return sum
+  }
 }
 
 /** The checksum over rows in the shape of a table. */
@@ -58,15 +65,12 @@ export class RowSum {
 
   add(row: Tuple): void {
     this.#hasher.hash(row)
-    const { columns } = this.#hasher
-    const sum = new ColumnSum()
-    for (let i = 0; i < columns.length; i += 2) sum.add(columns[i]!, columns[i + 1]!)
-    sum.addTo(this.checksum)
+    this.#hasher.total().addTo(this.checksum)
   }
 }
 
 /** A sum modulo 2^64. */
-class ColumnSum {
+export class ColumnSum {
   high = 0
   low = 0
 
@@ -120,18 +124,7 @@ export interface LogState {
  */
 export async function logState(options: ReplayOptions): Promise<LogState> {
   const { log, topic, table, cut, memoryBytes } = options
-  const bounds = await log.bounds(topic)
-  const until = new Map<number, bigint>()
-  for (const { partition, offset } of cut.until) {
-    const bound = bounds.find((b) => b.partition === partition)
-    if (bound === undefined) throw new MillraceError('invariant.broken', `${topic} has no partition ${partition}`)
-    if (bound.start > 0n) {
-      throw new MillraceError('log.position_lost', `${topic}/${partition} is retained from offset ${bound.start} only, so its state cannot be replayed`, {
-        fix: 'compare source and sinks only, or keep the topic for ever (topics: retention: forever)',
-      })
-    }
-    if (offset > 0n) until.set(partition, offset)
-  }
+  const until = await offsetsOf(log, topic, cut)
   if (until.size === 0) return { sum: new RowChecksum(), cut: false, passes: 0 }
   const apart = new Set(table.columns.flatMap(({ mayBeUnchanged }, i) => (mayBeUnchanged ? [i] : [])))
   for (let parts = Math.max(1, Math.ceil(RowTable.bytes(1 + apart.size, options.rows) / memoryBytes)), passes = 0; ; ) {
@@ -150,15 +143,32 @@ export async function logState(options: ReplayOptions): Promise<LogState> {
   }
 }
 
+/** Where to stop in each partition. @throws log.position_lost */
+export async function offsetsOf(log: Log, topic: string, cut: Cut): Promise<ReadonlyMap<number, bigint>> {
+  const bounds = await log.bounds(topic)
+  const until = new Map<number, bigint>()
+  for (const { partition, offset } of cut.until) {
+    const bound = bounds.find((b) => b.partition === partition)
+    if (bound === undefined) throw new MillraceError('invariant.broken', `${topic} has no partition ${partition}`)
+    if (bound.start > 0n) {
+      throw new MillraceError('log.position_lost', `${topic}/${partition} is retained from offset ${bound.start} only, so its state cannot be replayed`, {
+        fix: 'compare source and sinks only, or keep the topic for ever (topics: retention: forever)',
+      })
+    }
+    if (offset > 0n) until.set(partition, offset)
+  }
+  return until
+}
+
 /** A change leaves out a column whose hash is not kept apart. */
-class LeftOut {
+export class LeftOut {
   readonly column: number
   constructor(column: number) {
     this.column = column
   }
 }
 
-class Replay {
+export class Replay {
   readonly sum = new RowChecksum()
   cut = false
   readonly #options: ReplayOptions
@@ -179,8 +189,35 @@ class Replay {
 
   /** Adds the rows of one part of the keys to the sum. @throws TOO_LARGE, LeftOut */
   async run(part: number, parts: number): Promise<void> {
-    const { log, registry, topic, cut, memoryBytes, signal } = this.#options
+    const rows = await this.state(part, parts)
+    rows.each((at) => this.rowSum(rows, at).addTo(this.sum))
+  }
+
+  rowSum(rows: RowTable, at: number): ColumnSum {
+    const sum = new ColumnSum()
+    for (let i = 0; i <= this.#apart.length; i++) sum.add(rows.sumHigh(at, i), rows.sumLow(at, i))
+    return sum
+  }
+
+  /** The rows of one part of the keys. @throws TOO_LARGE, LeftOut */
+  async state(part: number, parts: number): Promise<RowTable> {
+    const { cut, memoryBytes } = this.#options
     const rows = new RowTable(1 + this.#apart.length, memoryBytes, this.#options.rows / parts)
+    await this.changes((change, view, record) => {
+      if (cut.below !== null && change.position.commit >= cut.below) this.cut = true
+      // it is in every partition, and partitions are read beside each other: newer rows of another one stay
+      else if (change.kind === 'truncate') rows.deleteBefore(change.position)
+      else {
+        this.#keys.hash(change, view, record)
+        if (hashLow % parts === part) this.#apply(rows, change, hashHigh, hashLow)
+      }
+    })
+    return rows
+  }
+
+  /** Calls `visit` with each change up to the cut's positions. */
+  async changes(visit: (change: RowChange | Truncation, view: DataView, record: FrameRecord) => void): Promise<void> {
+    const { log, registry, topic, signal } = this.#options
     const decoders = new RecordDecoders(registry)
     const left = new Map(this.#until)
     const stop = new AbortController()
@@ -194,14 +231,7 @@ class Replay {
         for (const record of records(frame)) {
           if (record.offset >= until) break
           const change = decodeOrSkip(decoders, frame, record)
-          if (change === null || change.kind === 'message') continue
-          if (cut.below !== null && change.position.commit >= cut.below) this.cut = true
-          // it is in every partition, and partitions are read beside each other: newer rows of another one stay
-          else if (change.kind === 'truncate') rows.deleteBefore(change.position)
-          else {
-            this.#keys.hash(change, view, record)
-            if (hashLow % parts === part) this.#apply(rows, change, hashHigh, hashLow)
-          }
+          if (change !== null && change.kind !== 'message') visit(change, view, record)
         }
         if (nextOffset >= until) left.delete(partition)
         if (left.size === 0) break
@@ -210,11 +240,6 @@ class Replay {
       stop.abort()
     }
     if (left.size > 0) throw new MillraceError('log.unreachable', `the replay of ${topic} was stopped before its end`)
-    rows.each((at) => {
-      const sum = new ColumnSum()
-      for (let i = 0; i <= this.#apart.length; i++) sum.add(rows.sumHigh(at, i), rows.sumLow(at, i))
-      sum.addTo(this.sum)
-    })
   }
 
   #apply(rows: RowTable, change: RowChange, high: number, low: number): void {
@@ -241,7 +266,7 @@ class Replay {
 }
 
 /** Hashes keys by the Avro bytes that they have in one version of the table, so that one row has one hash whatever the version of its changes. */
-class KeyHasher {
+export class KeyHasher {
   readonly #table: TableSchema
   readonly #out = new AvroWriter()
   /** By version: how its key is brought into the shape; null: its bytes are the same. */
@@ -270,6 +295,17 @@ class KeyHasher {
     hashKey(out.view, 0, out.at)
   }
 
+  /** The key of a row in the shape. */
+  hashRow(row: Tuple): void {
+    const { key, columns } = this.#table
+    const out = this.#out
+    out.at = 0
+    const text = key.length === 0 ? Buffer.from(keyText(row)) : null
+    if (text !== null) out.raw(text, 0, text.length)
+    for (const i of key) encodeValue(out, columns[i]!.type, row[i]!)
+    hashKey(out.view, 0, out.at)
+  }
+
   #conversion(from: TableSchema): ((key: Tuple) => Tuple) | null {
     const to = this.#table
     const shape = ({ key, columns }: TableSchema) => JSON.stringify(key.map((i) => [columns[i]!.id, columns[i]!.type]))
@@ -292,7 +328,7 @@ function decodeOrSkip(decoders: RecordDecoders, frame: Buffer, record: FrameReco
   }
 }
 
-function keyText(key: Tuple | null): string {
+export function keyText(key: Tuple | null): string {
   return JSON.stringify(key, (_, value: unknown) =>
     typeof value === 'bigint' ? `${value}n` : value instanceof Uint8Array ? Buffer.from(value).toString('hex') : value,
   )

@@ -19,6 +19,8 @@ export interface AuditOptions {
   readonly waitMs: number
   /** What replaying the log may take, in bytes; what needs more is replayed in several passes. */
   readonly memoryBytes?: number
+  /** When a table differs, so many of its differing keys are named in the differences; none when absent. */
+  readonly showKeys?: number
   /** Only tables whose `namespace.name` is among these; all when absent. */
   readonly tables?: readonly string[]
   /** Called when a table is done, before the next begins. */
@@ -36,7 +38,7 @@ export interface SourceTableAudit extends TableAudit {
  * @throws MillraceError when a system cannot be reached, or one does not catch up in time (audit.unequal)
  */
 export async function auditMesh(mesh: Mesh, options: AuditOptions): Promise<readonly SourceTableAudit[]> {
-  const { secrets, logger, signal, memoryBytes = AUDIT_MEMORY_BYTES } = options
+  const { secrets, logger, signal, memoryBytes = AUDIT_MEMORY_BYTES, showKeys = 0 } = options
   await using log = await openLog({ mesh, secrets, logger, readOnly: true })
   await using registry = await openRegistry({ mesh, secrets })
   const audits: SourceTableAudit[] = []
@@ -62,7 +64,7 @@ export async function auditMesh(mesh: Mesh, options: AuditOptions): Promise<read
         }))
       const audit = {
         node: source.name,
-        ...(await auditTable({ node: source.name, table, topic, reader, log, registry, sinks, deadlineMs: options.waitMs, memoryBytes, signal })),
+        ...(await auditTable({ node: source.name, table, topic, reader, log, registry, sinks, deadlineMs: options.waitMs, memoryBytes, showKeys, signal })),
       }
       audits.push(audit)
       options.onTable?.(audit)

@@ -4,6 +4,7 @@ import { frameOf, recordHeader, records, stampChecksum, stampOffset } from '../.
 import type { Log, LogBatch } from '../../core/log/log.ts'
 import { loadMesh } from '../../core/mesh/read-mesh.ts'
 import { Secrets } from '../../core/mesh/secrets.ts'
+import type { SourceTableAudit } from '../../core/runtime/audit-mesh.ts'
 import type { StreamWindows } from '../../core/runtime/audit-windows.ts'
 import { readRunning } from '../../core/runtime/data-folder.ts'
 import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
@@ -169,6 +170,16 @@ test('a change that is lost, doubled or changed on its way to the sinks is named
     const told = audit.differences.filter((one) => one.stream === `shop.${table}` && one.sink === sink)
     expect(shown.map(({ state, ...window }) => window)).toEqual(told.map(({ sink, stream, ...window }) => window))
   }
+  const { exitCode, text } = await files.command('audit', '--json', '--show-keys', '5')
+  expect(exitCode).toBe(1)
+  const { result } = JSON.parse(text) as { result: { audit: readonly SourceTableAudit[] } }
+  const named = Object.fromEntries(result.audit.map(({ table, differences }) => [table, differences.filter((one) => one.startsWith('id='))]))
+  expect(named).toEqual({
+    'public.changed': ['id=103: other values in lake than in the log', 'id=103: other values in search than in the log'],
+    'public.clean': [],
+    'public.doubled': [],
+    'public.lost': ['id=103: in the log, not in lake', 'id=103: in the log, not in search'],
+  })
   stop.abort()
   await ended
   expect(await windowsOf(files)).toEqual(running)

@@ -1,5 +1,6 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import { differingKeys } from '../../../../core/audit/differing-keys.ts'
 import { logState, RowSum } from '../../../../core/audit/log-state.ts'
 import { compileConversion } from '../../../../core/event/row-conversion.ts'
 import { type TableSchema, type Tuple, UNCHANGED, type Value } from '../../../../core/event/table-schema.ts'
@@ -105,4 +106,36 @@ test('values that change places, within a row and between rows, are other rows',
   expect(sumOf([1n, 'a', 'b'], [2n, 'c', 'd'])).not.toBe(sumOf([1n, 'a', 'd'], [2n, 'c', 'b']))
   expect(sumOf([1n, 'a', 'b'], [2n, 'c', 'd'])).toBe(sumOf([2n, 'c', 'd'], [1n, 'a', 'b']))
   expect(sumOf([1n, null, 'b'])).not.toBe(sumOf([1n, '', 'b']))
+})
+
+test('keys that differ from other rows are named, in one pass and in many', async () => {
+  const encoder = new StreamRecords()
+  const log = new MemoryLog()
+  log.create(TOPIC, 1)
+  const row = (id: number, text: string): Tuple => [BigInt(id), text, 'body']
+  const changes = Array.from({ length: 60 }, (_, id) => ({ op: 'c' as const, row: row(id, 'a') }))
+  // a column left out is no difference
+  const kept = { op: 'u' as const, row: [7n, 'b', UNCHANGED] as Tuple }
+  const encoded = [...changes, kept, { op: 'd' as const, row: row(8, 'a') }].map((change, i) =>
+    encoder.record(SHAPES[0]!, change, { commit: BigInt(i + 1), ordinal: 1 }),
+  )
+  log.append(TOPIC, new Map([[0, encoded]]), 7)
+  const cut = { until: [{ topic: TOPIC, partition: 0, offset: BigInt(encoded.length) }], below: null }
+  const others = changes.map((change, id) => (id === 7 ? row(7, 'b') : change.row)).filter((_, id) => id !== 20)
+  others[30] = row(31, 'other')
+  others.push(row(99, 'a'))
+  for (const rows of [60, 10_000]) {
+    const common = { log, registry: encoder.registry, topic: TOPIC, table: SHAPES[0]!, memoryBytes: 40_000, rows, signal: still }
+    let reads = 0
+    const read = async (each: (row: Tuple) => void) => {
+      reads++
+      for (const one of others) each(one)
+      return cut
+    }
+    const found = (await differingKeys(common, read, 10)).map(({ key, what }) => `${key} ${what}`)
+    // 8 was deleted and is still there; 99 never was in the log
+    expect(found.sort()).toEqual(['id=20 missing', 'id=31 other values', 'id=8 too many', 'id=99 too many'])
+    expect(reads > 2).toBe(rows > 60)
+    expect((await differingKeys(common, read, 2)).length).toBe(2)
+  }
 })
