@@ -10,8 +10,8 @@ export default defineConfig({
     reporters: ['default', './tools/test-count.ts'],
     projects: [
       { test: { ...base, name: 'unit', include: ['test/unit/**/*.test.ts', 'test/golden/**/*.test.ts'], testTimeout: 120_000 } },
-      { test: { ...base, name: 'integration', retry: 2, include: ['test/integration/**/*.test.ts', 'test/mesh/**/*.test.ts'] } },
-      { test: { ...base, name: 'fault', retry: 2, include: ['test/fault/**/*.test.ts'], testTimeout: 600_000 } },
+      { test: { ...base, name: 'integration', include: ['test/integration/**/*.test.ts', 'test/mesh/**/*.test.ts'] } },
+      { test: { ...base, name: 'fault', include: ['test/fault/**/*.test.ts'], testTimeout: 600_000 } },
     ],
   },
 })
