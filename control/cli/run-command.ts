@@ -1,10 +1,12 @@
 import { MillraceError } from '../../core/errors.ts'
 import { loadMesh } from '../../core/mesh/read-mesh.ts'
 import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
+import { loadCode } from '../../core/runtime/open-log.ts'
 import { pause } from '../../core/runtime/retry.ts'
 import { runMesh } from '../../core/runtime/runtime.ts'
 import { LOG_HELP, LOG_OPTIONS, openCliLogger } from './cli-logger.ts'
 import { type Command, type CommandInput, flag, textOption } from './command.ts'
+import { beginAgainIfCompiled } from './compile-cache.ts'
 import { LiveScreen, wantsColor } from './live-screen.ts'
 import { RateWindow, renderStatus, statusLine } from './live-view.ts'
 
@@ -49,6 +51,8 @@ ${LOG_HELP}`,
     const { io } = input
     const mesh = await loadMesh(input.arguments[0]!, input.plugins)
     const secrets = input.secrets(mesh.dir)
+    await loadCode({ mesh, secrets })
+    beginAgainIfCompiled()
     const screen = io.stderr.isTTY === true && !flag(input, 'no-view') && !flag(input, 'json') ? new LiveScreen(io.stderr) : null
     await using log = openCliLogger(input, {
       redact: (text) => secrets.redact(text),

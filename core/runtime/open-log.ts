@@ -15,6 +15,13 @@ export interface OpenLogOptions {
   readonly readOnly: boolean
 }
 
+/** Loads the code of the mesh's log and registry, and opens nothing. @throws config.* */
+export async function loadCode({ mesh, secrets }: Pick<OpenLogOptions, 'mesh' | 'secrets'>): Promise<void> {
+  const isEmbedded = ({ kind }: { readonly kind: string }) => kind === 'embedded'
+  await (isEmbedded(mesh.log.resolve(secrets, mesh.dir)) ? import('../log/embedded/embedded-log.ts') : import('../log/kafka/kafka-log.ts'))
+  await (isEmbedded(mesh.registry.resolve(secrets, mesh.dir)) ? import('../schema/embedded-registry.ts') : import('../schema/confluent-registry.ts'))
+}
+
 /** Opens the mesh's log; only the code of its kind is loaded. @throws log.locked, log.unreachable, config.* */
 export async function openLog({ mesh, secrets, logger, readOnly }: OpenLogOptions): Promise<Log> {
   const config = mesh.log.resolve(secrets, mesh.dir)
