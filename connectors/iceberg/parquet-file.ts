@@ -11,6 +11,9 @@ import type { IcebergField, IcebergType } from './table-metadata.ts'
 import { parquetElements, type ValueCodec, valueCodec } from './value-codec.ts'
 
 export const ROW_GROUP_ROWS = 65_536
+/** Read first of a file: its footer is in there, but for very wide tables. */
+const FOOTER_BYTES = 64 * 1024
+const LARGEST_CHUNK = 4 * 1024 * 1024
 
 export type Compression = 'snappy' | 'zstd' | 'gzip' | 'none'
 
@@ -19,10 +22,12 @@ const COMPRESSORS = {
   ZSTD: (input: Uint8Array) => zlib.zstdCompressSync(input, { params: { [zlib.constants.ZSTD_c_compressionLevel]: 1 } }),
   GZIP: (input: Uint8Array) => zlib.gzipSync(input, { level: 1 }),
 }
+/** The size that the file states, so that the output is made once and not put together from small pieces. What turns out larger is still read whole. */
+const inOneChunk = (bytes: number) => ({ chunkSize: Math.max(64, Math.min(bytes, LARGEST_CHUNK)) })
 const DECOMPRESSORS: Decompressors = {
-  ZSTD: (input) => zlib.zstdDecompressSync(input),
-  GZIP: (input) => zlib.gunzipSync(input),
-  BROTLI: (input) => zlib.brotliDecompressSync(input),
+  ZSTD: (input, bytes) => zlib.zstdDecompressSync(input, inOneChunk(bytes)),
+  GZIP: (input, bytes) => zlib.gunzipSync(input, inOneChunk(bytes)),
+  BROTLI: (input, bytes) => zlib.brotliDecompressSync(input, inOneChunk(bytes)),
 }
 
 /** One column of a table, ready to be written and read. */
@@ -227,7 +232,7 @@ export interface ParquetReader extends AsyncDisposable {
 export async function openParquetFile(files: FileStore, location: string, fields: readonly IcebergField[]): Promise<ParquetReader> {
   const file: RandomAccessFile = await files.open(location)
   try {
-    const metadata = await parquetMetadataAsync(file, { geoparquet: false })
+    const metadata = await parquetMetadataAsync(file, { geoparquet: false, initialFetchSize: FOOTER_BYTES })
     normalise(metadata, fields)
     const present = new Set(metadata.schema.map((element) => element.name))
     const groups = metadata.row_groups.map((group) => Number(group.num_rows))

@@ -7,7 +7,7 @@ import module from 'node:module'
  * Rows live for a moment only: a small young generation, and an old one that is collected early, keep the process small. Read when a process starts, not later;
  * your own --max-old-space-size wins.
  */
-const HEAP = ['--max-semi-space-size=4', '--heap-growing-percent=25']
+const HEAP = ['--max-semi-space-size=2', '--heap-growing-percent=25']
 /** One arena of glibc's allocator, and its free pages given back: the work is on one thread. */
 const ALLOCATOR = { MALLOC_ARENA_MAX: '1', MALLOC_TRIM_THRESHOLD_: '131072' }
 

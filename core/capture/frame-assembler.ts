@@ -2,10 +2,10 @@ import { FRAME_HEADER_BYTES, sealFrame } from '../event/record-batch.ts'
 import type { Frame } from '../log/log.ts'
 
 /** A frame is closed and another opened beyond this many bytes; Kafka's default limit for one is 1 MiB. */
-const ROLL_BYTES = 512 * 1024
+const ROLL_BYTES = 256 * 1024
 const FIRST_BYTES = 16 * 1024
 /** Buffers of the full size kept for reuse, and of the first. */
-const POOL_SIZE = 8
+const POOL_SIZE = 16
 const FIRST_POOL_SIZE = 32
 
 /** A frame being written: records go to `buffer` from `at` on. */
@@ -108,9 +108,11 @@ export class FrameAssembler {
     this.#sealedBytes += frame.at
   }
 
-  /** A busy frame starts full-sized again, a quiet one small: a thousand idle tables hold little. */
+  /** A busy frame starts full-sized again, a quiet one small and lets a pooled buffer go: a thousand idle tables hold little. */
   #replace(frame: OpenFrame, bytes: number): void {
-    const wanted = frame.at > ROLL_BYTES / 4 ? ROLL_BYTES : FIRST_BYTES
+    const isBusy = frame.at > ROLL_BYTES / 4
+    if (!isBusy) this.#pool.pop()
+    const wanted = isBusy ? ROLL_BYTES : FIRST_BYTES
     frame.buffer = this.#take(Math.max(wanted, FRAME_HEADER_BYTES + bytes + 8))
     frame.view = new DataView(frame.buffer.buffer, frame.buffer.byteOffset, frame.buffer.length)
     frame.at = FRAME_HEADER_BYTES

@@ -216,6 +216,7 @@ class Driver implements AsyncDisposable {
       if (this.#batch.size >= this.#flushAt) await this.#flush()
     }
     this.#read.set(partition, batch.nextOffset)
+    this.#decoders.release()
     this.#options.memory.give(this.#batch.end())
     if (this.#batch.sizeBytes >= sink.limits.bytes) await this.#flush()
   }

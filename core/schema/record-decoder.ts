@@ -16,6 +16,8 @@ export const WIRE_HEADER_BYTES = 5
 /** The header `pos` as capture writes it when it is the only one: count 1, "pos", 12 bytes. */
 const LONE_POSITION_HEADER = Buffer.from([2, POSITION_HEADER.length * 2, ...Buffer.from(POSITION_HEADER), POSITION_BYTES * 2])
 
+const NO_BYTES = Buffer.alloc(0)
+
 interface KeyDecoder {
   /** The key's columns as text, to see that it is the key of a table. */
   readonly shape: string
@@ -104,6 +106,11 @@ export class RecordDecoders {
     } catch (error) {
       throw at(record, error)
     }
+  }
+
+  /** Lets go of the last frame. Schemas stay. */
+  release(): void {
+    this.#reader.open(NO_BYTES, 0, 0)
   }
 
   #decode(frame: Buffer, record: FrameRecord): ChangeEvent {
