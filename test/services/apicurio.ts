@@ -5,9 +5,10 @@ import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { freePort } from '../../control/demo/postgres-server.ts'
 import { findJava, javaSkipReason, mavenArchive } from './maven.ts'
+import { serviceVersion } from './service-version.ts'
 import { sharedService } from './shared-service.ts'
 
-const VERSION = '3.3.3'
+const VERSION = serviceVersion('registry')
 const JDK = 21
 const START_DEADLINE_MS = 180_000
 

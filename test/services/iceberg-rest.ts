@@ -6,9 +6,10 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { freePort } from '../../control/demo/postgres-server.ts'
 import { findJava, javaSkipReason, mavenJars } from './maven.ts'
 import { BUCKET, OWNER, testS3 } from './seaweedfs.ts'
+import { serviceVersion } from './service-version.ts'
 import { sharedService } from './shared-service.ts'
 
-const VERSION = '1.10.1'
+const VERSION = serviceVersion('iceberg')
 const JDK = 17
 const START_DEADLINE_MS = 120_000
 

