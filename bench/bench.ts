@@ -10,6 +10,7 @@ import { Lab } from './lab.ts'
 import type { LogKind } from './millrace-run.ts'
 import { PEER } from './peer/debezium.ts'
 import { machine } from './process-usage.ts'
+import { median, type Ratio, ratios } from './ratios.ts'
 
 const CASES: Readonly<Record<string, BenchCase>> = {
   stream: cases.stream,
@@ -55,12 +56,14 @@ if (values.help || names.length === 0 || unknown.length > 0 || (values.peer !== 
 }
 
 const measurements: Measurement[] = []
+const toOthers: Ratio[] = []
 const lab = new Lab()
 const end = () => lab[Symbol.asyncDispose]().finally(() => process.exit(130))
 process.once('SIGINT', end)
 process.once('SIGTERM', end)
 try {
   for (const name of names) {
+    const first = measurements.length
     for (let repetition = 0; repetition < Number(values.runs); repetition++) {
       const options = {
         lab,
@@ -75,14 +78,15 @@ try {
       await known[name]!(options)
       if (values.peer === 'debezium' && PEER[name] !== undefined) await PEER[name](options)
     }
+    toOthers.push(...ratios(measurements.slice(first)))
   }
 } finally {
   await lab[Symbol.asyncDispose]()
 }
-if (values.json) process.stdout.write(`${JSON.stringify({ machine: machine(), rows: Number(values.rows), measurements })}\n`)
+if (values.json) process.stdout.write(`${JSON.stringify({ machine: machine(), rows: Number(values.rows), measurements, ratios: toOthers })}\n`)
 else process.stdout.write(`${summary()}\n`)
 
-/** A Markdown table: median (minimum–maximum) of each figure by label, and the ratio to the peer's best rate of the same benchmark. */
+/** A Markdown table: median (minimum–maximum) of each figure by label; then how many times better our median is than the best of the others. */
 function summary(): string {
   const labels = [...new Set(measurements.map(({ label }) => label))]
   const extra = [...new Set(measurements.flatMap((measurement) => Object.keys(measurement)))].filter((key) => !['label', 'rows'].includes(key))
@@ -91,12 +95,12 @@ function summary(): string {
     const of = measurements.filter((measurement) => measurement.label === label)
     return [label, ...columns.map((column) => spread(of.map((measurement) => measurement[column])))]
   })
-  return [['', ...columns], ['', ...columns].map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n')
+  const table = [['', ...columns], ['', ...columns].map(() => '---'), ...lines].map((cells) => `| ${cells.join(' | ')} |`)
+  return [...table, '', ...toOthers.map(({ label, to, figure, times }) => `${label}: ${figure} ${times} × as good as the best of ${to}`)].join('\n')
 }
 
 function spread(values: readonly (string | number | null | undefined)[]): string {
   const numbers = values.filter((value): value is number => typeof value === 'number' && !Number.isNaN(value)).sort((a, b) => a - b)
   if (numbers.length === 0) return '–'
-  const median = numbers[Math.floor(numbers.length / 2)]!
-  return numbers.length === 1 ? String(median) : `${median} (${numbers[0]}–${numbers.at(-1)})`
+  return numbers.length === 1 ? String(numbers[0]) : `${median(numbers)} (${numbers[0]}–${numbers.at(-1)})`
 }
