@@ -8,7 +8,6 @@ export const ADDED = 1
 export const DELETED = 2
 /** `content` of a data file. */
 export const DATA = 0
-export const POSITION_DELETES = 1
 export const EQUALITY_DELETES = 2
 
 interface IntEntry<V> {

@@ -19,7 +19,7 @@ Runs Postgres → Avro log → Iceberg and search on this machine and proves the
   --seconds N   length of the live workload (default 15)
   --rows N      rows loaded before it (default 20000)
   --dir D       where everything is kept (default .millrace/demo; emptied first)
-  --json        one JSON document on stdout, everything else on stderr
+  --json        one JSON document on stdout, everything else on stderr (npm run -s demo -- --json: without -s npm itself writes to stdout)
   --keep        leave Postgres running at the end, to look around
 
 Exits 0 when all are equal, 1 when they differ.`

@@ -9,7 +9,7 @@ const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-quickstart-'))
 afterAll(() => rmSync(dir, { recursive: true, force: true }))
 
 const side = z.strictObject({ rows: z.int().positive(), checksum: z.string().regex(/^[0-9a-f]{16}$/) })
-/** What the README promises of `npm run demo -- --json`. */
+/** What the README promises of `npm run -s demo -- --json`. */
 const demoDocument = z.strictObject({
   equal: z.literal(true),
   audit: z.array(z.strictObject({ table: z.string(), equal: z.literal(true), source: side, log: side, lake: side, search: side })),
@@ -21,8 +21,8 @@ const demoDocument = z.strictObject({
 })
 
 test('the demo, run as a user does: exit code 0 and one JSON document on stdout, in which everything is equal', async () => {
-  const demo = path.join(import.meta.dirname, '..', '..', 'control', 'demo', 'demo.ts')
-  const child = spawn(process.execPath, [demo, '--json', '--seconds', '5', '--rows', '3000', '--dir', path.join(dir, 'demo')], {
+  const child = spawn('npm', ['run', '--silent', 'demo', '--', '--json', '--seconds', '5', '--rows', '3000', '--dir', path.join(dir, 'demo')], {
+    cwd: path.join(import.meta.dirname, '..', '..'),
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const out: Buffer[] = []
