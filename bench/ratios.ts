@@ -21,7 +21,11 @@ export interface Ratio {
 export function ratios(measurements: readonly Measurement[]): readonly Ratio[] {
   const labels = [...new Set(measurements.map(({ label }) => label))].filter((label) => !OTHERS.some((other) => label.startsWith(other)))
   const valuesOf = (is: (label: string) => boolean, figure: Ratio['figure']) =>
-    measurements.flatMap((measurement) => (is(measurement.label) && typeof measurement[figure] === 'number' ? [measurement[figure]] : [])).sort((a, b) => a - b)
+    measurements
+      .flatMap((measurement) =>
+        is(measurement.label) && typeof measurement[figure] === 'number' && !Number.isNaN(measurement[figure]) ? [measurement[figure]] : [],
+      )
+      .sort((a, b) => a - b)
   return labels.flatMap((label) =>
     OTHERS.flatMap((to) =>
       FIGURES.flatMap(({ figure, more }): Ratio[] => {
