@@ -71,24 +71,25 @@ export function faultCases(open: OpenBench, can: SourceCapabilities): void {
     expectChanges(bench.log.changes.filter(isStreamed), bench.oracle.changes.slice(before), can)
   })
 
-  test('a column that is added in mid-stream is in the changes after it, and in none before', async ({ skip }) => {
-    await using bench = await open()
-    if (bench.source.addColumn === undefined) return skip('the driver cannot add a column')
-    await bench.createTable('items')
-    const run = await bench.start()
-    for (let n = 0; n < 10; n++) await bench.write(bench.work.transaction(['items']))
-    const changed = bench.oracle.changes.length
-    await bench.source.addColumn('items')
-    bench.work.extra.add('items')
-    for (let n = 0; n < 10; n++) await bench.write(bench.work.transaction(['items']))
-    await bench.caughtUp(run)
-    expectChanges(bench.log.changes, bench.oracle.changes, can)
-    const shapes = bench.log.changes.map((change) => (change.kind === 'row' ? change.table.columns.map(({ name, id }) => `${name} ${id}`) : []))
-    expect(shapes.slice(0, changed).filter((shape) => shape.length > 4)).toEqual([])
-    // a column keeps its identity
-    expect(shapes.at(-1)!.length).toBe(5)
-    expect(shapes.at(-1)!.slice(0, 4)).toEqual(shapes[0])
-  })
+  if (can.fixedColumns !== true)
+    test('a column that is added in mid-stream is in the changes after it, and in none before', async ({ skip }) => {
+      await using bench = await open()
+      if (bench.source.addColumn === undefined) return skip('the driver cannot add a column')
+      await bench.createTable('items')
+      const run = await bench.start()
+      for (let n = 0; n < 10; n++) await bench.write(bench.work.transaction(['items']))
+      const changed = bench.oracle.changes.length
+      await bench.source.addColumn('items')
+      bench.work.extra.add('items')
+      for (let n = 0; n < 10; n++) await bench.write(bench.work.transaction(['items']))
+      await bench.caughtUp(run)
+      expectChanges(bench.log.changes, bench.oracle.changes, can)
+      const shapes = bench.log.changes.map((change) => (change.kind === 'row' ? change.table.columns.map(({ name, id }) => `${name} ${id}`) : []))
+      expect(shapes.slice(0, changed).filter((shape) => shape.length > 4)).toEqual([])
+      // a column keeps its identity
+      expect(shapes.at(-1)!.length).toBe(5)
+      expect(shapes.at(-1)!.slice(0, 4)).toEqual(shapes[0])
+    })
 
   test('a log that stalls holds the source, in bounded memory', async () => {
     await using bench = await open()

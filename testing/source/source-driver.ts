@@ -74,6 +74,8 @@ export interface SourceCapabilities {
   readonly keepsNothing?: boolean
   /** A second process is refused with `source.in_use`. */
   readonly exclusive?: boolean
+  /** The columns of its tables are declared: none is added in mid-stream. */
+  readonly fixedColumns?: boolean
   /** Bytes that the process may hold beyond the rows of one batch while the log is stalled. */
   readonly heldBytes?: number
   /** Rounds of kills; fewer for slow servers. */
