@@ -131,10 +131,13 @@ export class IcebergSink implements SinkConnector {
     return table.metadata.properties[MEMO_PROPERTY] ?? null
   }
 
-  async *rows(signal: AbortSignal): AsyncIterable<readonly Tuple[]> {
+  async *rows(onView: (positions: readonly LogPosition[]) => void, signal: AbortSignal): AsyncIterable<readonly Tuple[]> {
     const { prepared, table } = this.#ready()
     await table.refresh(true)
-    yield* scanRows(table.live, prepared.view, signal)
+    // both of the snapshot that was just loaded
+    const { state, live } = table
+    onView(parsePositions(state))
+    yield* scanRows(live, prepared.view, signal)
   }
 
   /** Rewrites the table into files without equality deletes, which every reader can read. Never during another call. */

@@ -137,14 +137,14 @@ export class SearchSink implements SinkConnector {
   }
 
   async committed(): Promise<readonly LogPosition[]> {
-    return guarded(this.#options.file, () => this.#positions())
+    return guarded(this.#options.file, () => positionsOf(this.#db, this.#id))
   }
 
   async apply(batch: SinkBatch, _signal: AbortSignal): Promise<readonly Rejection[]> {
     const shape = this.#shape
     if (shape === null) throw new MillraceError('invariant.broken', 'apply before prepare')
     return this.#transaction(true, async () => {
-      const held = this.#positions()
+      const held = positionsOf(this.#db, this.#id)
       const covered = batch.positions.every((p) => held.some((h) => h.topic === p.topic && h.partition === p.partition && h.offset >= p.offset))
       if (covered && batch.positions.length > 0) return []
       const { rejections, pending, floor } = await this.#collapse(batch, shape)
@@ -166,10 +166,12 @@ export class SearchSink implements SinkConnector {
     })
   }
 
-  async *rows(signal: AbortSignal): AsyncIterable<readonly Tuple[]> {
+  async *rows(onView: (positions: readonly LogPosition[]) => void, signal: AbortSignal): AsyncIterable<readonly Tuple[]> {
     const db = readIndexFile(this.#options.file)
     try {
+      // one view: it is taken by the first statement
       db.exec('BEGIN')
+      onView(positionsOf(db, this.#id))
       const description = describedIndex(db, this.#id)
       if (description === null) return
       const codec = rowCodec(description.table)
@@ -214,12 +216,6 @@ export class SearchSink implements SinkConnector {
 
   #description(): IndexDescription | null {
     return describedIndex(this.#db, this.#id)
-  }
-
-  #positions(): readonly LogPosition[] {
-    const select = this.#db.prepare('SELECT topic, partition, offset FROM millrace_position WHERE index_id = ?')
-    select.setReadBigInts(true)
-    return (select.all(this.#id) as { topic: string; partition: bigint; offset: bigint }[]).map((p) => ({ ...p, partition: Number(p.partition) }))
   }
 
   #statements(text: readonly TextColumn[]): Statements {
@@ -334,6 +330,12 @@ export class SearchSink implements SinkConnector {
       else putText.run(id, ...texts(shape.codec, shape.text, row))
     }
   }
+}
+
+function positionsOf(db: DatabaseSync, id: number): readonly LogPosition[] {
+  const select = db.prepare('SELECT topic, partition, offset FROM millrace_position WHERE index_id = ?')
+  select.setReadBigInts(true)
+  return (select.all(id) as { topic: string; partition: bigint; offset: bigint }[]).map((p) => ({ ...p, partition: Number(p.partition) }))
 }
 
 function describedIndex(db: DatabaseSync, id: number): IndexDescription | null {

@@ -34,10 +34,11 @@ export interface SinkConnector extends AsyncDisposable {
    */
   recall?(): Promise<string | null>
   /**
-   * The current rows of the target, for the audit, in any order, decoded to the table's own values.
+   * The rows of the target, for the audit, in any order, decoded to the table's own values: all of one view, also while another instance commits.
+   * Calls `onView` once, before the first rows, with the positions that this very view has.
    * @throws config.unsupported when the target cannot be read back
    */
-  rows(signal: AbortSignal): AsyncIterable<readonly Tuple[]>
+  rows(onView: (positions: readonly LogPosition[]) => void, signal: AbortSignal): AsyncIterable<readonly Tuple[]>
 }
 
 export interface SinkLimits {

@@ -31,6 +31,6 @@ export const never = new AbortController().signal
 
 export async function allRows(sink: SinkConnector): Promise<Tuple[]> {
   const rows: Tuple[] = []
-  for await (const part of sink.rows(never)) rows.push(...part)
+  for await (const part of sink.rows(() => {}, never)) rows.push(...part)
   return rows
 }

@@ -124,8 +124,10 @@ export class MemorySink implements SinkConnector {
     return this.#target.memo
   }
 
-  async *rows(): AsyncIterable<readonly Tuple[]> {
-    yield []
+  async *rows(onView: (positions: readonly LogPosition[]) => void): AsyncIterable<readonly Tuple[]> {
+    const { table, rows, positions } = this.#target
+    onView([...positions.values()])
+    for (const row of rows.values()) yield [table!.columns.map(({ id }) => row.get(id) ?? null)]
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}

@@ -1,0 +1,124 @@
+import { expect, test } from 'vitest'
+import { auditTable } from '../../../../core/audit/audit.ts'
+import type { SourceReader } from '../../../../core/capture/source-connector.ts'
+import { SHAPE_ENTRY } from '../../../../core/capture/start-over.ts'
+import type { RowChange } from '../../../../core/event/change-event.ts'
+import type { Json } from '../../../../core/event/offset.ts'
+import { SNAPSHOT_ENTRY } from '../../../../core/event/snapshot-progress.ts'
+import { type Tuple, tableId } from '../../../../core/event/table-schema.ts'
+import { CAPTURED_WINDOWS, WINDOW_ENTRY } from '../../../../core/event/window-ledger.ts'
+import type { LogPosition } from '../../../../core/log/log.ts'
+import { countStream } from '../../../../core/materialize/stream-count.ts'
+import { RecordDecoders } from '../../../../core/schema/record-decoder.ts'
+import { MemoryLog } from '../materialize/memory-log.ts'
+import { MemorySink, MemoryTarget } from '../materialize/memory-sink.ts'
+import { SHAPES, type StreamChange, StreamRecords, TOPIC } from '../materialize/stream-records.ts'
+
+const still = new AbortController().signal
+const table = SHAPES[0]!
+const LIMITS = { rows: 1000, bytes: 1 << 20, ageMs: 10 }
+
+/** A table whose changes are in the source, the log and one target at once. */
+class Flow {
+  readonly encoder = new StreamRecords()
+  readonly log = new MemoryLog()
+  readonly target = new MemoryTarget()
+  readonly #source = new Map<bigint, Tuple>()
+  readonly #sink = new MemorySink(this.target, LIMITS)
+  #records = 0n
+
+  async start(rows: number): Promise<void> {
+    this.log.create(TOPIC, 1)
+    await this.#sink.prepare(table)
+    this.log.entries.set('offset', {})
+    this.log.entries.set(SNAPSHOT_ENTRY + tableId(table), { done: true, rows: 0 })
+    this.log.entries.set(SHAPE_ENTRY + tableId(table), table as unknown as Json)
+    await this.write(Array.from({ length: rows }, (_, id) => ({ op: 'c', row: [BigInt(id), 'first', 'body'] })))
+  }
+
+  async write(written: readonly StreamChange[]): Promise<void> {
+    const changes: RowChange[] = []
+    const records = written.map(({ op, row }) => {
+      const key = row[0] as bigint
+      const position = { commit: this.#records++, ordinal: 1 }
+      const after = op === 'd' ? null : row
+      changes.push({ kind: 'row', op: op as 'c' | 'u' | 'd', table, position, committedAt: 0n, key: [key], before: null, after })
+      if (after === null) this.#source.delete(key)
+      else this.#source.set(key, after)
+      return this.encoder.record(table, { op, row }, position)
+    })
+    this.log.append(TOPIC, new Map([[0, records]]))
+    const positions = [{ topic: TOPIC, partition: 0, offset: this.#records }]
+    const { ledger } = await countStream(this.log, new RecordDecoders(this.encoder.registry), positions, CAPTURED_WINDOWS, still)
+    for (const [window, tally] of ledger.windows) this.log.entries.set(`${WINDOW_ENTRY}${TOPIC}/${window}`, { ...tally.toJSON() })
+    await this.#sink.apply({ table, changes, positions, memo: () => null, onRejected: async () => {} })
+  }
+
+  get reader(): SourceReader {
+    return {
+      tables: async () => [table],
+      reached: () => true,
+      scan: async (_, open) => {
+        const { writer, beginRow, endRow } = open(table)
+        for (const row of [...this.#source.values()]) {
+          beginRow()
+          for (const value of row) writer.value(value)
+          endRow()
+        }
+        return this.#records
+      },
+      [Symbol.asyncDispose]: async () => {},
+    }
+  }
+
+  audit(sink: MemorySink, more: { deadlineMs?: number; showKeys?: number } = {}) {
+    const { log, reader } = this
+    const options = { node: 'shop', table, topic: TOPIC, reader, log, registry: this.encoder.registry, memoryBytes: 1 << 20, signal: still }
+    return auditTable({ ...options, deadlineMs: 5000, showKeys: 0, ...more, sinks: [{ node: 'lake', open: async () => sink }] })
+  }
+}
+
+/** Changes come all the while it is read. */
+class BusySink extends MemorySink {
+  readonly #flow: Flow
+  #turns = 0
+  scans = 0
+
+  constructor(flow: Flow) {
+    super(flow.target, LIMITS)
+    this.#flow = flow
+  }
+
+  override async *rows(onView: (positions: readonly LogPosition[]) => void): AsyncIterable<readonly Tuple[]> {
+    this.scans++
+    for await (const rows of super.rows(onView)) {
+      const id = BigInt(this.#turns++)
+      await this.#flow.write([
+        { op: 'u', row: [5n + (id % 10n), `turn ${id}`, 'body'] },
+        { op: 'c', row: [1000n + id, 'new', 'body'] },
+        ...(id < 5n ? [{ op: 'd' as const, row: [15n + id, '', ''] }] : []),
+      ])
+      yield rows
+    }
+  }
+}
+
+test('a sink that takes changes all the while it is read is compared with the log as of what was read, in one scan', async () => {
+  const flow = new Flow()
+  await flow.start(20)
+  const sink = new BusySink(flow)
+  const audit = await flow.audit(sink)
+  expect(audit.differences).toEqual([])
+  expect(audit.equal).toBe(true)
+  expect(sink.scans).toBe(1)
+  expect(flow.target.rows.size).toBe(35)
+})
+
+test('keys that differ are named while the sink takes changes', async () => {
+  const flow = new Flow()
+  await flow.start(20)
+  flow.target.rows.delete('3n')
+  const audit = await flow.audit(new BusySink(flow), { showKeys: 5 })
+  expect(audit.equal).toBe(false)
+  expect(audit.differences.filter((one) => one.startsWith('id='))).toEqual(['id=3: in the log, not in lake'])
+})
