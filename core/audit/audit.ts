@@ -19,6 +19,9 @@ import { differingKeys, type KeyDifference } from './differing-keys.ts'
 import { type Cut, logState, RowSum } from './log-state.ts'
 
 const SHAPE_POLL_MS = 500
+/** From the first look to the next, doubled each time: on Kafka a look reads the whole partition of the node's progress. */
+const WAIT_MS = 50
+const MOST_WAIT_MS = 1000
 
 /** Rows of a table at one place, and the order-independent checksum over their canonical bytes (16 hex digits). */
 export interface Side {
@@ -245,11 +248,11 @@ function reaches(positions: readonly LogPosition[], ends: readonly LogPosition[]
 }
 
 async function until(deadline: number, signal: AbortSignal, what: string, reached: () => Promise<boolean>): Promise<void> {
-  while (!(await reached())) {
+  for (let waitMs = WAIT_MS; !(await reached()); waitMs = Math.min(2 * waitMs, MOST_WAIT_MS)) {
     if (signal.aborted) throw new MillraceError('audit.unequal', `${what}: stopped`)
     if (Date.now() > deadline)
       throw new MillraceError('audit.unequal', what, { fix: 'is the mesh running? `millrace status` shows its lag; or wait longer with --wait SECONDS' })
-    await delay(50, undefined, { signal }).catch(() => {})
+    await delay(waitMs, undefined, { signal }).catch(() => {})
   }
 }
 

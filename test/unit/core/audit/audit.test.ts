@@ -122,3 +122,17 @@ test('keys that differ are named while the sink takes changes', async () => {
   expect(audit.equal).toBe(false)
   expect(audit.differences.filter((one) => one.startsWith('id='))).toEqual(['id=3: in the log, not in lake'])
 })
+
+test('what is waited for is looked at less and less often', async () => {
+  const flow = new Flow()
+  await flow.start(1)
+  flow.log.entries.delete(SNAPSHOT_ENTRY + tableId(table))
+  let looks = 0
+  flow.log.progress = async () => {
+    looks++
+    return flow.log.entries
+  }
+  await expect(flow.audit(new MemorySink(flow.target, LIMITS), { deadlineMs: 1600 })).rejects.toMatchObject({ code: 'audit.unequal' })
+  expect(looks).toBeGreaterThan(2)
+  expect(looks).toBeLessThan(10)
+})
