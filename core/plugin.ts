@@ -20,6 +20,7 @@ export type {
   TableParts,
   TransactionStart,
 } from './capture/source-connector.ts'
+export { isTablePattern, TablePatterns } from './capture/table-patterns.ts'
 export { asMillraceError, type ErrorCategory, type ErrorCode, invariant, MillraceError } from './errors.ts'
 export type { ChangeEvent, LogicalMessage, OpLetter, RowChange, Truncation } from './event/change-event.ts'
 export type { Json, SourceOffset } from './event/offset.ts'

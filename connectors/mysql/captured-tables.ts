@@ -1,10 +1,9 @@
 import type { Logger } from 'pino'
-import { MillraceError, type TableSchema, tableId } from '../../core/plugin.ts'
+import { MillraceError, type TablePatterns, type TableSchema, tableId } from '../../core/plugin.ts'
 import { type CatalogTable, describeTable, listTables } from './catalog.ts'
 import { type Charsets, defineWireColumn, fits } from './column-definition.ts'
 import type { SqlConnections } from './sql-connection.ts'
 import type { TableMap } from './table-map.ts'
-import type { TablePatterns } from './table-patterns.ts'
 import { type MappedTable, mapTable, type TableDefinition, type TypeMappingOptions } from './type-mapping.ts'
 
 export interface CapturedTablesOptions {

@@ -1,5 +1,5 @@
+import type { TablePatterns } from '../../core/plugin.ts'
 import { type ColumnDefinition, defineColumn } from './column-definition.ts'
-import type { TablePatterns } from './table-patterns.ts'
 import type { TableDefinition } from './type-mapping.ts'
 import { literal, type WireConnection } from './wire-connection.ts'
 

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
-import { isTablePattern } from './table-patterns.ts'
+import { isTablePattern } from '../../core/plugin.ts'
 import type { ConnectOptions } from './wire-connection.ts'
 
 const tls = z.strictObject({

@@ -1,4 +1,4 @@
-import type { PluginContext, ScanTarget, SourceOffset, SourceReader, TableSchema } from '../../core/plugin.ts'
+import { type PluginContext, type ScanTarget, type SourceOffset, type SourceReader, TablePatterns, type TableSchema } from '../../core/plugin.ts'
 import { listTables } from './catalog.ts'
 import { GtidSet, MariadbPosition } from './gtid-set.ts'
 import { connectOptions, type MysqlConfig } from './mysql-config.ts'
@@ -6,7 +6,6 @@ import { readOffset } from './mysql-offset.ts'
 import { readServer, SESSION } from './server.ts'
 import { MysqlSnapshotReader, SNAPSHOT_SESSION } from './snapshot-reader.ts'
 import { SqlConnections } from './sql-connection.ts'
-import { TablePatterns } from './table-patterns.ts'
 import { mapTable, type TypeMappingOptions } from './type-mapping.ts'
 
 /** Opens the server for the audit: ordinary connections that read, beside whatever captures it. */

@@ -1,5 +1,13 @@
 import path from 'node:path'
-import { type CaptureOutput, invariant, type PluginContext, type SourceConnector, type SourceOffset, type TableSchema } from '../../core/plugin.ts'
+import {
+  type CaptureOutput,
+  invariant,
+  type PluginContext,
+  type SourceConnector,
+  type SourceOffset,
+  type TablePatterns,
+  type TableSchema,
+} from '../../core/plugin.ts'
 import type { CapturedTables } from './captured-tables.ts'
 import { isCapturable } from './catalog.ts'
 import { ChangeStream } from './change-stream.ts'
@@ -8,7 +16,6 @@ import { type MysqlOffset, readOffset, resumeGtids, writeOffset } from './mysql-
 import { binlogEnd, fileMark, type Server } from './server.ts'
 import { type AppliedMark, MysqlSnapshotReader } from './snapshot-reader.ts'
 import type { SqlConnections } from './sql-connection.ts'
-import type { TablePatterns } from './table-patterns.ts'
 import type { TypeMappingOptions } from './type-mapping.ts'
 import type { WireConnection } from './wire-connection.ts'
 

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { MillraceError, type PluginContext, type SourceConnector, type SourceOffset } from '../../core/plugin.ts'
+import { MillraceError, type PluginContext, type SourceConnector, type SourceOffset, TablePatterns } from '../../core/plugin.ts'
 import { CapturedTables } from './captured-tables.ts'
 import { GtidSet, MariadbPosition } from './gtid-set.ts'
 import { connectOptions, type MysqlConfig, replicaIdentity } from './mysql-config.ts'
@@ -9,7 +9,6 @@ import { MysqlSource } from './mysql-source.ts'
 import { binlogEnd, readCharsets, readServer, requirePrepared, SESSION, type Server } from './server.ts'
 import { SNAPSHOT_SESSION } from './snapshot-reader.ts'
 import { SqlConnections } from './sql-connection.ts'
-import { TablePatterns } from './table-patterns.ts'
 import { COMMAND, type ConnectOptions, literal, type Row, WireConnection } from './wire-connection.ts'
 
 const REFRESH_MS = 3000

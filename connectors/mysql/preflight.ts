@@ -1,9 +1,8 @@
-import { type Finding, type PluginContext, tableId } from '../../core/plugin.ts'
+import { type Finding, type PluginContext, TablePatterns, tableId } from '../../core/plugin.ts'
 import { type CatalogTable, listTables } from './catalog.ts'
 import { connectOptions, type MysqlConfig, replicaIdentity } from './mysql-config.ts'
 import { lacks, OLDEST, readServer, SESSION, type Server } from './server.ts'
 import { SqlConnections } from './sql-connection.ts'
-import { TablePatterns } from './table-patterns.ts'
 import { mapTable } from './type-mapping.ts'
 import type { WireConnection } from './wire-connection.ts'
 

@@ -1,11 +1,10 @@
 import type { Logger } from 'pino'
-import { type Json, MillraceError, type TableParts, type TableSchema, tableId } from '../../core/plugin.ts'
+import { type Json, MillraceError, type TableParts, type TablePatterns, type TableSchema, tableId } from '../../core/plugin.ts'
 import type { CatalogConnection } from './catalog-connection.ts'
 import { type KnownPartition, movedPartitions, type Partition } from './partitions.ts'
 import { addTable, findPublication, listTables, lookAgain, type SourceTable, tableName } from './publication.ts'
 import { historyLost } from './slot.ts'
 import { partsCursor } from './snapshot-reader.ts'
-import type { TablePatterns } from './table-patterns.ts'
 import { describeTable, type TypeMappingOptions } from './type-mapping.ts'
 
 /** Before, a walsender keeps what it once decided about a table that came to a partitioned one, or left it. */

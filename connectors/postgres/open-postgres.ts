@@ -1,4 +1,4 @@
-import { invariant, MillraceError, type PluginContext, type SourceConnector, type SourceOffset } from '../../core/plugin.ts'
+import { invariant, MillraceError, type PluginContext, type SourceConnector, type SourceOffset, TablePatterns } from '../../core/plugin.ts'
 import { AppliedTransactions } from './applied-transactions.ts'
 import { CapturedTables, publicationLost, requireIdentity } from './captured-tables.ts'
 import { CatalogConnection, connectClient } from './catalog-connection.ts'
@@ -26,7 +26,6 @@ import {
   waitUntilFree,
 } from './slot.ts'
 import { PostgresSnapshotReader } from './snapshot-reader.ts'
-import { TablePatterns } from './table-patterns.ts'
 import { parseTimelineHistory } from './timeline.ts'
 
 const REFRESH_MS = 3000

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import type pg from 'pg'
 import { z } from 'zod'
+import { isTablePattern } from '../../core/plugin.ts'
 import { urlMistake } from './postgres-url.ts'
-import { isTablePattern } from './table-patterns.ts'
 
 const name = z.string().regex(/^[a-z0-9_]{1,63}$/, 'lower-case letters, digits and _, at most 63')
 

@@ -1,12 +1,11 @@
 import type pg from 'pg'
-import type { PluginContext, ScanTarget, SourceOffset, SourceReader, TableSchema } from '../../core/plugin.ts'
+import { type PluginContext, type ScanTarget, type SourceOffset, type SourceReader, TablePatterns, type TableSchema } from '../../core/plugin.ts'
 import { CatalogConnection, connectClient } from './catalog-connection.ts'
 import { parseLsn } from './lsn.ts'
 import { objectName, type PostgresConfig } from './postgres-config.ts'
 import { reachServer } from './postgres-hosts.ts'
 import { listTables } from './publication.ts'
 import { PostgresSnapshotReader } from './snapshot-reader.ts'
-import { TablePatterns } from './table-patterns.ts'
 import { describeTable } from './type-mapping.ts'
 
 /** Opens the database for the audit: ordinary connections that read, beside whatever captures it. */

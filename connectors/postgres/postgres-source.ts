@@ -11,6 +11,7 @@ import {
   type SourceConnector,
   type SourceOffset,
   type TableParts,
+  type TablePatterns,
   type TableSchema,
 } from '../../core/plugin.ts'
 import type { AppliedTransactions } from './applied-transactions.ts'
@@ -23,7 +24,6 @@ import type { ReplicationConnection } from './replication-connection.ts'
 import { isRewritten } from './rewritten.ts'
 import { historyLost, type PostgresOffset, readOffset, writeOffset } from './slot.ts'
 import { parseFence } from './snapshot-reader.ts'
-import type { TablePatterns } from './table-patterns.ts'
 import { describeTable, type MappedTable, type TypeMappingOptions } from './type-mapping.ts'
 
 export interface PostgresSourceParts {

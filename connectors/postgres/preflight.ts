@@ -1,5 +1,5 @@
 import type pg from 'pg'
-import { type Finding, type PluginContext, tableId } from '../../core/plugin.ts'
+import { type Finding, type PluginContext, TablePatterns, tableId } from '../../core/plugin.ts'
 import { identityFix } from './captured-tables.ts'
 import { CatalogConnection } from './catalog-connection.ts'
 import { OLDEST_VERSION, WAL_LEVEL_FIX } from './open-postgres.ts'
@@ -7,7 +7,6 @@ import { objectName, type PostgresConfig, unsupportedSettings } from './postgres
 import { reachServer } from './postgres-hosts.ts'
 import { findPublication, listTables, quoteName, type SourceTable, tableName, wholeFix } from './publication.ts'
 import { FAILOVER_VERSION, findSlot } from './slot.ts'
-import { TablePatterns } from './table-patterns.ts'
 
 const NEWEST_TESTED_VERSION = 190_000
 

@@ -1,7 +1,6 @@
 import type pg from 'pg'
-import { MillraceError } from '../../core/plugin.ts'
+import { MillraceError, type TablePatterns } from '../../core/plugin.ts'
 import { PARTITIONS, type Partition } from './partitions.ts'
-import type { TablePatterns } from './table-patterns.ts'
 
 /** Writers wait behind our lock at most this long when a table joins the publication; then it is tried again later. */
 const LOCK_TIMEOUT_MS = 1000

@@ -1,4 +1,4 @@
-import { MillraceError } from '../../core/plugin.ts'
+import { MillraceError } from '../errors.ts'
 
 /**
  * Which tables are captured: `schema.table` with `*` for any characters; a pattern that starts with `!` takes out again. A table is captured when
