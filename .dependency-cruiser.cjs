@@ -6,7 +6,7 @@ const stage = (name, allowed) => ({
   from: { path: `^core/${name}/` },
   to: { path: '^(core|connectors|control)/', pathNot: [`^core/${name}/`, ...allowed.map((a) => `^core/${a}`)] },
 })
-const below = ['errors\\.ts$', 'event/']
+const below = ['errors\\.ts$', 'retry\\.ts$', 'event/']
 module.exports = {
   forbidden: [
     stage('event', ['errors\\.ts$']),

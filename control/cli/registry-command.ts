@@ -1,7 +1,7 @@
 import { MillraceError } from '../../core/errors.ts'
 import { loadMesh } from '../../core/mesh/read-mesh.ts'
+import { pause } from '../../core/retry.ts'
 import { openRegistry } from '../../core/runtime/open-log.ts'
-import { pause } from '../../core/runtime/retry.ts'
 import type { EmbeddedRegistry } from '../../core/schema/embedded-registry.ts'
 import { type Command, flag, textOption } from './command.ts'
 

@@ -4,6 +4,7 @@ import { comparePositions, type Position } from '../event/position.ts'
 import { type FrameRecord, records } from '../event/record-batch.ts'
 import { type TableSchema, tableId } from '../event/table-schema.ts'
 import type { Log, LogBatch, LogPosition, LogWriter } from '../log/log.ts'
+import type { RetryPolicy } from '../retry.ts'
 import { RecordDecoders } from '../schema/record-decoder.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
 import { DeadLetterBox, deadLetterOf } from './dead-letter.ts'
@@ -12,13 +13,11 @@ import type { MemoryBudget } from './memory-budget.ts'
 import { OpenBatch, type TakenChanges } from './open-batch.ts'
 import { recallWindows } from './recall-windows.ts'
 import { Rejections } from './rejections.ts'
-import { type RetryPolicy, retrying, STOPPED } from './retry.ts'
+import { retrying, STOPPED } from './retry.ts'
 import { changeConverter, fillFromBefore } from './shape-conversion.ts'
 import type { Rejection, SinkConnector } from './sink-connector.ts'
 import { SourceOrder } from './source-order.ts'
 import { StreamReader } from './stream-reader.ts'
-
-export type { RetryPolicy } from './retry.ts'
 
 export interface MaterializeOptions {
   /** Name of the sink node. */

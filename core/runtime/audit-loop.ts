@@ -2,7 +2,7 @@ import type { Logger } from 'pino'
 import { type AuditStatus, type CapturedStream, ContinuousAudit, describeDifference, type LandedStream } from '../audit/continuous-audit.ts'
 import { asMillraceError } from '../errors.ts'
 import type { Log } from '../log/log.ts'
-import { pause } from './retry.ts'
+import { pause } from '../retry.ts'
 
 /** Windows are a minute long: a look every other second names a difference soon after its window rests. */
 const LOOK_MS = 2000

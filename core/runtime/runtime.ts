@@ -5,6 +5,7 @@ import type { Log } from '../log/log.ts'
 import { MemoryBudget } from '../materialize/memory-budget.ts'
 import type { Mesh } from '../mesh/mesh.ts'
 import type { Secrets } from '../mesh/secrets.ts'
+import { backoffMs, DEFAULT_RETRY, pause } from '../retry.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
 import { AuditLoop } from './audit-loop.ts'
 import { DataFolder } from './data-folder.ts'
@@ -13,7 +14,6 @@ import { isReady, type MeshStatus, type NodeStatus } from './mesh-status.ts'
 import { Metrics } from './metrics.ts'
 import { openLog, openRegistry, serveOwnRegistry } from './open-log.ts'
 import { parseResnapshot, resnapshot } from './resnapshot.ts'
-import { backoffMs, DEFAULT_RETRY, pause } from './retry.ts'
 import type { RunningNode, RuntimeContext } from './runtime-context.ts'
 import { SinkRunner } from './sink-runner.ts'
 import { SourceRunner } from './source-runner.ts'
@@ -222,7 +222,7 @@ async function whenAvailable<T>(open: () => Promise<T>, logger: Logger, signal: 
       const error = asMillraceError(thrown)
       if (error.category !== 'unavailable') throw error
       logger.warn({ code: error.code, fix: error.fix }, `${error.message}; trying again`)
-      await pause(backoffMs(attempt, DEFAULT_RETRY, Math.random, error.retryAfterMs), signal)
+      await pause(backoffMs(attempt, DEFAULT_RETRY, error.retryAfterMs), signal)
     }
   }
   return null

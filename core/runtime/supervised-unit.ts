@@ -1,7 +1,7 @@
 import type { Logger } from 'pino'
 import { asMillraceError, MillraceError } from '../errors.ts'
+import { backoffMs, DEFAULT_RETRY, pause, type RetryPolicy } from '../retry.ts'
 import { type NodeEvent, type NodeState, nextState } from './node-lifecycle.ts'
-import { backoffMs, DEFAULT_RETRY, pause, type RetryPolicy } from './retry.ts'
 
 export interface UnitOptions {
   /** For logs: the node, and for a sink the stream. */
@@ -15,8 +15,6 @@ export interface UnitOptions {
   readonly logger: Logger
   readonly onChange: () => void
   readonly retry?: RetryPolicy
-  readonly random?: () => number
-  readonly wait?: (ms: number, signal: AbortSignal) => Promise<void>
 }
 
 /**
@@ -126,14 +124,14 @@ export class SupervisedUnit {
   }
 
   async #backoff(): Promise<void> {
-    const { retry = DEFAULT_RETRY, random = Math.random, wait = pause, signal } = this.#options
+    const { retry = DEFAULT_RETRY, signal } = this.#options
     this.#attempts++
-    const ms = backoffMs(this.#attempts, retry, random, this.#error?.retryAfterMs ?? 0)
+    const ms = backoffMs(this.#attempts, retry, this.#error?.retryAfterMs ?? 0)
     this.#retryAt = Date.now() + ms
     const woken = new AbortController()
     this.#wake = () => woken.abort()
     this.#round = woken
-    await wait(ms, AbortSignal.any([signal, woken.signal]))
+    await (retry.pause ?? pause)(ms, AbortSignal.any([signal, woken.signal]))
     this.#wake = null
     this.#retryAt = null
   }

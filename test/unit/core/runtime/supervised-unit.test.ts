@@ -17,9 +17,7 @@ function unit(...rounds: ((signal: AbortSignal, report: Report) => Promise<void>
     name: 'test',
     signal: stop.signal,
     logger,
-    random: () => 1,
-    retry: { firstMs: 10, maxMs: 40 },
-    wait: async (ms) => void waits.push(ms),
+    retry: { firstMs: 10, maxMs: 40, random: () => 1, pause: async (ms) => void waits.push(ms) },
     onChange: () => states.push(made.state),
     run: (signal, report) => rounds[Math.min(round++, rounds.length - 1)]!(signal, report),
   })

@@ -2,6 +2,10 @@
 export interface RetryPolicy {
   readonly firstMs: number
   readonly maxMs: number
+  /** In [0, 1]; Math.random when missing. */
+  readonly random?: () => number
+  /** Resolves after `ms` or when the signal aborts, never throws; {@link pause} when missing. */
+  readonly pause?: (ms: number, signal: AbortSignal) => Promise<void>
 }
 
 export const DEFAULT_RETRY: RetryPolicy = { firstMs: 200, maxMs: 30_000 }
@@ -10,8 +14,8 @@ export const DEFAULT_RETRY: RetryPolicy = { firstMs: 200, maxMs: 30_000 }
  * Milliseconds to wait before try `attempt` (1 is the first after a failure): between half and all of `firstMs * 2^(attempt-1)`, `maxMs` at most, and
  * never below `atLeastMs`, which a server asked for.
  */
-export function backoffMs(attempt: number, policy: RetryPolicy, random: () => number = Math.random, atLeastMs = 0): number {
-  const ceiling = Math.min(policy.maxMs, policy.firstMs * 2 ** Math.min(attempt - 1, 30))
+export function backoffMs(attempt: number, { firstMs, maxMs, random = Math.random }: RetryPolicy, atLeastMs = 0): number {
+  const ceiling = Math.min(maxMs, firstMs * 2 ** Math.min(attempt - 1, 30))
   return Math.max(atLeastMs, Math.round(ceiling / 2 + (ceiling / 2) * random()))
 }
 
