@@ -49,7 +49,11 @@ function writeRows(rows: number, ledger: WindowLedger): number {
   const text = Buffer.from('x'.repeat(200))
   const begin = process.cpuUsage()
   for (let i = 0; i < rows; i++) {
-    if (i % 1000 === 0) state.describe(1n, fields)
+    if (i % 1000 === 0) {
+      state.commit = BigInt(i)
+      state.lastOrdinal = 0
+      state.describe(1n, fields)
+    }
     writer.begin('c', (i % 1000) * 2 + 1)
     writer.after()
     writer.long64(0, i)

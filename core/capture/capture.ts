@@ -202,12 +202,16 @@ class Capture implements CaptureOutput {
   transaction(start: TransactionStart): void {
     const state = this.#state
     const commit = start.commit + this.#base
-    state.commit = commit
-    state.lastOrdinal = 0
-    this.#commit = commit
     const resume = this.#resume
-    // I7: what the log holds already is refused by the writers
-    state.skipThrough = resume === null || commit > resume.commit ? -1 : commit === resume.commit ? resume.ordinal : Number.POSITIVE_INFINITY
+    if (resume !== null && commit <= resume.commit) {
+      // I7: sent again: what the log holds already is refused by the writers. I2: what else is written meanwhile, a chunk, comes after all that the log holds
+      state.skipThrough = commit === resume.commit ? resume.ordinal : Number.POSITIVE_INFINITY
+    } else {
+      state.commit = commit
+      state.lastOrdinal = 0
+      state.skipThrough = -1
+      this.#commit = commit
+    }
     state.describe(start.committedAt, start.source)
   }
 

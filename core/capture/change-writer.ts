@@ -130,7 +130,6 @@ export class TableWriter implements ChangeWriter {
   }
 
   begin(op: 'c' | 'u' | 'd', ordinal: number): boolean {
-    // I2: positions in the log only grow
     if (ordinal <= this.#state.skipThrough) return false
     this.#start(LETTER[op], ordinal)
     return true
@@ -153,6 +152,8 @@ export class TableWriter implements ChangeWriter {
   }
 
   #start(op: number, ordinal: number): void {
+    // I2: positions in the log only grow
+    invariant(ordinal > this.#state.lastOrdinal, 'a change comes before one that was written')
     this.#op = op
     this.#ordinal = ordinal
     this.#images.at = 0

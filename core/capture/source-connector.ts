@@ -79,7 +79,7 @@ export interface CaptureOutput {
 }
 
 export interface TransactionStart {
-  /** Rises with every transaction: Postgres commit LSN. */
+  /** Rises with every transaction: Postgres commit LSN. One that is sent again after a restart has the commit that it had. */
   readonly commit: bigint
   /** Microseconds since epoch. */
   readonly committedAt: bigint

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { capture } from '../../../../core/capture/capture.ts'
@@ -138,6 +139,8 @@ async function live(
       const rows = [...db.state(seen)].filter(([id]) => after === null || id > after).sort(([a], [b]) => a - b)
       const taken = rows.slice(0, 2)
       for (let i = 0; i < dice() % 4; i++) await turn()
+      // longer than a batch stays open, so that one is closed while the stream waits for this chunk
+      if (dice() % 8 === 0) await delay(2)
       return {
         rows: taken.length,
         next: taken.length === rows.length ? null : taken.at(-1)![0],
@@ -170,13 +173,15 @@ async function live(
     },
     async *changes(from: SourceOffset, to: CaptureOutput, signal: AbortSignal) {
       const table = (await to.table(TABLE))!
-      let at = from.done as number
+      const resumed = from.done as number
+      // what was streamed before may come again
+      let at = store.progress.has('position') ? Math.max(0, resumed - (dice() % 3)) : resumed
       while (!signal.aborted) {
         if (dice() % 3 === 0 && db.committed < db.transactions.length) db.committed++
         if (at === db.committed) {
           await turn()
           if (to.chunks.size > 0) await to.chunks.emit((fence) => at >= (fence as number))
-          yield { done: at }
+          yield { done: Math.max(at, resumed) }
           if (at === db.transactions.length && snapshotDone) return
           continue
         }
@@ -196,12 +201,13 @@ async function live(
             table.end()
           }
           if (dice() % 2 === 0) {
-            yield { done: at }
+            yield { done: Math.max(at, resumed) }
             if (signal.aborted) return
           }
         }
         at++
-        yield { done: at }
+        // the same piece of input may go on, with chunks or the next transaction
+        if (dice() % 2 === 0) yield { done: Math.max(at, resumed) }
       }
     },
     acknowledge(offset) {
@@ -279,6 +285,16 @@ describe('through crashes at any append', () => {
       { numRuns: 1500 },
     )
   }, 60_000)
+})
+
+test('a chunk after a transaction that is sent again takes a position of its own', async () => {
+  const db = new Database([[{ op: 'c', id: 1, value: 1 }]], 1)
+  const store = new Store()
+  store.progress.set('offset', { done: 0 })
+  store.progress.set('position', { commit: '1', ordinal: 0x8000_0001 })
+  await live(db, store, () => 1, Number.POSITIVE_INFINITY, false)
+  expect(store.records.map(({ position }) => position)).toEqual([{ commit: 1n, ordinal: 0x8000_0002 }])
+  expect(store.progress.get('snapshot/public.t')).toEqual({ done: true, rows: 1, at: { commit: '1', ordinal: 0x8000_0002 } })
 })
 
 test('values of one chunk reach the log as reads', async () => {
