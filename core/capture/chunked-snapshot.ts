@@ -30,9 +30,11 @@ interface TableState {
   done: boolean
   /** Read again from the start once the current pass is done. */
   again: boolean
+  /** The current pass is of a part of the table alone. */
+  part: boolean
   /** Cursors at which parts of the table begin that are read once the current pass is done. */
   later: readonly Json[]
-  /** Position of the last row that was read; null before the end. */
+  /** Position of the last row of the last pass over the whole table; null before its end. */
   at: { readonly commit: string; readonly ordinal: number } | null
   /** The first chunk is preceded by a truncation: rows of an earlier capture may be gone from the source. */
   clear: boolean
@@ -133,6 +135,7 @@ export class ChunkedSnapshot implements PendingChunks {
     if (this.#tables.has(id)) return
     const entry = (this.#unread.has(id) ? UNREAD : progress.get(SNAPSHOT_ENTRY + id)) as SnapshotProgress | undefined
     const done = entry?.done === true || (entry === undefined && this.#settings.mode === 'never')
+    const part = entry?.done === false && entry.part === true
     const state: TableState = {
       table,
       id,
@@ -141,8 +144,9 @@ export class ChunkedSnapshot implements PendingChunks {
       estimate: null,
       done,
       again: false,
+      part,
       later: entry?.done === false ? (entry.later ?? []) : [],
-      at: entry?.done === true ? (entry.at ?? null) : null,
+      at: entry?.done === true || part ? (entry.at ?? null) : null,
       clear: entry?.done === false && entry.clear === true,
       begun: entry?.done === false && entry.next !== null,
       dropped: false,
@@ -209,6 +213,7 @@ export class ChunkedSnapshot implements PendingChunks {
     state.again = false
     state.done = false
     state.cursor = part
+    state.part = part !== null
     state.later = later
     // a part adds to what was read
     if (part === null) {
@@ -284,9 +289,11 @@ export class ChunkedSnapshot implements PendingChunks {
       const done = isThrough(state)
       // a pass that will be repeated is worth nothing after a restart
       const [next = null, ...later] = again ? [] : state.done ? state.later : [state.cursor, ...state.later]
+      const part = !again && (state.part || state.done)
+      const whole = at === null ? {} : { at }
       const entry: SnapshotProgress = done
-        ? { done, rows, ...(at === null ? {} : { at }) }
-        : { done, next, rows: again ? 0 : rows, ...(clear ? { clear } : {}), ...(later.length > 0 ? { later } : {}) }
+        ? { done, rows, ...whole }
+        : { done, next, rows: again ? 0 : rows, ...(clear ? { clear } : {}), ...(part ? { part, ...whole } : {}), ...(later.length > 0 ? { later } : {}) }
       into.set(SNAPSHOT_ENTRY + state.id, entry as unknown as Json)
     }
     this.#changed.clear()
@@ -359,7 +366,7 @@ export class ChunkedSnapshot implements PendingChunks {
         state.cursor = chunk.next
         state.rows += chunk.rows
         state.done = chunk.next === null
-        if (state.done) {
+        if (state.done && !state.part) {
           const { commit, ordinal } = this.#position()
           state.at = { commit: commit.toString(), ordinal }
         }

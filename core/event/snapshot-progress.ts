@@ -11,7 +11,10 @@ export type SnapshotProgress =
   | {
       readonly done: true
       readonly rows: number
-      /** The position of its last row: rows at or before it whose update came before their chunk have come since. Absent when nothing was read. */
+      /**
+       * The position of the last row of its last whole reading: rows at or before it whose update came before their chunk have come since. Absent when
+       * nothing was read.
+       */
       readonly at?: { readonly commit: string; readonly ordinal: number }
     }
   | {
@@ -19,6 +22,9 @@ export type SnapshotProgress =
       readonly next: Json
       readonly rows: number
       readonly clear?: true
+      /** Only a part of the table is read, from `next` on: the others stay as they were at `at`. */
+      readonly part?: true
+      readonly at?: { readonly commit: string; readonly ordinal: number }
       /** Cursors at which parts of the table begin that are read after that. */
       readonly later?: readonly Json[]
     }

@@ -63,12 +63,13 @@ export class Rejections {
   }
 }
 
-/** Up to where the snapshot of a stream's table brings whole rows: `all` while it is read, null when it never was. */
+/** Up to where the snapshot of a stream's table brings whole rows: `all` while the whole table is read, null when it never was. */
 async function snapshotEnd(log: Log, topic: string, table: TableSchema): Promise<Position | 'all' | null> {
   const source = topic.slice(0, topic.indexOf('.'))
   const entry = (await log.progress(source)).get(SNAPSHOT_ENTRY + tableId(table)) as SnapshotProgress | undefined
   if (entry === undefined) return null
-  if (!entry.done) return 'all'
+  // I3: a part brings no row of the others, and nothing tells which part a change is of
+  if (!entry.done && entry.part !== true) return 'all'
   return entry.at === undefined ? null : { commit: BigInt(entry.at.commit), ordinal: entry.at.ordinal }
 }
 

@@ -260,3 +260,30 @@ test.for([false, true])('a part that comes is read alone, also after a crash (%s
   await store.run(settle, { ...connector, parts: parts(['a'], null, true) } as never)
   expect(rowsOf()).toBe(7)
 })
+
+test('a part that is read alone leaves the place up to which the whole was read as it is, also after a restart', async () => {
+  const store = new Store()
+  const entry = () => store.progress.get('snapshot/public.t') as { done: boolean; at?: Json }
+  const one = { tables: async () => [table('t', INT)] }
+  const withPart: Partial<SourceConnector> = {
+    ...one,
+    parts: async (_table, before) => (before === null ? { now: 1, came: { part: 7 }, left: false } : null),
+  }
+  await store.run(async function* (output) {
+    await read(output, 1)
+    yield
+  }, one)
+  const { at } = entry()
+  expect(entry()).toEqual({ done: true, rows: 1, at: { commit: '0', ordinal: 0x8000_0000 } })
+  await store.run(async function* (_output, transaction) {
+    transaction()
+    yield
+    while (entry().done) await new Promise((resolve) => setImmediate(resolve))
+  }, withPart)
+  expect(entry()).toEqual({ done: false, next: { part: 7 }, rows: 1, part: true, at })
+  await store.run(async function* (output) {
+    await read(output, 1)
+    yield
+  }, withPart)
+  expect(entry()).toEqual({ done: true, rows: 2, at })
+})

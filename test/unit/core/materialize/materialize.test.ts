@@ -163,6 +163,19 @@ test('an update before the chunk with its row is no loss while the snapshot brin
   expect(statuses.at(-1)).toMatchObject({ rows: 0, rejected: 1 })
 })
 
+test('while only a part of a table is read again, an update without the row it builds on is a dead letter', async () => {
+  const { log, target, write, drive } = stream()
+  const at = { commit: '1', ordinal: 5 }
+  log.entries.set(`snapshot/${A.namespace}.${A.name}`, { done: false, next: { parts: [7] }, rows: 2, part: true, at })
+  // position 1: before the end of the reading of the whole
+  write([A, put(1n, 'one', UNCHANGED)], [A, put(2n, 'two', UNCHANGED)])
+  const running = drive()
+  await until(() => caughtUp(log, target), 'both')
+  running.stop()
+  await running.done
+  expect(letters(log).map(({ position }) => position)).toEqual([{ commit: 2n, ordinal: 1 }])
+})
+
 test('without dead letters a rejection and a malformed record stop the node, and what came before has landed', async () => {
   const { log, encoder, target, next, write, drive } = stream()
   write([A, put(1n, 'one')], [A, put(2n, 'two')])
