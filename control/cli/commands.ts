@@ -2,6 +2,7 @@ import { auditCommand } from './audit-command.ts'
 import { checkCommand } from './check-command.ts'
 import type { Command } from './command.ts'
 import { deprovisionCommand } from './deprovision-command.ts'
+import { newCommand } from './new-command.ts'
 import { pauseCommand, resumeCommand } from './pause-command.ts'
 import { pluginsCommand } from './plugins-command.ts'
 import { registryCommand } from './registry-command.ts'
@@ -26,5 +27,6 @@ export const COMMANDS: readonly Command[] = [
   schemasCommand,
   registryCommand,
   pluginsCommand,
+  newCommand,
   deprovisionCommand,
 ]

@@ -6,28 +6,36 @@ import type { Command } from './command.ts'
 export const pluginsCommand: Command = {
   name: 'plugins',
   summary: 'List the plugins, or show the settings of one',
-  help: `millrace plugins [NAME]
+  help: `millrace plugins [NAME | PATH]
+
+Millrace's own, and those installed here as millrace-plugin-…, with the names of their settings.
 
 Examples:
   millrace plugins
-  millrace plugins postgres        every setting with its default and meaning`,
+  millrace plugins postgres        every setting with its default and meaning
+  millrace plugins ./my-source     of a plugin of your own`,
   options: {},
   arguments: [0, 1],
-  async run({ arguments: [name], plugins }) {
+  async run({ arguments: [name], plugins, io }) {
     if (name !== undefined) {
-      const plugin = await plugins.find(name, undefined, '.')
+      const plugin = /[./@]/.test(name) ? await plugins.at(name, io.cwd) : await plugins.find(name, undefined, io.cwd)
       const settings = settingsOf(plugin)
       const text = [`${plugin.name} (${plugin.kind}): ${plugin.summary}`, '', ...settings.map(formatSetting)].join('\n')
       return { exitCode: 0, result: { name: plugin.name, kind: plugin.kind, summary: plugin.summary, settings }, text }
     }
-    const all = await plugins.all()
+    const all = await plugins.all(io.cwd)
     const result = all.map(({ name, plugin }) =>
       plugin instanceof MillraceError
-        ? { name, kind: null, summary: null, error: plugin.message }
-        : { name, kind: plugin.kind, summary: plugin.summary, error: null },
+        ? { name, kind: null, summary: null, settings: null, error: plugin.message }
+        : { name, kind: plugin.kind, summary: plugin.summary, settings: settingsOf(plugin), error: null },
     )
     const width = Math.max(...result.map(({ name }) => name.length))
-    const text = result.map(({ name, kind, summary, error }) => `${name.padEnd(width)}  ${(kind ?? 'error').padEnd(6)}  ${summary ?? error}`).join('\n')
+    const text = result
+      .flatMap(({ name, kind, summary, settings, error }) => [
+        `${name.padEnd(width)}  ${(kind ?? 'error').padEnd(6)}  ${summary ?? error}`,
+        ...(settings === null ? [] : [`${' '.repeat(width + 10)}${settings.map((one) => (one.required ? `${one.name}*` : one.name)).join(' ')}`]),
+      ])
+      .join('\n')
     return { exitCode: 0, result, text }
   },
 }

@@ -7,9 +7,12 @@ import { nearest } from '../mesh/edit-distance.ts'
 import type { PluginFinder } from '../mesh/read-mesh.ts'
 import type { Plugin } from '../plugin.ts'
 
+/** What an npm package is called that is found by its kind alone; followed by it. */
+const PACKAGE = 'millrace-plugin-'
+
 /**
- * Finds plugins: the package's own by folder (`connectors/<name>/index`), others by path or npm package name. Loads a plugin when it is asked for and
- * not before, so that a mesh pays only for what it uses.
+ * Finds plugins: the package's own by folder (`connectors/<name>/index`); others by path or npm package name, or as the package `millrace-plugin-<kind>`
+ * that is installed beside the mesh file. Loads a plugin when it is asked for and not before, so that a mesh pays only for what it uses.
  */
 export class PluginCatalog implements PluginFinder {
   readonly names: readonly string[]
@@ -27,12 +30,13 @@ export class PluginCatalog implements PluginFinder {
       : []
   }
 
-  /** Every plugin of the package; one that does not load is given as its error. */
-  async all(): Promise<readonly { readonly name: string; readonly plugin: Plugin<unknown> | MillraceError }[]> {
+  /** Every plugin of the package and, with `dir`, those installed there as `millrace-plugin-…`; one that does not load is given as its error. */
+  async all(dir?: string): Promise<readonly { readonly name: string; readonly plugin: Plugin<unknown> | MillraceError }[]> {
+    const names = [...this.names, ...(dir === undefined ? [] : installedIn(dir).filter((name) => !this.names.includes(name)))]
     return Promise.all(
-      this.names.map(async (name) => ({
+      names.map(async (name) => ({
         name,
-        plugin: await this.find(name, undefined, '.').catch((error: unknown) => {
+        plugin: await this.find(name, undefined, dir ?? '.').catch((error: unknown) => {
           if (error instanceof MillraceError) return error
           throw error
         }),
@@ -40,44 +44,64 @@ export class PluginCatalog implements PluginFinder {
     )
   }
 
+  /** @throws config.unknown_plugin, which says where it was looked for */
   find(kind: string, from: string | undefined, dir: string): Promise<Plugin<unknown>> {
-    const key = JSON.stringify([kind, from ?? null, from === undefined ? null : dir])
+    const key = JSON.stringify([kind, from ?? null, this.names.includes(kind) && from === undefined ? null : dir])
     let loading = this.#loaded.get(key)
     if (loading === undefined) {
-      loading = this.#load(kind, from, dir)
+      loading = this.#find(kind, from, dir)
       this.#loaded.set(key, loading)
     }
     return loading
   }
 
-  async #load(kind: string, from: string | undefined, dir: string): Promise<Plugin<unknown>> {
-    const file = from === undefined ? this.#own(kind) : resolveForeign(from, dir)
-    let loaded: unknown
-    try {
-      loaded = ((await import(pathToFileURL(file).href)) as { default?: unknown }).default
-    } catch (cause) {
-      const why = cause instanceof Error ? cause.message : String(cause)
-      throw new MillraceError('config.unknown_plugin', `the plugin ${from ?? kind} does not load: ${why}`, {
-        cause,
-        fix: `repair ${from ?? `connectors/${kind}`} or its dependencies`,
-      })
-    }
-    if (!isPlugin(loaded)) {
-      throw new MillraceError('config.unknown_plugin', `${from ?? kind} has no plugin as its default export`, { fix: 'export default definePlugin({ … })' })
-    }
-    if (loaded.name !== kind) {
-      throw new MillraceError('config.unknown_plugin', `${from ?? kind} is the plugin ${loaded.name}, not ${kind}`, { fix: `write kind: ${loaded.name}` })
-    }
-    return loaded
+  /** The plugin at a path or in a package, whatever its kind. @throws config.unknown_plugin */
+  at(from: string, dir: string): Promise<Plugin<unknown>> {
+    return load(from, resolveForeign(from, dir))
   }
 
-  #own(kind: string): string {
+  async #find(kind: string, from: string | undefined, dir: string): Promise<Plugin<unknown>> {
+    const plugin = from === undefined ? await this.#byKind(kind, dir) : await this.at(from, dir)
+    if (plugin.name === kind) return plugin
+    throw new MillraceError('config.unknown_plugin', `${from ?? kind} is the plugin ${plugin.name}, not ${kind}`, { fix: `write kind: ${plugin.name}` })
+  }
+
+  #byKind(kind: string, dir: string): Promise<Plugin<unknown>> {
     const file = this.names.includes(kind) ? entryOf(path.join(this.#dir, kind)) : null
-    if (file !== null) return file
+    if (file !== null) return load(kind, file)
+    const name = `${PACKAGE}${kind}`
+    if (installedIn(dir).includes(kind)) return load(name, resolveForeign(name, dir))
     const meant = nearest(kind, this.names)
-    throw new MillraceError('config.unknown_plugin', `no plugin is called ${kind}`, {
-      fix: meant === null ? `one of: ${this.names.join(', ')}; or say where yours is with plugin:` : `write kind: ${meant}`,
-    })
+    throw new MillraceError(
+      'config.unknown_plugin',
+      `no plugin is called ${kind}: it is none of Millrace's own (${this.names.join(', ')}), and no package ${name} is installed in ${path.resolve(dir)} or above`,
+      { fix: meant === null ? `npm install ${name}, or say where yours is with plugin:` : `write kind: ${meant}` },
+    )
+  }
+}
+
+async function load(name: string, file: string): Promise<Plugin<unknown>> {
+  let loaded: unknown
+  try {
+    loaded = ((await import(pathToFileURL(file).href)) as { default?: unknown }).default
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause)
+    throw new MillraceError('config.unknown_plugin', `the plugin ${name} does not load: ${why}`, { cause, fix: `repair ${file} or its dependencies` })
+  }
+  const lacks = lackOf(loaded)
+  if (lacks === null) return loaded as Plugin<unknown>
+  throw new MillraceError('config.unknown_plugin', `${name} has no plugin as its default export: ${lacks}`, {
+    fix: `export default definePlugin({ … }) in ${file}`,
+  })
+}
+
+/** Kinds of the packages `millrace-plugin-…` that Node would find from a folder. */
+function installedIn(dir: string): readonly string[] {
+  const kinds = new Set<string>()
+  for (let folder = path.resolve(dir); ; folder = path.dirname(folder)) {
+    const modules = path.join(folder, 'node_modules')
+    if (existsSync(modules)) for (const name of readdirSync(modules)) if (name.startsWith(PACKAGE)) kinds.add(name.slice(PACKAGE.length))
+    if (folder === path.dirname(folder)) return [...kinds].sort()
   }
 }
 
@@ -86,27 +110,42 @@ function entryOf(folder: string): string | null {
 }
 
 function resolveForeign(from: string, dir: string): string {
-  if (/^\.{0,2}\//.test(from)) {
+  if (/^\.{0,2}\//.test(from) || from === '.' || from === '..') {
     const file = path.resolve(dir, from)
     const found = path.extname(file) === '' ? entryOf(file) : existsSync(file) ? file : null
     if (found !== null) return found
-    throw new MillraceError('config.unknown_plugin', `there is no plugin at ${from}`, { fix: 'give a path to its index file, relative to the mesh file' })
+    const looked = path.extname(file) === '' ? `${file}/index.ts and index.js` : file
+    throw new MillraceError('config.unknown_plugin', `there is no plugin at ${from}: looked for ${looked}`, {
+      fix: 'give a path to its folder or index file, relative to the mesh file',
+    })
   }
   try {
-    return createRequire(path.join(dir, 'package.json')).resolve(from)
+    return createRequire(path.join(path.resolve(dir), 'package.json')).resolve(from)
   } catch (cause) {
-    throw new MillraceError('config.unknown_plugin', `the package ${from} is not installed beside the mesh file`, { cause, fix: `npm install ${from}` })
+    if ((cause as NodeJS.ErrnoException).code !== 'MODULE_NOT_FOUND') {
+      const why = cause instanceof Error ? cause.message : String(cause)
+      throw new MillraceError('config.unknown_plugin', `the package ${from} cannot be used: ${why}`, {
+        cause,
+        fix: 'its "exports" must name a built file as "."',
+      })
+    }
+    throw new MillraceError('config.unknown_plugin', `the package ${from} is not installed in ${path.resolve(dir)} or above`, {
+      cause,
+      fix: `npm install ${from} there, and build it if it is yours`,
+    })
   }
 }
 
-function isPlugin(value: unknown): value is Plugin<unknown> {
-  if (typeof value !== 'object' || value === null) return false
-  const plugin = value as Partial<Plugin<unknown>>
-  return (
-    (plugin.kind === 'source' || plugin.kind === 'sink') &&
-    typeof plugin.name === 'string' &&
-    typeof plugin.open === 'function' &&
-    typeof plugin.check === 'function' &&
-    plugin.config !== undefined
-  )
+/** What a value lacks to be a plugin; null: nothing. */
+function lackOf(value: unknown): string | null {
+  if (value === undefined) return 'it exports no default'
+  if (typeof value !== 'object' || value === null) return `it is a ${typeof value}`
+  const plugin = value as Record<string, unknown>
+  if (plugin.kind !== 'source' && plugin.kind !== 'sink') return "its kind is neither 'source' nor 'sink'"
+  if (typeof plugin.name !== 'string') return 'it has no name'
+  if (typeof plugin.config !== 'object' || plugin.config === null || !('parse' in plugin.config)) return 'its config is no zod schema'
+  const wanted = plugin.kind === 'source' ? ['open', 'openReader', 'check'] : ['open', 'check']
+  const missing = wanted.find((name) => typeof plugin[name] !== 'function')
+  if (missing !== undefined) return `it has no function ${missing}`
+  return plugin.kind === 'source' && !Array.isArray(plugin.sourceFields) ? 'it has no sourceFields' : null
 }

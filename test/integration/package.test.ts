@@ -1,6 +1,6 @@
 /** What npm publishes: packed, installed in an empty folder, run and compiled against there. */
-import { execFile } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { execFile, spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { promisify } from 'node:util'
@@ -8,9 +8,11 @@ import { beforeAll, describe, expect, test } from 'vitest'
 
 const exec = promisify(execFile)
 const ROOT = path.resolve('.')
-const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string }
+const { version, devDependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string; devDependencies: Record<string, string> }
 // npm and what it starts must find this Node first
 const env = { ...process.env, PATH: `${path.dirname(process.execPath)}:${path.join(ROOT, 'node_modules/.bin')}:${process.env.PATH}` }
+/** What the author of a plugin installs besides. */
+const AUTHORS = ['vitest', 'fast-check', '@types/node']
 let dir: string
 let packed: readonly string[]
 
@@ -28,7 +30,14 @@ describe('the npm package', () => {
     const [{ filename, files }] = JSON.parse(pack.stdout.slice(pack.stdout.indexOf('[\n')))
     packed = files.map((file: { path: string }) => file.path)
     writeFileSync(path.join(dir, 'package.json'), '{"name":"trial","private":true,"type":"module"}')
-    const install = await run('npm', ['install', '--prefer-offline', '--no-audit', '--no-fund', `./${filename}`])
+    const install = await run('npm', [
+      'install',
+      '--prefer-offline',
+      '--no-audit',
+      '--no-fund',
+      `./${filename}`,
+      ...AUTHORS.map((name) => `${name}@${devDependencies[name]}`),
+    ])
     expect(install.code, install.stderr).toBe(0)
   })
 
@@ -80,6 +89,39 @@ export default definePlugin({
     }
     expect(await compile('good.ts')).toMatchObject({ code: 0, stdout: '' })
     expect((await compile('bad.ts')).stdout).toContain('sunk')
+  })
+
+  test.each([
+    'source',
+    'sink',
+  ] as const)('millrace new %s: what it writes passes its contract suite, compiles, and runs in a mesh that is equal', async (kind) => {
+    const at = path.join(dir, kind)
+    expect((await run('npx', ['millrace', 'new', kind, `my-${kind}`, '--dir', at])).stdout).toContain('index.test.ts')
+    expect((await run('npx', ['millrace', 'new', kind, `my-${kind}`, '--dir', at])).stderr).toContain('is not empty')
+    expect((await run('npx', ['millrace', 'plugins', `./${kind}`, '--json'])).stdout).toContain(`"name":"my-${kind}"`)
+    const suite = await run('npx', ['vitest', 'run'], at)
+    expect(suite.code, suite.stdout.slice(-3000)).toBe(0)
+    expect(await run('tsc', ['-p', '.'], at)).toMatchObject({ code: 0, stdout: '' })
+    expect(existsSync(path.join(at, 'dist/index.js'))).toBe(true)
+    const check = await run('npx', ['millrace', 'check', 'mesh.yaml'], at)
+    expect(check.code, check.stdout).toBe(0)
+    const child = spawn(process.execPath, [path.join(dir, 'node_modules/millrace/control/cli/millrace.js'), 'run', 'mesh.yaml'], {
+      cwd: at,
+      env,
+      stdio: 'ignore',
+    })
+    const ended = new Promise((resolve) => child.once('close', resolve))
+    try {
+      for (let tries = 0; ; tries++) {
+        const audit = await run('npx', ['millrace', 'audit', 'mesh.yaml', '--json'], at)
+        const { result } = JSON.parse(audit.stdout) as { result: { tables?: unknown[] } | null }
+        if (audit.code === 0 && JSON.stringify(result).includes('items')) break
+        expect(tries, audit.stdout + audit.stderr).toBeLessThan(20)
+      }
+    } finally {
+      child.kill('SIGINT')
+    }
+    expect(await ended).toBe(0)
   })
 
   test('an older Node is told which one is needed', async () => {
