@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
@@ -20,11 +21,16 @@ function heldBytes(): number {
   return heapUsed + external
 }
 
-function killAt(append: number, landed: boolean): LogFaults {
+/** A log that ends with an append, before or after it landed; a slow one has others waiting then. */
+function killAt(append: number, landed: boolean, slowMs: number): LogFaults {
   const kill = (n: number) => {
     if (n === append) throw new MillraceError('log.unreachable', 'killed')
   }
-  return landed ? { afterLanding: kill } : { beforeLanding: kill }
+  const beforeLanding = async (n: number) => {
+    if (slowMs > 0) await delay(slowMs)
+    if (!landed) kill(n)
+  }
+  return landed ? { beforeLanding, afterLanding: kill } : { beforeLanding }
 }
 
 /** Starts it again while it may pass, as the runtime does. */
@@ -43,7 +49,7 @@ async function startAgain(bench: SourceBench): Promise<SourceRun> {
 export function faultCases(open: OpenBench, can: SourceCapabilities): void {
   const rounds = can.rounds ?? 8
 
-  test(`killed ${rounds} times before or after a batch landed, in snapshot and stream, nothing is lost and nothing is there twice`, async () => {
+  test(`killed ${rounds} times before or after a batch landed, with a fast and a slow log, in snapshot and stream, nothing is lost and nothing is there twice`, async () => {
     await using bench = await open()
     const tables = ['items', 'parts']
     await bench.createTable(...tables)
@@ -51,7 +57,7 @@ export function faultCases(open: OpenBench, can: SourceCapabilities): void {
     const before = bench.oracle.changes.length
     const random = seeded(11)
     for (let round = 0; round < rounds; round++) {
-      const run = await bench.start({ snapshot: 'initial', chunkRows: 40, faults: killAt(random(10), random(2) === 0) })
+      const run = await bench.start({ snapshot: 'initial', chunkRows: 40, faults: killAt(random(10), random(2) === 0, (round % 2) * 15) })
       await until('the kill', async () => {
         await bench.write(round % 3 === 2 ? bench.work.fill('parts', 400, 300) : bench.work.transaction(tables))
         return run.failure !== null
