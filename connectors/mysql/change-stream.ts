@@ -175,23 +175,27 @@ export class ChangeStream implements AppliedMark {
     return this.#mark !== null && fence.mark <= this.#mark
   }
 
-  async *#within({ chunks, done }: Inner, signal: AbortSignal): AsyncGenerator<MysqlOffset> {
+  async *#within({ chunks, held }: Inner, signal: AbortSignal): AsyncGenerator<MysqlOffset> {
     const event = this.#event
     this.#inner = null
     const cutter = new EventCutter(MOST_EVENT_BYTES, event.place)
-    for await (const chunk of chunks) {
-      cutter.push(chunk)
-      while (cutter.next()) {
-        event.readInner(cutter.bytes, cutter.view, cutter.from, cutter.to)
-        const pause = this.#apply(cutter.bytes, cutter.view)
-        if (pause != null) await pause
-        if (this.#inner !== null) yield* this.#within(this.#inner, signal)
-        if (signal.aborted) return
+    try {
+      for await (const chunk of chunks) {
+        cutter.push(chunk)
+        while (cutter.next()) {
+          event.readInner(cutter.bytes, cutter.view, cutter.from, cutter.to)
+          const pause = this.#apply(cutter.bytes, cutter.view)
+          if (pause != null) await pause
+          if (this.#inner !== null) yield* this.#within(this.#inner, signal)
+          if (signal.aborted) return
+        }
+        yield this.#complete
       }
-      yield this.#complete
+      cutter.finish()
+      if (held !== undefined) this.#end()
+    } finally {
+      held?.discard()
     }
-    cutter.finish()
-    done?.()
   }
 
   #isLargePayload(start: Buffer | null): start is Buffer {
@@ -453,22 +457,12 @@ export class ChangeStream implements AppliedMark {
     const xa = this.#xa
     if (found === null || xa === null || !this.#open) throw protocolError('an XA PREPARE that does not fit what came before', place)
     this.#xa = null
-    if (found.isOnePhase) this.#inner = this.#heldRows(xa)
+    if (found.isOnePhase) this.#inner = heldRows(xa)
     else {
       this.#prepared.prepare(found.xid, xa)
       this.#end()
     }
     return undefined
-  }
-
-  #heldRows({ rows }: PreparedTransaction): Inner {
-    return {
-      chunks: rows.pieces(),
-      done: () => {
-        rows.discard()
-        this.#end()
-      },
-    }
   }
 
   #xaStatement(text: string): void {
@@ -488,7 +482,7 @@ export class ChangeStream implements AppliedMark {
     if (verb === 'commit' && transaction === undefined && !this.#isSettled()) {
       throw historyLost(`an XA transaction is committed at ${place} that was prepared before the capture began, so its rows are not known`, this.#options.node)
     }
-    if (verb === 'commit' && transaction !== undefined) this.#inner = this.#heldRows(transaction)
+    if (verb === 'commit' && transaction !== undefined) this.#inner = heldRows(transaction)
     else {
       transaction?.rows.discard()
       this.#end()
@@ -521,10 +515,15 @@ export class ChangeStream implements AppliedMark {
   }
 }
 
-/** Events that are applied before the next one; `done` is called after the last of them. */
+/** Events that are applied before the next one. */
 interface Inner {
   readonly chunks: AsyncIterable<Buffer> | Iterable<Buffer>
-  readonly done?: () => void
+  /** Rows that were held until their transaction was committed: it ends with them, and they are discarded whatever comes of it. */
+  readonly held?: ScratchFile
+}
+
+function heldRows({ rows }: PreparedTransaction): Inner {
+  return { chunks: rows.pieces(), held: rows }
 }
 
 interface Gtid {

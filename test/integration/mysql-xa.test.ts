@@ -1,11 +1,12 @@
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import type { Connection } from 'mysql2/promise'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { readOffset } from '../../connectors/mysql/mysql-offset.ts'
+import { MillraceError } from '../../core/errors.ts'
 import { databaseOn, FLAVORS, type MysqlDatabase, type MysqlServer, mysqlSkipReason, startMysql } from '../services/mysql.ts'
-import { MysqlCapture } from './mysql-capture.ts'
+import { MysqlCapture, mysqlContext } from './mysql-capture.ts'
 import type { RecordedChange } from './recording-output.ts'
 
 const skip = mysqlSkipReason()
@@ -15,6 +16,7 @@ describe.skipIf(skip !== null).each(FLAVORS)(`XA transactions of %s${skip === nu
   let db: MysqlDatabase
   let capture: MysqlCapture
   let sessions: Connection[]
+  const left: (() => Promise<unknown>)[] = []
   // of its own: what is prepared here stops captures that begin elsewhere on the server
   let server: MysqlServer
   const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-mysql-xa-'))
@@ -32,6 +34,8 @@ describe.skipIf(skip !== null).each(FLAVORS)(`XA transactions of %s${skip === nu
   })
   afterEach(async () => {
     await capture?.stop()
+    // what a failed test left prepared would hold the database
+    for (const rollback of left.splice(0)) await rollback().catch(() => {})
     for (const session of sessions) await session.end()
     await db.drop()
   })
@@ -41,6 +45,7 @@ describe.skipIf(skip !== null).each(FLAVORS)(`XA transactions of %s${skip === nu
     const session = await db.connect()
     sessions.push(session)
     for (const sql of [`xa start ${xid}`, ...statements, `xa end ${xid}`, `xa prepare ${xid}`]) await session.query(sql)
+    left.push(() => session.query(`xa rollback ${xid}`))
     return session
   }
   const ids = (changes: readonly RecordedChange[]) => changes.map(({ op, before, after }) => `${op} ${String((after ?? before)!.id)}`)
@@ -111,6 +116,20 @@ describe.skipIf(skip !== null).each(FLAVORS)(`XA transactions of %s${skip === nu
     take()
     expect(ids([...changes.values()])).toEqual(['c 1', 'c 2', ...rows.map((_, n) => `c ${n + 10}`), 'c 1', 'c 3'])
     expect(readOffset(capture.offset).prepared).toBe(undefined)
+  })
+
+  test('when a large one cannot be applied, its file goes with the stream', async () => {
+    capture = await MysqlCapture.start(db)
+    const scratch = path.join(mysqlContext(db).dataDir, 'scratch')
+    const rows = Array.from({ length: 2000 }, (_, n) => `(${n}, repeat('x', 200))`)
+    const large = await prepared(xid('large'), `insert into items values ${rows.join(', ')}`)
+    await db.sql('insert into parts values (1)')
+    await capture.caughtUp()
+    expect(readdirSync(scratch)).toEqual(['xa-0'])
+    capture.output.table = () => Promise.reject(new MillraceError('log.full', 'no room'))
+    await large.query(`xa commit ${xid('large')}`)
+    expect(await capture.failed()).toMatchObject({ code: 'log.full' })
+    expect(readdirSync(scratch)).toEqual([])
   })
 
   test('a first start waits for what is prepared already, since views come after it', async () => {
