@@ -21,7 +21,7 @@ import { viewOf, type WireConnection } from './wire-connection.ts'
 const SILENCE_MS = 15_000
 /** Of MariaDB's GTID events: the transaction ends with an XA PREPARE. */
 const FLAG_PREPARED_XA = 0x40
-/** Events of an XA transaction that wait until it is committed. */
+/** Events with rows: those of an XA transaction wait until it is committed. */
 const HELD: ReadonlySet<number> = new Set([
   EVENT.tableMap,
   EVENT.writeRows,
@@ -90,6 +90,10 @@ export class ChangeStream implements AppliedMark {
   readonly #dropped = new Set<string>()
   /** MariaDB: the position before a transaction that will be prepared. */
   #before = ''
+  /** MariaDB streams again from before what is prepared: what was captured before the restart. */
+  readonly #captured: MariadbPosition
+  /** The transaction was captured before the restart, its rows and what it did to definitions. */
+  #isCaptured = false
 
   constructor(options: ChangeStreamOptions) {
     this.#options = options
@@ -100,6 +104,7 @@ export class ChangeStream implements AppliedMark {
     this.#mark = options.gtids.flavor === 'mysql' ? options.gtids.set.size : null
     this.#complete = options.from
     this.#prepared = new PreparedTransactions(options.scratchDir, options.gtids.flavor)
+    this.#captured = options.gtids.flavor === 'mariadb' ? MariadbPosition.parse(options.from.gtids) : new MariadbPosition()
   }
 
   /** Where the stream is in the server's files. */
@@ -112,10 +117,10 @@ export class ChangeStream implements AppliedMark {
   }
 
   #offset(): MysqlOffset {
-    const { gtids, from } = this.#options
+    const { gtids } = this.#options
     const { flavor } = gtids
     // what was streamed up to there, and more, before the restart
-    if (flavor === 'mariadb' && gtids.position.sum < MariadbPosition.parse(from.gtids).sum) return this.#complete
+    if (flavor === 'mariadb' && gtids.position.sum < this.#captured.sum) return this.#complete
     const text = String(flavor === 'mysql' ? gtids.set : gtids.position)
     const prepared = this.#prepared.offset
     const last = this.#complete
@@ -272,6 +277,7 @@ export class ChangeStream implements AppliedMark {
       this.#xa.rows.append(event.withoutChecksum(bytes))
       return undefined
     }
+    if (this.#isCaptured && HELD.has(type)) return undefined
     switch (type) {
       case EVENT.tableMap:
         this.#applier.tableMap(bytes, at, end, event.place)
@@ -380,6 +386,7 @@ export class ChangeStream implements AppliedMark {
       const isPrepared = (flags & FLAG_PREPARED_XA) !== 0
       if (isPrepared) this.#before = String(gtids.position)
       if (!gtids.position.add(domain, event.serverId, sequence)) throw outOfOrder(gtid, event.place)
+      this.#isCaptured = this.#captured.covers(domain, sequence)
       // standalone: one statement and no end
       this.#group = (flags & 1) === 0
       commit = gtids.position.sum
@@ -438,10 +445,12 @@ export class ChangeStream implements AppliedMark {
     for (const { namespace, name } of statement.tables) {
       if (!this.#options.isCaptured(namespace, name)) continue
       const id = `${namespace}.${name}`
+      const wasDropped = kind === 'create' && this.#dropped.delete(id)
       if (kind === 'drop') this.#dropped.add(id)
+      else if (this.#isCaptured) continue
       else if (kind === 'truncate') await this.#applier.truncate(namespace, name)
       else if (kind === 'replace') this.#applier.setAside({ namespace, name }, replaced(id, place))
-      else if (this.#dropped.delete(id) || !statement.isConditional) await this.#applier.recreate(namespace, name)
+      else if (wasDropped || !statement.isConditional) await this.#applier.recreate(namespace, name)
     }
   }
 
@@ -479,7 +488,7 @@ export class ChangeStream implements AppliedMark {
     const own = isOnePhase ? this.#xa : null
     if (own !== null) this.#xa = null
     const transaction = own ?? this.#prepared.end(xid)
-    if (verb === 'commit' && transaction === undefined && !this.#isSettled()) {
+    if (verb === 'commit' && transaction === undefined && !this.#isCaptured && !this.#isSettled()) {
       throw historyLost(`an XA transaction is committed at ${place} that was prepared before the capture began, so its rows are not known`, this.#options.node)
     }
     if (verb === 'commit' && transaction !== undefined) this.#inner = heldRows(transaction)
@@ -500,7 +509,7 @@ export class ChangeStream implements AppliedMark {
     if (!this.#open) throw protocolError('a statement outside of a transaction', event.place)
     const statement = readStatement(text, namespace)
     if (statement.kind === 'xa') return this.#xaStatement(text)
-    if (statement.kind === 'change' && this.#options.concerns(namespace, text)) {
+    if (statement.kind === 'change' && !this.#isCaptured && this.#options.concerns(namespace, text)) {
       throw new MillraceError(
         'source.unprepared',
         `changes came as a statement at ${event.place}, so their rows are not known: binlog_format was not ROW where they were made`,

@@ -155,6 +155,10 @@ export class MariadbPosition {
     return position
   }
 
+  covers(domain: number, sequence: number): boolean {
+    return sequence <= (this.#domains.get(domain)?.sequence ?? 0)
+  }
+
   /** @returns false when the number does not rise within its domain */
   add(domain: number, server: number, sequence: number): boolean {
     const last = this.#domains.get(domain)?.sequence ?? 0

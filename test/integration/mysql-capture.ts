@@ -19,23 +19,24 @@ export const mysqlSettings = (db: MysqlDatabase, more: object = {}) => mysql.con
 /** A source that streams into a recording output until it is stopped. */
 export class MysqlCapture {
   readonly connector: SourceConnector
-  readonly output = new RecordingOutput()
+  readonly output: RecordingOutput
   offset: SourceOffset
   failure: MillraceError | null = null
   readonly #db: MysqlDatabase
   readonly #stop = new AbortController()
   readonly #done: Promise<void>
 
-  private constructor(connector: SourceConnector, from: SourceOffset, db: MysqlDatabase) {
+  private constructor(connector: SourceConnector, from: SourceOffset, db: MysqlDatabase, output: RecordingOutput) {
     this.connector = connector
+    this.output = output
     this.offset = from
     this.#db = db
     this.#done = this.#run(from)
   }
 
-  static async start(db: MysqlDatabase, more: object = {}, resume: SourceOffset | null = null): Promise<MysqlCapture> {
+  static async start(db: MysqlDatabase, more: object = {}, resume: SourceOffset | null = null, output = new RecordingOutput()): Promise<MysqlCapture> {
     const connector = await mysql.open(mysqlSettings(db, more), mysqlContext(db), resume)
-    return new MysqlCapture(connector, resume ?? connector.start, db)
+    return new MysqlCapture(connector, resume ?? connector.start, db, output)
   }
 
   async #run(from: SourceOffset): Promise<void> {
