@@ -50,7 +50,7 @@ export function compareWindows(before: Windowed, after: Windowed, found: Windowe
 }
 
 /** Fewer of some op, and more of none. */
-function isWithin(part: Tally, whole: Tally): boolean {
+export function isWithin(part: Tally, whole: Tally): boolean {
   return part.records < whole.records && part.counts.every((count, i) => count <= whole.counts[i]!)
 }
 

@@ -64,7 +64,20 @@ export async function auditMesh(mesh: Mesh, options: AuditOptions): Promise<read
         }))
       const audit = {
         node: source.name,
-        ...(await auditTable({ node: source.name, table, topic, reader, log, registry, sinks, deadlineMs: options.waitMs, memoryBytes, showKeys, signal })),
+        ...(await auditTable({
+          node: source.name,
+          table,
+          topic,
+          compacted: source.topics.compacted,
+          reader,
+          log,
+          registry,
+          sinks,
+          deadlineMs: options.waitMs,
+          memoryBytes,
+          showKeys,
+          signal,
+        })),
       }
       audits.push(audit)
       options.onTable?.(audit)

@@ -73,7 +73,7 @@ class Flow {
 
   audit(sink: MemorySink, more: { deadlineMs?: number; showKeys?: number } = {}) {
     const { log, reader } = this
-    const options = { node: 'shop', table, topic: TOPIC, reader, log, registry: this.encoder.registry, memoryBytes: 1 << 20, signal: still }
+    const options = { node: 'shop', table, topic: TOPIC, compacted: false, reader, log, registry: this.encoder.registry, memoryBytes: 1 << 20, signal: still }
     return auditTable({ ...options, deadlineMs: 5000, showKeys: 0, ...more, sinks: [{ node: 'lake', open: async () => sink }] })
   }
 }
