@@ -44,7 +44,7 @@ function writeRows(rows: number, ledger: WindowLedger): number {
   const state = new WriterState()
   const fields = Array.from({ length: 5 }, () => null)
   state.describe(1n, fields)
-  const target = { topic: 'bench', partitions: 1, keySchemaId: 1, valueSchemaId: 2, sourcePrefix: Buffer.alloc(60), tombstones: false, ledger }
+  const target = { topic: 'bench', partitions: 1, keySchemaId: 1, valueSchemaId: 2, sourcePrefix: Buffer.alloc(60), truncationKeyId: null, ledger }
   const writer = new TableWriter(TABLE, target, state, frames)
   const text = Buffer.from('x'.repeat(200))
   const begin = process.cpuUsage()

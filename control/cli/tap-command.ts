@@ -125,7 +125,7 @@ function recordJson(
 ): JsonObject | null {
   try {
     const change = decoders.decode(batch.frame, record)
-    if (change === null) return null
+    if (change === null || (change.kind === 'row' && change.isTombstone === true)) return null
     if (predicate !== null) {
       const whole = changeJson(change, new Set(predicate.columns))
       if (!predicate.matches((whole.after ?? whole.before ?? whole.key ?? {}) as JsonObject)) return null

@@ -4,7 +4,7 @@ import type { Json, SourceOffset } from '../event/offset.ts'
 import type { Position } from '../event/position.ts'
 import type { TableSchema } from '../event/table-schema.ts'
 import type { EncodedBatch, Log, LogWriter } from '../log/log.ts'
-import { envelopeSchemaOf, keySchemaOf } from '../schema/avro-mapping.ts'
+import { envelopeSchemaOf, keySchemaOf, TRUNCATION_KEY_SCHEMA, truncationSubject } from '../schema/avro-mapping.ts'
 import { AvroWriter } from '../schema/avro-writer.ts'
 import { avroName } from '../schema/names.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
@@ -149,6 +149,7 @@ class Capture implements CaptureOutput {
       snapshot: this.#snapshot,
       writerFor: (table) => this.#writerFor(table),
       position: () => this.#position,
+      compacted: options.topics.compacted,
     })
   }
 
@@ -350,7 +351,7 @@ class Capture implements CaptureOutput {
       keySchemaId: key,
       valueSchemaId: value,
       sourcePrefix: prefix.buffer.subarray(0, prefix.at),
-      tombstones: topics.compacted,
+      truncationKeyId: topics.compacted ? await registry.register(truncationSubject(topic), TRUNCATION_KEY_SCHEMA) : null,
       ledger: this.#windows.ledger(topic),
     }
     const writer = new TableWriter(table, target, this.#state, this.#frames)

@@ -1,6 +1,6 @@
 import { invariant, MillraceError } from '../errors.ts'
 import { partitionOf } from '../event/murmur2.ts'
-import { POSITION_BYTES, POSITION_HEADER, SNAPSHOT_ORDINAL } from '../event/position.ts'
+import { DELETE_BYTES, DELETE_HEADER, POSITION_BYTES, POSITION_HEADER, SNAPSHOT_ORDINAL } from '../event/position.ts'
 import { varintBytes, writeVarint } from '../event/record-batch.ts'
 import { type ColumnType, Special, type TableSchema, tableId, UNCHANGED, type Value } from '../event/table-schema.ts'
 import type { WindowLedger } from '../event/window-ledger.ts'
@@ -51,6 +51,10 @@ const LETTER = { r: 'r'.charCodeAt(0), c: 'c'.charCodeAt(0), u: 'u'.charCodeAt(0
 const HEADER = Buffer.concat([Buffer.from([2, POSITION_HEADER.length * 2]), Buffer.from(POSITION_HEADER), Buffer.from([POSITION_BYTES * 2])])
 const HEADER_BYTES = HEADER.length + POSITION_BYTES
 
+/** The second header of a tombstone: name, length; its value follows. */
+const DELETE = Buffer.concat([Buffer.from([DELETE_HEADER.length * 2]), Buffer.from(DELETE_HEADER), Buffer.from([DELETE_BYTES * 2])])
+const BOTH_HEADERS_BYTES = HEADER_BYTES + DELETE.length + DELETE_BYTES
+
 /** Length, attributes, timestamp delta and offset delta of a record take no more bytes. */
 const MOST_RECORD_OVERHEAD = 16
 
@@ -61,7 +65,11 @@ export interface WriterTarget {
   readonly valueSchemaId: number
   /** Avro strings version, connector, name, db, schema, table: constant for the table. */
   readonly sourcePrefix: Buffer
-  readonly tombstones: boolean
+  /**
+   * For a topic that is compacted: the id of the schema that keys of truncations have, since no record may be without a key there. Deletes are followed by
+   * tombstones. Null for other topics.
+   */
+  readonly truncationKeyId: number | null
   /** Counts and sums every change by window: what was captured, to compare with what is in the log and what landed. */
   readonly ledger: WindowLedger
 }
@@ -222,11 +230,11 @@ export class TableWriter implements ChangeWriter {
     else this.#oldKeyTo = this.#keys.at
   }
 
-  #startKey(): void {
+  #startKey(schemaId = this.#target.keySchemaId): void {
     this.#keys.reserve(5)
     const { buffer, view, at } = this.#keys
     buffer[at] = 0
-    view.setInt32(at + 1, this.#target.keySchemaId)
+    view.setInt32(at + 1, schemaId)
     this.#keys.at = at + 5
   }
 
@@ -240,13 +248,13 @@ export class TableWriter implements ChangeWriter {
     if (this.#op === LETTER.d) {
       if (oldTo < 0 && key.length > 0) this.#misuse('a delete came without its key')
       this.#record(LETTER.d, this.#ordinal, 0, oldTo, this.#beforeFrom, this.#beforeTo, -1, -1)
-      if (this.#target.tombstones && key.length > 0) this.#tombstone(this.#ordinal, 0, oldTo)
+      if (this.#target.truncationKeyId !== null && key.length > 0) this.#tombstone(this.#ordinal, 0, oldTo)
     } else {
       if (this.#afterFrom < 0) this.#misuse('an insert or update came without its new row')
       const moved = oldTo >= 0 && newTo >= 0 && this.#keys.buffer.compare(this.#keys.buffer, newFrom, newTo, 0, oldTo) !== 0
       if (moved) {
         this.#record(LETTER.d, this.#ordinal - 1, 0, oldTo, this.#beforeFrom, this.#beforeTo, -1, -1)
-        if (this.#target.tombstones) this.#tombstone(this.#ordinal - 1, 0, oldTo)
+        if (this.#target.truncationKeyId !== null) this.#tombstone(this.#ordinal - 1, 0, oldTo)
         this.#record(LETTER.c, this.#ordinal, newFrom, newTo, -1, -1, this.#afterFrom, this.#afterTo)
       } else this.#record(this.#op, this.#ordinal, newFrom, newTo, this.#beforeFrom, this.#beforeTo, this.#afterFrom, this.#afterTo)
     }
@@ -259,7 +267,10 @@ export class TableWriter implements ChangeWriter {
 
   #truncate(ordinal: number): void {
     this.#start(LETTER.t, ordinal)
-    for (let partition = 0; partition < this.#target.partitions; partition++) this.#recordTo(this.#open[partition]!, LETTER.t, ordinal, 0, -1, -1, -1, -1, -1)
+    const { partitions, truncationKeyId } = this.#target
+    if (truncationKeyId !== null) this.#startKey(truncationKeyId)
+    const keyTo = truncationKeyId === null ? -1 : this.#keys.at
+    for (let partition = 0; partition < partitions; partition++) this.#recordTo(this.#open[partition]!, LETTER.t, ordinal, 0, keyTo, -1, -1, -1, -1)
     this.#state.lastOrdinal = ordinal
   }
 
@@ -454,10 +465,10 @@ export class TableWriter implements ChangeWriter {
     const partition = this.#target.partitions === 1 ? 0 : partitionOf(this.#keys.buffer, keyFrom, keyTo, this.#target.partitions)
     const frame = this.#open[partition]!
     const keyLength = keyTo - keyFrom
-    const dataLength = varintBytes(keyLength) + keyLength + 1 + HEADER_BYTES
+    const dataLength = varintBytes(keyLength) + keyLength + 1 + BOTH_HEADERS_BYTES
     this.#frames.reserve(frame, dataLength + MOST_RECORD_OVERHEAD)
     const bodyLength = 2 + varintBytes(frame.count) + dataLength
-    const { buffer } = frame
+    const { buffer, view } = frame
     let at = writeVarint(buffer, frame.at, bodyLength)
     buffer[at++] = 0
     buffer[at++] = 0
@@ -465,20 +476,31 @@ export class TableWriter implements ChangeWriter {
     at = writeVarint(buffer, at, keyLength)
     at = copy(this.#keys.buffer, keyFrom, buffer, at, keyLength)
     at = writeVarint(buffer, at, -1)
-    this.#finish(frame, at, ordinal)
+    at = this.#header(frame, at, ordinal, 2)
+    at += DELETE.copy(buffer, at)
+    view.setInt32(at, this.#target.valueSchemaId)
+    view.setBigInt64(at + 4, this.#state.committedAt)
+    frame.at = at + DELETE_BYTES
+    this.#frames.wrote(frame)
   }
 
-  /** The position header; the frame has the record. */
+  /** The position header, the only one; the frame has the record. */
   #finish(frame: OpenFrame, at: number, ordinal: number): void {
+    frame.at = this.#header(frame, at, ordinal, 1)
+    this.#frames.wrote(frame)
+  }
+
+  /** The position header as the first of `count`. @returns where it ends */
+  #header(frame: OpenFrame, at: number, ordinal: number, count: number): number {
     const { buffer, view } = frame
     const state = this.#state
     for (let i = 0; i < HEADER.length; i++) buffer[at + i] = HEADER[i]!
+    buffer[at] = count * 2
     at += HEADER.length
     view.setUint32(at, state.commitHigh)
     view.setUint32(at + 4, state.commitLow)
     view.setUint32(at + 8, ordinal)
-    frame.at = at + POSITION_BYTES
-    this.#frames.wrote(frame)
+    return at + POSITION_BYTES
   }
 }
 

@@ -4,6 +4,7 @@ import type { Position } from '../event/position.ts'
 import { type TableSchema, tableId } from '../event/table-schema.ts'
 import type { TableWriter } from './change-writer.ts'
 import type { ChunkedSnapshot } from './chunked-snapshot.ts'
+import { whyNotCompactable } from './compactable.ts'
 import { KnownParts } from './known-parts.ts'
 import { LogShapes } from './log-shapes.ts'
 import { type ParkedStatus, ParkedTables } from './parked-tables.ts'
@@ -21,6 +22,8 @@ export interface TableIntakeOptions {
   readonly writerFor: (table: TableSchema) => Promise<TableWriter>
   /** Of the last change that was written. */
   readonly position: () => Position
+  /** Its topics are compacted: tables whose last record of a key may not say the whole row are parked. */
+  readonly compacted: boolean
 }
 
 /** Decides what becomes of a table as its shape changes: written on, read again, or parked, so that the others go on. */
@@ -63,6 +66,7 @@ export class TableIntake {
     const id = tableId(schema)
     if (this.#parked.isLeftOut(id)) return null
     try {
+      this.#checkCompactable(schema)
       const table = this.#shapes.widened(schema)
       const change = this.#shapes.change(table, snapshot.isEmptied(id))
       const writer = await writerFor(table)
@@ -108,10 +112,17 @@ export class TableIntake {
 
   /** The writer for a chunk's shape. */
   async chunkWriter(schema: TableSchema): Promise<TableWriter> {
+    this.#checkCompactable(schema)
     const table = this.#shapes.widened(schema)
     // a key of other columns must not come beside the rows of the old one
     this.#shapes.change(table, this.#options.snapshot.isEmptied(tableId(table)))
     return await this.#options.writerFor(table)
+  }
+
+  /** As the source has the table now: what earlier shapes left out is no matter once the table was read again. */
+  #checkCompactable(schema: TableSchema): void {
+    const why = this.#options.compacted ? whyNotCompactable(schema) : null
+    if (why !== null) throw why
   }
 
   /** The first rows of a table's reading come next. @returns whether the log's rows have to go first */

@@ -23,6 +23,8 @@ export interface RowChange {
   readonly position: Position
   /** Microseconds since epoch: the source's commit time; for a snapshot row, when its chunk was read. */
   readonly committedAt: bigint
+  /** A delete as its tombstone says it, which outlives the delete's own record in a compacted topic: the same change, at the same position. */
+  readonly isTombstone?: true
 }
 
 export interface Truncation {
@@ -30,6 +32,8 @@ export interface Truncation {
   readonly table: TableSchema
   readonly position: Position
   readonly committedAt: bigint
+  /** It has a key, as in compacted topics: a later truncation supersedes it, in one partition sooner than in another. */
+  readonly isKeyed?: true
 }
 
 export interface LogicalMessage {

@@ -19,6 +19,13 @@ export const POSITION_BYTES = 12
 /** Name of the record header that carries the packed position. Equal position, equal id: consumers may dedupe by it. */
 export const POSITION_HEADER = 'pos'
 
+/**
+ * Name of the header that a tombstone has beside its position, so that it tells a delete whose own record compaction took: the id of the schema that
+ * record's value has (int32), and the commit time in microseconds (int64), big-endian.
+ */
+export const DELETE_HEADER = 'del'
+export const DELETE_BYTES = 12
+
 /** Negative, zero or positive as `a` is before, at or after `b`. */
 export function comparePositions(a: Position, b: Position): number {
   if (a.commit !== b.commit) return a.commit < b.commit ? -1 : 1

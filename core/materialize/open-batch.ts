@@ -42,13 +42,14 @@ export class TakenChanges {
     this.#hashes = from.hashes
   }
 
-  /** Its changes by window, or some of them: each counted as the record that it came from. */
+  /** Its changes by window, or some of them: each counted as the record that it came from. Tombstones never count: their deletes do, at capture. */
   windows(indexes: Iterable<number> = this.changes.keys()): WindowLedger {
     const ledger = new WindowLedger(EVERY_WINDOW)
     let at = -1n
     let window = 0
     for (const i of indexes) {
       const change = this.changes[i]!
+      if (change.kind === 'row' && change.isTombstone === true) continue
       if (change.committedAt !== at) {
         at = change.committedAt
         window = windowOf(at)

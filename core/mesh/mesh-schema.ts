@@ -14,7 +14,12 @@ const retention = z
 const topicFields = {
   partitions: z.int().min(1).max(4096).describe('Partitions of each new topic; rows are spread by key.'),
   retention: retention.describe('How long the log keeps changes: forever (the default), or a duration such as 7d.'),
-  compacted: z.boolean().describe('Keep only the last change of each key, for ever; deletes are followed by a tombstone.'),
+  compacted: z
+    .boolean()
+    .describe(
+      'Keep only the last change of each key, no longer than `retention` says; deletes are followed by a tombstone. ' +
+        'Tables whose changes may come without a key or without some columns are parked.',
+    ),
   replicationFactor: z.int().min(1).max(32).nullable().describe('Kafka only: copies of each partition; the cluster default when absent.'),
 }
 

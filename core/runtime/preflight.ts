@@ -1,8 +1,11 @@
 import type { Logger } from 'pino'
+import { whyNotCompactable } from '../capture/compactable.ts'
 import { asMillraceError, type ErrorCategory } from '../errors.ts'
-import type { Mesh } from '../mesh/mesh.ts'
+import { tableId } from '../event/table-schema.ts'
+import type { Mesh, SourceNode } from '../mesh/mesh.ts'
 import type { Secrets } from '../mesh/secrets.ts'
 import type { Finding } from '../plugin.ts'
+import { readerContext } from './audit-mesh.ts'
 import { openLog, openRegistry } from './open-log.ts'
 
 export interface NodeFinding extends Finding {
@@ -48,6 +51,9 @@ export async function preflight(
       await using registry = await openRegistry({ mesh, secrets })
       return [{ level: 'ok', subject: kind, message: `answers; it has ${(await registry.subjects()).length} subjects` }]
     }),
+    ...mesh.sources
+      .filter(({ topics }) => topics.compacted)
+      .map((source) => guarded(source.name, 'compacted topics', () => compactionFindings(source, mesh, secrets, logger))),
     ...[...mesh.sources, ...mesh.sinks].map((node) =>
       guarded(node.name, 'connection', async () => {
         const config = node.settings.resolve(secrets, mesh.dir)
@@ -57,4 +63,16 @@ export async function preflight(
     ),
   ])
   return findings.flat()
+}
+
+/** Tables that would be parked, since their topics are compacted. */
+async function compactionFindings(source: SourceNode, mesh: Mesh, secrets: Secrets, logger: Logger): Promise<readonly Finding[]> {
+  await using reader = await source.plugin.openReader(source.settings.resolve(secrets, mesh.dir), readerContext(mesh, source.name, logger))
+  return (await reader.tables()).flatMap((table): Finding[] => {
+    const why = whyNotCompactable(table)
+    if (why === null) return []
+    return [
+      { level: 'error', subject: `table ${tableId(table)}`, message: `would be parked: ${why.message}`, ...(why.fix === undefined ? {} : { fix: why.fix }) },
+    ]
+  })
 }

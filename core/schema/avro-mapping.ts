@@ -79,6 +79,17 @@ export function keySchemaOf(table: TableSchema, recordNamespace: string): string
   })
 }
 
+/**
+ * The schema of what a truncation has for a key in a compacted topic, as JSON text: a record without fields, under a schema id that no row's key has. It is
+ * registered under {@link truncationSubject}.
+ */
+export const TRUNCATION_KEY_SCHEMA = JSON.stringify({ type: 'record', name: 'Truncation', namespace: 'millrace', fields: [] })
+
+/** Subjects of rows end in `-key` and `-value`, so it is no other topic's. */
+export function truncationSubject(topic: string): string {
+  return `${topic}-truncation`
+}
+
 /** The schema of record values, as JSON text; equal tables give equal text. */
 export function envelopeSchemaOf(table: TableSchema, options: EnvelopeOptions): string {
   const namespace = avroNamespace(options.recordNamespace)

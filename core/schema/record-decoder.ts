@@ -1,6 +1,6 @@
 import { MillraceError } from '../errors.ts'
 import type { ChangeEvent } from '../event/change-event.ts'
-import { POSITION_BYTES, POSITION_HEADER, type Position } from '../event/position.ts'
+import { DELETE_BYTES, DELETE_HEADER, POSITION_BYTES, POSITION_HEADER, type Position } from '../event/position.ts'
 import { type FrameRecord, recordHeader, records } from '../event/record-batch.ts'
 import { type TableSchema, type Tuple, tableId } from '../event/table-schema.ts'
 import { columnsOf } from './avro-mapping.ts'
@@ -52,7 +52,7 @@ export class RecordDecoders {
     let values: Set<number> | null = null
     let keys: Set<number> | null = null
     for (const record of records(frame)) {
-      const valueId = wireId(frame, record.valueFrom, record.valueTo)
+      const valueId = record.valueFrom < 0 ? (deletedFacts(frame, record)?.readInt32BE(0) ?? -1) : wireId(frame, record.valueFrom, record.valueTo)
       if (valueId >= 0 && isMissing(this.#values, valueId)) (values ??= new Set()).add(valueId)
       const keyId = wireId(frame, record.keyFrom, record.keyTo)
       if (keyId >= 0 && isMissing(this.#keys, keyId)) (keys ??= new Set()).add(keyId)
@@ -66,14 +66,13 @@ export class RecordDecoders {
   }
 
   /**
-   * The change in a record of a prepared frame; null for a tombstone.
+   * The change in a record of a prepared frame: a tombstone is the delete that it stands for, once more. Null for a tombstone that capture did not write.
    * @throws record.malformed when the bytes are not a change of their schema; schema.unknown; schema.invalid when the schema is not one that
    * Millrace made. Messages name the record's offset and never show a value.
    */
   decode(frame: Buffer, record: FrameRecord): ChangeEvent | null {
-    if (record.valueFrom < 0) return null
     try {
-      return this.#decode(frame, record)
+      return record.valueFrom < 0 ? this.#tombstone(frame, record) : this.#decode(frame, record)
     } catch (error) {
       throw at(record, error)
     }
@@ -124,10 +123,21 @@ export class RecordDecoders {
     reader.close()
     const { op, before, after, committedAt } = envelope
     const position = this.#position(frame, record)
-    if (op === 't') return { kind: 'truncate', table, position, committedAt }
+    if (op === 't') return { kind: 'truncate', table, position, committedAt, ...(record.keyFrom < 0 ? {} : { isKeyed: true }) }
     if (op === 'm') malformed('a logical message does not travel in the envelope of a table')
     if ((after === null) !== (op === 'd')) malformed(op === 'd' ? 'a delete has an after image' : `a change with op ${op} has no after image`)
     return { kind: 'row', op, table, key: this.#key(frame, record, table, valueId), before, after, position, committedAt }
+  }
+
+  #tombstone(frame: Buffer, record: FrameRecord): ChangeEvent | null {
+    const facts = deletedFacts(frame, record)
+    if (facts === null) return null
+    const valueId = facts.readInt32BE(0)
+    const { table } = known(this.#values, valueId)
+    const key = this.#key(frame, record, table, valueId)
+    if (key === null) return malformed(`a tombstone of ${tableId(table)}, which has no key`)
+    const position = this.#position(frame, record)
+    return { kind: 'row', op: 'd', table, key, before: null, after: null, position, committedAt: facts.readBigInt64BE(4), isTombstone: true }
   }
 
   #key(frame: Buffer, record: FrameRecord, table: TableSchema, valueId: number): Tuple | null {
@@ -190,6 +200,11 @@ function compileKey(schema: string): KeyDecoder {
 
 function shapeOfKey(columns: TableSchema['columns']): string {
   return JSON.stringify(columns.map(({ name, type }) => [name, type]))
+}
+
+function deletedFacts(frame: Buffer, record: FrameRecord): Buffer | null {
+  const header = recordHeader(frame, record, DELETE_HEADER)
+  return header?.length === DELETE_BYTES ? header : null
 }
 
 /** The schema id of bytes in the wire format; -1 when they are not, or there are none. */

@@ -13,7 +13,7 @@ import type { ChangeEvent } from '../../core/event/change-event.ts'
 import { frameOf, recordHeader, records } from '../../core/event/record-batch.ts'
 import { Special, type TableSchema, type Tuple, UNCHANGED } from '../../core/event/table-schema.ts'
 import { WindowLedger } from '../../core/event/window-ledger.ts'
-import { envelopeSchemaOf, keySchemaOf, tableOf } from '../../core/schema/avro-mapping.ts'
+import { envelopeSchemaOf, keySchemaOf, TRUNCATION_KEY_SCHEMA, tableOf } from '../../core/schema/avro-mapping.ts'
 import { AvroWriter } from '../../core/schema/avro-writer.ts'
 import { RecordDecoders } from '../../core/schema/record-decoder.ts'
 import { avscType, fromAvsc } from '../unit/core/schema/avsc-envelope.ts'
@@ -21,7 +21,7 @@ import { registryOf } from '../unit/core/schema/map-registry.ts'
 
 const SCHEMAS = path.resolve(import.meta.dirname, '../../schemas')
 const RECORDS = path.join(import.meta.dirname, 'every-kind.records.json')
-const [KEY_ID, VALUE_ID] = [1, 2]
+const [KEY_ID, VALUE_ID, TRUNCATION_KEY_ID] = [1, 2, 5]
 const COMMITTED_AT = 1_767_225_600_123_456n
 
 const column = (id: number, name: string, type: TableSchema['columns'][number]['type'], sourceType: string, more = {}) => ({
@@ -123,6 +123,7 @@ interface GoldenRecord {
   readonly key: string | null
   readonly value: string | null
   readonly pos: string
+  readonly del: string | null
 }
 
 /** The records that capture writes for an insert, an update with a before image and unchanged columns, a key change, a delete and a truncation. */
@@ -144,7 +145,7 @@ function written(): GoldenRecord[] {
     keySchemaId: KEY_ID,
     valueSchemaId: VALUE_ID,
     sourcePrefix: strings.buffer.subarray(0, strings.at),
-    tombstones: true,
+    truncationKeyId: TRUNCATION_KEY_ID,
     ledger: new WindowLedger(5),
   }
   const writer = new TableWriter(table, target, state, frames)
@@ -181,6 +182,7 @@ function written(): GoldenRecord[] {
       key: record.keyFrom < 0 ? null : bytes.toString('hex', record.keyFrom, record.keyTo),
       value: record.valueFrom < 0 ? null : bytes.toString('hex', record.valueFrom, record.valueTo),
       pos: recordHeader(bytes, record, 'pos')!.toString('hex'),
+      del: recordHeader(bytes, record, 'del')?.toString('hex') ?? null,
     }))
     .toArray()
 }
@@ -193,7 +195,11 @@ test('the kept records decode to the changes they were written for, and to the s
   const golden = JSON.parse(readFileSync(RECORDS, 'utf8')) as GoldenRecord[]
   const bytes = (hex: string | null) => (hex === null ? null : Buffer.from(hex, 'hex'))
   const { buffer } = frameOf(
-    golden.map((record) => ({ key: bytes(record.key), value: bytes(record.value), headers: [['pos', Buffer.from(record.pos, 'hex')] as const] })),
+    golden.map(({ key, value, pos, del }) => ({
+      key: bytes(key),
+      value: bytes(value),
+      headers: [['pos', Buffer.from(pos, 'hex')] as const, ...(del === null ? [] : [['del', Buffer.from(del, 'hex')] as const])],
+    })),
     1,
   )
   const kept = (name: string) => readFileSync(path.join(SCHEMAS, `every-kind.${name}.avsc`), 'utf8')
@@ -202,6 +208,7 @@ test('the kept records decode to the changes they were written for, and to the s
       new Map([
         [KEY_ID, kept('key')],
         [VALUE_ID, kept('envelope')],
+        [TRUNCATION_KEY_ID, TRUNCATION_KEY_SCHEMA],
       ]),
     ),
   )
@@ -215,11 +222,11 @@ test('the kept records decode to the changes they were written for, and to the s
     { kind: 'row', op: 'c', key, before: null, after: full, ...at(1) },
     { kind: 'row', op: 'u', key, before: full, after: partial, ...at(3) },
     { kind: 'row', op: 'd', key, before: null, after: null, ...at(4) },
-    null,
+    { kind: 'row', op: 'd', key, before: null, after: null, ...at(4), isTombstone: true },
     { kind: 'row', op: 'c', key: moved, before: null, after: [7n, ...full.slice(1)], ...at(5) },
     { kind: 'row', op: 'd', key: moved, before: null, after: null, ...at(7) },
-    null,
-    { kind: 'truncate', ...at(9) },
+    { kind: 'row', op: 'd', key: moved, before: null, after: null, ...at(7), isTombstone: true },
+    { kind: 'truncate', ...at(9), isKeyed: true },
   ] satisfies (ChangeEvent | null)[])
 
   const envelope = avscType(valueSchema)

@@ -5,6 +5,7 @@ import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import pino from 'pino'
 import { frameOf, recordHeader, records } from '../../core/event/record-batch.ts'
+import { openEmbeddedLog } from '../../core/log/embedded/embedded-log.ts'
 import { loadMesh } from '../../core/mesh/read-mesh.ts'
 import { Secrets } from '../../core/mesh/secrets.ts'
 import type { SourceTableAudit } from '../../core/runtime/audit-mesh.ts'
@@ -111,6 +112,12 @@ export class MeshProcess {
     const mesh = await loadMesh(this.file, new PluginCatalog())
     const secrets = new Secrets({ env: this.#env, dir: path.dirname(this.file) })
     return auditMesh(mesh, { secrets, logger: pino({ level: 'silent' }), waitMs, signal: new AbortController().signal })
+  }
+
+  /** While the mesh is stopped: compacts whatever of the embedded log can be. */
+  async cleanLog(): Promise<void> {
+    await using log = await openEmbeddedLog({ dir: path.join(this.dataDir, 'log') })
+    await log.clean({ force: true })
   }
 
   /** While the mesh is stopped: appends a copy of the first record of a topic, as a defect of a writer or of the log would. @returns its commit time */

@@ -64,7 +64,7 @@ export class TestLog implements Log {
       await this.#decoders.prepare(bytes)
       for (const record of records(bytes)) {
         const change = this.#decoders.decode(bytes, record)
-        if (change !== null) landed.push(change)
+        if (change !== null && !(change.kind === 'row' && change.isTombstone === true)) landed.push(change)
       }
     }
     this.changes.push(...landed)

@@ -6,6 +6,8 @@ import { faultId, KafkaFault } from './kafka-fault.ts'
 import { PROGRESS_TOPIC_CONFIG } from './progress-topic.ts'
 
 const CREATE_TIMEOUT_MS = 20_000
+/** As long as in the embedded log: whoever reads no more often misses deletes. */
+const TOMBSTONE_MS = 7 * 24 * 3600 * 1000
 
 interface Wanted {
   readonly topic: string
@@ -23,12 +25,16 @@ export async function ensureKafkaTopics(cluster: Cluster, specs: readonly TopicS
     replicationFactor: spec.replicationFactor ?? settings.replicationFactor,
     config: {
       'retention.ms': String(spec.retentionMs ?? -1),
-      // a compacted stream is a table: no record of a key goes by its age, and tombstones stay a day
-      ...(spec.compacted ? { 'cleanup.policy': spec.retentionMs === null ? 'compact' : 'compact,delete' } : { 'cleanup.policy': 'delete' }),
+      ...(spec.compacted ? compactedConfig(spec.retentionMs) : { 'cleanup.policy': 'delete' }),
       ...settings.topicConfig,
     },
   }))
   await cluster.retry('making topics', () => ensure(cluster, wanted))
+}
+
+/** Without retention a compacted stream is a table: no record of a key goes by its age. With retention, rows go as well. */
+function compactedConfig(retentionMs: number | null): Wanted['config'] {
+  return { 'cleanup.policy': retentionMs === null ? 'compact' : 'compact,delete', 'delete.retention.ms': String(TOMBSTONE_MS) }
 }
 
 export async function ensureProgressTopic(cluster: Cluster): Promise<void> {

@@ -70,7 +70,7 @@ function setUp(options: { partitions?: number; tombstones?: boolean; table?: Tab
     keySchemaId: 3,
     valueSchemaId: 4,
     sourcePrefix: prefix.buffer.subarray(0, prefix.at),
-    tombstones: options.tombstones ?? false,
+    truncationKeyId: options.tombstones === true ? 5 : null,
     ledger: new WindowLedger(5),
   }
   const writer = new TableWriter(table, target, state, frames)
@@ -212,6 +212,27 @@ describe('images become records that an independent Avro reader reads', () => {
       keyless.writer.end()
     }
     expect(new Set(keyless.read().map(({ partition, key }) => `${partition} ${key}`))).toEqual(new Set(['0 null']))
+  })
+
+  test('in a compacted topic a truncation has a key that no row has, and a tombstone says the delete', () => {
+    const { writer, frames, state } = setUp({ partitions: 2, tombstones: true })
+    writer.truncate(1)
+    writer.begin('d', 3)
+    writer.key()
+    writer.value(1)
+    writer.value('a')
+    writer.end()
+    const found = frames.take().flatMap((frame) => {
+      const bytes = frame.buffer.subarray(0, frame.end)
+      return [...records(bytes).map((record) => [bytes.toString('hex', record.keyFrom, record.keyTo), recordHeader(bytes, record, 'del')?.toString('hex')])]
+    })
+    const facts = Buffer.alloc(12)
+    facts.writeInt32BE(4, 0)
+    facts.writeBigInt64BE(state.committedAt, 4)
+    const truncation = ['0000000005', undefined]
+    const key = Buffer.from([0, 0, 0, 0, 3, 2, 2, 97]).toString('hex')
+    expect(found.filter(([found]) => found === truncation[0])).toEqual([truncation, truncation])
+    expect(found.filter(([found]) => found !== truncation[0])).toEqual([[key, undefined], [key, facts.toString('hex')]]) // biome-ignore format: one line
   })
 
   test('the fast calls write what the general one writes', () => {

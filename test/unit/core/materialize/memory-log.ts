@@ -1,6 +1,7 @@
 import { MillraceError } from '../../../../core/errors.ts'
 import type { Json } from '../../../../core/event/offset.ts'
-import { frameOf, type PlainRecord, stampChecksum, stampOffset } from '../../../../core/event/record-batch.ts'
+import { frameOf, type PlainRecord, records, stampChecksum, stampOffset } from '../../../../core/event/record-batch.ts'
+import { compactFrame } from '../../../../core/log/embedded/compact-frame.ts'
 import type { EncodedBatch, Log, LogBatch, LogPosition, LogWriter, Progress, TopicSpec } from '../../../../core/log/log.ts'
 
 interface Stored {
@@ -54,6 +55,24 @@ export class MemoryLog implements Log {
     stampOffset(frame, baseOffset)
     stampChecksum(frame, frame.length)
     stored.push({ frame, baseOffset, nextOffset: baseOffset + BigInt(count), count, hidden })
+  }
+
+  /** Takes out of a partition what later records of the same key below `to` supersede, and the tombstones of keys for which `forget` says so. */
+  compact(topic: string, partition: number, to: bigint, forget: (key: string) => boolean = () => false): void {
+    const stored = this.#topics.get(topic)![partition]!
+    const last = new Map<string, bigint>()
+    const keyOf = (frame: Buffer, { keyFrom, keyTo }: { keyFrom: number; keyTo: number }) => frame.toString('hex', keyFrom, keyTo)
+    for (const { frame } of stored) for (const record of records(frame)) if (record.offset < to) last.set(keyOf(frame, record), record.offset)
+    const end = stored.at(-1)?.nextOffset
+    const kept = stored.flatMap((one) => {
+      const compacted = compactFrame(one.frame, (record) => {
+        if (record.keyFrom < 0 || record.offset >= to || record.offset + 1n === end) return true
+        const key = keyOf(one.frame, record)
+        return last.get(key) === record.offset && !(record.valueFrom < 0 && forget(key))
+      })
+      return compacted === null ? [] : [{ ...one, ...compacted }]
+    })
+    this.#topics.get(topic)![partition] = kept
   }
 
   #wake(): void {

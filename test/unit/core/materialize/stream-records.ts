@@ -1,7 +1,8 @@
 import { MillraceError } from '../../../../core/errors.ts'
-import { type Position, packPosition } from '../../../../core/event/position.ts'
+import { DELETE_BYTES, DELETE_HEADER, type Position, packPosition } from '../../../../core/event/position.ts'
 import type { PlainRecord } from '../../../../core/event/record-batch.ts'
 import type { Column, TableSchema, Tuple } from '../../../../core/event/table-schema.ts'
+import { TRUNCATION_KEY_SCHEMA } from '../../../../core/schema/avro-mapping.ts'
 import type { SchemaRegistry } from '../../../../core/schema/registry.ts'
 import { avscEnvelope, envelopeToAvsc, keyToAvsc } from '../schema/avsc-envelope.ts'
 
@@ -77,7 +78,7 @@ export class StreamRecords {
       op,
       before: op === 't' ? null : before,
       after: op === 'd' || op === 't' ? null : row,
-      committedAt: 1_700_000_000_000_000n + position.commit * 23_000_000n,
+      committedAt: committedAt(position),
     }
     return {
       key: op === 't' ? null : wire(shape.id + 1, shape.key!.toBuffer(keyToAvsc(table, row))),
@@ -86,6 +87,22 @@ export class StreamRecords {
     }
   }
 
+  /** A delete as compacted topics have it: its record and its tombstone. */
+  deletion(table: TableSchema, row: Tuple, position: Position): readonly [PlainRecord, PlainRecord] {
+    const gone = this.record(table, { op: 'd', row }, position)
+    const facts = Buffer.alloc(DELETE_BYTES)
+    facts.writeInt32BE(gone.value!.readInt32BE(1), 0)
+    facts.writeBigInt64BE(committedAt(position), 4)
+    return [gone, { ...gone, value: null, headers: [...gone.headers!, [DELETE_HEADER, facts]] }]
+  }
+
+  /** A truncation as compacted topics have it. */
+  keyedTruncation(table: TableSchema, position: Position): PlainRecord {
+    this.#schemas.set(99, TRUNCATION_KEY_SCHEMA)
+    return { ...this.record(table, { op: 't', row: [] }, position), key: wire(99, Buffer.alloc(0)) }
+  }
+
+  /** One that capture did not write. */
   tombstone(record: PlainRecord): PlainRecord {
     return { ...record, value: null }
   }
@@ -94,6 +111,8 @@ export class StreamRecords {
     return { ...record, value: record.value!.subarray(0, record.value!.length - 3) }
   }
 }
+
+const committedAt = (position: Position) => 1_700_000_000_000_000n + position.commit * 23_000_000n
 
 function wire(schemaId: number, avro: Buffer): Buffer {
   const header = Buffer.alloc(5)
