@@ -397,9 +397,9 @@ class Driver implements AsyncDisposable {
       // while its sink is away a driver reads no further, and its room is for the others
       () => memory.give(this.#batch.disown()),
     )
-    // For a sink that did not announce them: a crash between its commit and here would lose these letters.
+    // For a sink that did not announce them: an end between its commit and here would lose these letters.
     const announced = rejections.count
-    await rejections.take(rejected)
+    await this.#retrying(() => rejections.take(rejected))
     if (windows === this.#windows || rejections.count > announced) memo()
     this.#windows = windows
     memory.give(this.#batch.released(run.release()))

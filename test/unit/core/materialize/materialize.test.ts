@@ -8,6 +8,7 @@ import { deadLetterTopic, decodeDeadLetter } from '../../../../core/materialize/
 import { LandedWindows } from '../../../../core/materialize/landed-windows.ts'
 import { type MaterializeOptions, type MaterializeStatus, materialize } from '../../../../core/materialize/materialize.ts'
 import { MemoryBudget } from '../../../../core/materialize/memory-budget.ts'
+import type { SinkBatch } from '../../../../core/materialize/sink-connector.ts'
 import { countStream } from '../../../../core/materialize/stream-count.ts'
 import { RecordDecoders } from '../../../../core/schema/record-decoder.ts'
 import { MemoryLog } from './memory-log.ts'
@@ -227,6 +228,29 @@ test('what cannot be reached is tried again and shown as degraded; a dead-letter
   expect(letters(log)).toHaveLength(1)
   expect(statuses.some(({ state, error }) => state === 'degraded' && error?.message === 'apply is down')).toBe(true)
   expect(statuses.at(-1)).toMatchObject({ state: 'running', error: null })
+})
+
+test('what a sink rejects only with its answer becomes a dead letter too, though the log is away just then', async () => {
+  const { log, target, statuses, write, drive } = stream()
+  write([A, put(1n, 'one')])
+  let failing = 2
+  log.fault = (point) => {
+    if (point === 'append' && failing-- > 0) throw new MillraceError('log.unreachable', 'the log is away')
+  }
+  const late = new MemorySink(target, LIMITS)
+  const running = drive(
+    {},
+    Object.assign(late, { apply: (batch: SinkBatch) => MemorySink.prototype.apply.call(late, { ...batch, onRejected: async () => {} }) }),
+  )
+  const applied = (offset: bigint) => until(() => statuses.at(-1)?.positions[0]?.offset === offset, `offset ${offset}`)
+  await applied(1n)
+  write([A, put(2n, 'bad')])
+  await until(() => failing < 2, 'the log was asked')
+  write([A, put(3n, 'three')])
+  await applied(3n)
+  running.stop()
+  await running.done
+  expect(letters(log).map(({ origin }) => origin.offset)).toEqual([1n])
 })
 
 test('waits grow with jitter and start anew after a success', async () => {
