@@ -1,3 +1,4 @@
+import type pg from 'pg'
 import { sees } from './fence.ts'
 import type { PostgresFence } from './snapshot-reader.ts'
 
@@ -9,8 +10,15 @@ const REMEMBERED = 8192
  * much later). A view taken in between would lack rows that are in the log already, and its chunk would put older ones after them.
  */
 export class AppliedTransactions {
+  /** Those that may have been streamed before this process. */
+  readonly #earlier: readonly number[]
   readonly #xids = new Uint32Array(REMEMBERED)
   #count = 0
+
+  /** @param earlier see {@link unseenCommits} */
+  constructor(earlier: readonly number[]) {
+    this.#earlier = earlier
+  }
 
   add(xid: number): void {
     this.#xids[this.#count++ % REMEMBERED] = xid
@@ -18,8 +26,24 @@ export class AppliedTransactions {
 
   /** Whether a view sees all that was streamed before it was taken. */
   allSeenBy(fence: PostgresFence): boolean {
+    if (!this.#earlier.every((xid) => sees(fence, xid))) return false
     const known = Math.min(this.#count, REMEMBERED)
     for (let i = 0; i < known; i++) if (!sees(fence, this.#xids[i]!)) return false
     return true
   }
+}
+
+/**
+ * Transactions (32 bits) that are committed and that nobody sees yet, since they wait for a standby: those streamed before a restart are not sent again. Where
+ * the role may not see which of the others' do, every one that has written counts, until it ends.
+ */
+export async function unseenCommits(client: pg.ClientBase): Promise<readonly number[]> {
+  // COMMIT PREPARED waits without a transaction of its own: any that is prepared may be its. What a role may not see has no backend_type
+  const { rows } = await client.query<{ xid: string }>(
+    `select l.transactionid::text as xid from pg_locks l left join pg_stat_activity a on a.pid = l.pid
+      where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock' and current_setting('synchronous_standby_names') <> ''
+        and case when a.pid is not null then a.backend_type is null or a.wait_event = 'SyncRep'
+            else exists (select from pg_stat_activity w where w.backend_xid is null and (w.backend_type is null or w.wait_event = 'SyncRep')) end`,
+  )
+  return rows.map(({ xid }) => Number(xid))
 }

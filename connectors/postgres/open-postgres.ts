@@ -1,5 +1,5 @@
 import { invariant, MillraceError, type PluginContext, type SourceConnector, type SourceOffset, TablePatterns } from '../../core/plugin.ts'
-import { AppliedTransactions } from './applied-transactions.ts'
+import { AppliedTransactions, unseenCommits } from './applied-transactions.ts'
 import { CapturedTables, publicationLost, requireIdentity } from './captured-tables.ts'
 import { CatalogConnection, connectClient } from './catalog-connection.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
@@ -93,7 +93,7 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
   await connection.start(startCommand(config, claim.slot, publication.name, lsn, server.version), (error) => explain(error, claim, publication.name))
   connection.received = lsn
   connection.confirmed = lsn
-  const applied = new AppliedTransactions()
+  const applied = new AppliedTransactions(await catalog.run('to look for commits that cannot be seen yet', unseenCommits))
   const source = new PostgresSource({
     context,
     connection,

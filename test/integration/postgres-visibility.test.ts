@@ -5,6 +5,7 @@ import pg from 'pg'
 import pino from 'pino'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import postgres from '../../connectors/postgres/index.ts'
+import { parseLsn } from '../../connectors/postgres/lsn.ts'
 import { type PostgresServer, startPostgres } from '../../control/demo/postgres-server.ts'
 import { UNCHANGED } from '../../core/plugin.ts'
 import { RunningCapture, until } from './running-capture.ts'
@@ -97,5 +98,60 @@ test('what is streamed before it can be seen is neither read too early nor overw
     expect(capture.output.rereads.length).toBe(1)
   } finally {
     await capture.stop()
+  }
+})
+
+test.each([
+  { role: 'postgres', sees: true },
+  { role: 'plain', sees: false },
+])('what was streamed before a restart, and cannot be seen yet, is in no view of $role that is used', async ({ role, sees }) => {
+  await sql(`do $$ begin create role plain login replication; exception when duplicate_object then end $$`)
+  await sql(`grant create on database postgres to plain; create table u_${role} (id int primary key); alter table u_${role} owner to ${role}`)
+  const url = server.url.replace('postgres@', `${role}@`)
+  const context = { mesh: 'visible', node: role, dataDir: path.join(dir, role), logger: pino({ level: 'silent' }), metric: () => {} }
+  const config = postgres.config.parse({ url, tables: [`public.u_${role}`] })
+  const first = await postgres.open(config, context, null)
+  const before = new RunningCapture(first, first.start, { sql } as never)
+  const busy = new pg.Client({ connectionString: server.url })
+  await busy.connect()
+  try {
+    // the stream asks the catalog about a table once, and waits until it sees the transaction
+    await sql(`insert into u_${role} values (0)`)
+    await until('the first row is streamed', () => before.output.of(`public.u_${role}`).length === 1)
+    const inserted = await commitUnseen(`insert into u_${role} values (1)`)
+    const end = parseLsn((await sql('select pg_current_wal_flush_lsn()::text as lsn')).rows[0].lsn)
+    await until('the commit is durable in the log', () => before.offsets.length > 0 && parseLsn(before.offset.lsn as string) >= end)
+    expect(before.output.of(`public.u_${role}`).length).toBe(2)
+    await before.stop()
+    // has written too, and is not committed
+    await busy.query('begin; select pg_current_xact_id()')
+
+    const second = await postgres.open(config, context, before.offset)
+    const after = new RunningCapture(second, before.offset, { sql } as never)
+    try {
+      const [table] = await second.tables()
+      let read = false
+      const reading = second.snapshot
+        .read(table!, null, { maxRows: 10, maxBytes: 1_000_000 }, () => {}, new AbortController().signal)
+        .then((chunk) => {
+          read = true
+          return chunk
+        })
+      for (let i = 0; i < 50; i++) await sql('select 1')
+      expect(read).toBe(false)
+      await inserted.release()
+      if (!sees) {
+        for (let i = 0; i < 50; i++) await sql('select 1')
+        expect(read).toBe(false)
+        await busy.query('commit')
+      }
+      expect((await reading).rows).toBe(2)
+      expect(after.output.of(`public.u_${role}`)).toEqual([])
+    } finally {
+      await after.stop()
+    }
+  } finally {
+    await before.stop()
+    await busy.end()
   }
 })
