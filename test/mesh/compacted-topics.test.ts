@@ -1,5 +1,7 @@
+import { randomBytes } from 'node:crypto'
 import { afterEach, expect, test } from 'vitest'
 import { faultDir, node, shopYaml } from '../fault/shop-mesh.ts'
+import { skipReason, testKafka } from '../services/kafka.ts'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
 
@@ -14,6 +16,15 @@ afterEach(async () => {
 
 test('compacted topics stay equal to the source: truncations, a table read again, cleaning, a sink that lags; what cannot be compacted is parked', () =>
   live('', (stopped) => stopped.cleanLog()))
+
+const reason = skipReason()
+test.skipIf(reason !== null)(`the same on Kafka, which cleans when it likes${reason === null ? '' : ` (skipped: ${reason})`}`, async () => {
+  const { brokers } = await testKafka()
+  const unique = randomBytes(4).toString('hex')
+  const config = "{ segment.ms: '100', min.cleanable.dirty.ratio: '0.01' }"
+  const list = brokers.map((broker) => `'${broker}'`).join(', ')
+  await live(`log: { kind: kafka, brokers: [${list}], progressTopic: progress-${unique}, topicConfig: ${config} }`, async () => {}, `shop-${unique}`)
+})
 
 /** @param log further lines of the mesh file */
 async function live(log: string, clean: (stopped: MeshProcess) => Promise<void>, source = 'shop'): Promise<void> {
