@@ -124,7 +124,7 @@ export class FileSet implements AsyncDisposable {
         file.goneSince ??= now
         continue
       }
-      if (same.size === file.size || (same.size > file.size && (await file.isIntact()))) {
+      if (await file.isIntact(same.size)) {
         free.delete(same)
         file.name = same.name
         file.size = same.size

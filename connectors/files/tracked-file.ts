@@ -41,6 +41,8 @@ export class TrackedFile {
   identity: FileIdentity
   name: string
   size: number
+  /** Its size when it was last found to have what was captured of it. */
+  intactSize: number
   at: number
   /** When it was last seen to grow since it is gone from the folder; null while it is there. */
   goneSince: number | null = null
@@ -61,6 +63,7 @@ export class TrackedFile {
     this.identity = of.identity
     this.name = of.name
     this.size = of.size
+    this.intactSize = of.size
     this.at = of.at
     this.#handle = handle
     this.#head = head
@@ -102,9 +105,12 @@ export class TrackedFile {
     return this.size
   }
 
-  /** Whether what was captured of it is still there. */
-  isIntact(): Promise<boolean> {
-    return holds(this.#handle, this.mark())
+  /** Whether what was captured of it is still there, now that it has this size. */
+  async isIntact(size: number): Promise<boolean> {
+    if (size < this.at) return false
+    if (size !== this.intactSize && !(await holds(this.#handle, this.mark()))) return false
+    this.intactSize = size
+    return true
   }
 
   /** Its first bytes, as many as `bytes` has, are those; or as many as it has captured. */
@@ -120,6 +126,7 @@ export class TrackedFile {
     this.identity = identity
     this.name = name
     this.size = size
+    this.intactSize = size
     this.goneSince = null
   }
 

@@ -3,6 +3,7 @@ import os from 'node:os'
 import path from 'node:path'
 import pino from 'pino'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { FileSet } from '../../../../connectors/files/file-set.ts'
 import files from '../../../../connectors/files/index.ts'
 import type { CaptureOutput, PluginContext, SourceConnector, SourceOffset } from '../../../../core/plugin.ts'
 
@@ -138,6 +139,23 @@ test('copytruncate: the copy is no new file, and the emptied one is', async () =
   appendFileSync(at('app.log'), lines(6))
   const two = await Run.open(offset)
   await two.has(5, 6)
+})
+
+test('a file that was emptied and written to is noticed, also when it is read before the folder is looked at', async () => {
+  writeFileSync(at('app.log'), lines(1, 2))
+  await using set = new FileSet(settings(), context)
+  await set.begin()
+  const of = () => set.files.map(({ at, size }) => [at, size])
+  const length = lines(1).length
+  copyFileSync(at('app.log'), at('app.log.1'))
+  truncateSync(at('app.log'))
+  appendFileSync(at('app.log'), lines(3))
+  expect(await set.next('app')).toBeNull()
+  await set.scan()
+  expect(of()).toEqual([
+    [2 * length, 2 * length],
+    [0, length],
+  ])
 })
 
 test('a file that was emptied without a copy is told, while it runs and after', async () => {
