@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import type { Connection } from 'mysql2/promise'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { readOffset } from '../../connectors/mysql/mysql-offset.ts'
 import { MillraceError } from '../../core/errors.ts'
 import { databaseOn, FLAVORS, type MysqlDatabase, type MysqlServer, mysqlSkipReason, startMysql } from '../services/mysql.ts'
@@ -169,8 +169,15 @@ describe.skipIf(skip !== null).each(FLAVORS)(`XA transactions of %s${skip === nu
   test('a first start waits for what is prepared already, since views come after it', async () => {
     if (flavor === 'mysql') await db.sql(`grant xa_recover_admin on *.* to cdc@'127.0.0.1'`)
     const session = await prepared(xid('early'), `insert into items values (1, 'early')`)
-    const opening = MysqlCapture.start(db)
-    await session.query('select sleep(0.3)')
+    const looks = async () => Number(((await session.query(`show global status like 'Com_xa_recover'`))[0] as { Value: string }[])[0]!.Value)
+    const before = await looks()
+    let opened = false
+    const opening = MysqlCapture.start(db).finally(() => {
+      opened = true
+    })
+    // it has found what is prepared, and looked again
+    await vi.waitFor(async () => expect(await looks()).toBeGreaterThanOrEqual(before + 2), { timeout: 30_000, interval: 10 })
+    expect(opened).toBe(false)
     await session.query(`xa commit ${xid('early')}`)
     capture = await opening
     if (flavor === 'mysql') await db.sql(`revoke xa_recover_admin on *.* from cdc@'127.0.0.1'`)
