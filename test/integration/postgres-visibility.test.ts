@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import postgres from '../../connectors/postgres/index.ts'
 import { parseLsn } from '../../connectors/postgres/lsn.ts'
 import { type PostgresServer, startPostgres } from '../../control/demo/postgres-server.ts'
-import { UNCHANGED } from '../../core/plugin.ts'
+import { type SourceConnector, type TableSchema, UNCHANGED } from '../../core/plugin.ts'
 import { RunningCapture, until } from './running-capture.ts'
 
 let dir: string
@@ -28,6 +28,25 @@ afterAll(async () => {
 })
 
 const sql = (text: string) => pool.query(text)
+
+/** The first chunk of a table, being read. */
+class Reading {
+  readonly chunk: ReturnType<SourceConnector['snapshot']['read']>
+  #isRead = false
+
+  constructor(connector: SourceConnector, table: TableSchema) {
+    const reading = connector.snapshot.read(table, null, { maxRows: 10, maxBytes: 1_000_000 }, () => {}, new AbortController().signal)
+    this.chunk = reading.finally(() => {
+      this.#isRead = true
+    })
+  }
+
+  /** Expects it not to be read while the server answers others. */
+  async waits(): Promise<void> {
+    for (let i = 0; i < 50; i++) await sql('select 1')
+    expect(this.#isRead).toBe(false)
+  }
+}
 
 /** Commits `text` in such a way that it is in the WAL, and so in the stream, but cannot be seen until `release`: it waits for a standby that there is none. */
 async function commitUnseen(text: string): Promise<{ release: () => Promise<void> }> {
@@ -69,17 +88,10 @@ test('what is streamed before it can be seen is neither read too early nor overw
     await until('the change is streamed', async () => capture.output.of('public.t').length === 2)
     expect(capture.output.of('public.t')[1]!.after).toEqual({ id: 'b', big: UNCHANGED, n: 1 })
     const [table] = await connector.tables()
-    let read = false
-    const reading = connector.snapshot
-      .read(table!, null, { maxRows: 10, maxBytes: 1_000_000 }, () => {}, new AbortController().signal)
-      .then((chunk) => {
-        read = true
-        return chunk
-      })
-    for (let i = 0; i < 50; i++) await sql('select 1')
-    expect(read).toBe(false)
+    const reading = new Reading(connector, table!)
+    await reading.waits()
     await updated.release()
-    const chunk = await reading
+    const chunk = await reading.chunk
     expect(chunk.rows).toBe(1)
 
     // the stream has rows of a shape that the catalog does not show yet
@@ -130,22 +142,14 @@ test.each([
     const after = new RunningCapture(second, before.offset, { sql } as never)
     try {
       const [table] = await second.tables()
-      let read = false
-      const reading = second.snapshot
-        .read(table!, null, { maxRows: 10, maxBytes: 1_000_000 }, () => {}, new AbortController().signal)
-        .then((chunk) => {
-          read = true
-          return chunk
-        })
-      for (let i = 0; i < 50; i++) await sql('select 1')
-      expect(read).toBe(false)
+      const reading = new Reading(second, table!)
+      await reading.waits()
       await inserted.release()
       if (!sees) {
-        for (let i = 0; i < 50; i++) await sql('select 1')
-        expect(read).toBe(false)
+        await reading.waits()
         await busy.query('commit')
       }
-      expect((await reading).rows).toBe(2)
+      expect((await reading.chunk).rows).toBe(2)
       expect(after.output.of(`public.u_${role}`)).toEqual([])
     } finally {
       await after.stop()
