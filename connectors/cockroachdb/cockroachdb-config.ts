@@ -1,0 +1,64 @@
+import type pg from 'pg'
+import { z } from 'zod'
+import { isTablePattern } from '../../core/plugin.ts'
+
+const tls = z.strictObject({
+  ca: z.string().optional().describe('Certificate authority in PEM form.'),
+  cert: z.string().optional().describe('Client certificate in PEM form.'),
+  key: z.string().optional().describe('Key of the client certificate in PEM form.'),
+  servername: z.string().optional().describe('Name that the server certificate must bear; default: host.'),
+  rejectUnauthorized: z.boolean().optional().describe('false accepts any certificate: only for trials.'),
+})
+
+export const cockroachdbConfig = z
+  .strictObject({
+    url: z.string().optional().describe('postgres://user:password@host:26257/database, instead of the single settings.'),
+    host: z.string().optional().describe('Host of a node, or of the load balancer before the nodes.'),
+    port: z.int().min(1).max(65535).default(26257).describe('SQL port.'),
+    database: z.string().optional().describe('Database to capture.'),
+    user: z.string().optional().describe('A user with SELECT and CHANGEFEED on the tables.'),
+    password: z.string().optional().describe('Password of the user; take it from a secret.'),
+    ssl: z.union([z.boolean(), tls]).optional().describe('TLS: true with the well-known authorities, or their settings.'),
+    tables: z
+      .array(z.string().refine(isTablePattern, 'schema.table, with * for any characters, ! in front to leave out'))
+      .min(1)
+      .describe('Tables to capture: `public.*`, `!public.tmp_*`. New tables that match are taken in while it runs.'),
+    envelope: z
+      .enum(['wrapped', 'enriched'])
+      .default('wrapped')
+      .describe('Form of the messages that the changefeed is asked for; both say the same here. enriched is a preview of CockroachDB 25.2 and later.'),
+    diff: z.boolean().default(true).describe('Ask for rows as they were before, so that inserts and updates are told apart; the cluster reads each row twice.'),
+    resolvedMs: z
+      .int()
+      .min(10)
+      .max(600_000)
+      .default(1000)
+      .describe('How often the changefeed says up to where it is complete, in milliseconds: rows wait for that. Lower costs the cluster CPU.'),
+    memoryBytes: z
+      .int()
+      .min(64 * 1024)
+      .default(8 * 1024 * 1024)
+      .describe('Rows that wait for their resolved timestamp take about this much memory; more of them wait in files.'),
+    unrepresentable: z
+      .enum(['error', 'text'])
+      .default('error')
+      .describe('Values that no Avro type holds (infinity, NaN): stop, or carry them as text in a branch of their own.'),
+  })
+  .refine((config) => config.url !== undefined || (config.host !== undefined && config.database !== undefined && config.user !== undefined), {
+    message: 'give url, or host, database and user',
+    path: ['url'],
+  })
+
+export type CockroachdbConfig = z.infer<typeof cockroachdbConfig>
+
+export function clientConfig(config: CockroachdbConfig): pg.ClientConfig {
+  return {
+    ...(config.url === undefined
+      ? { host: config.host, port: config.port, database: config.database, user: config.user, password: config.password }
+      : { connectionString: config.url }),
+    ...(config.ssl === undefined ? {} : { ssl: config.ssl }),
+    keepAlive: true,
+    connectionTimeoutMillis: 15_000,
+    application_name: 'millrace',
+  } as pg.ClientConfig
+}
