@@ -3,7 +3,7 @@ import { bigIntFromBytes } from './value-codec.ts'
 
 const TRUNCATE_TO = 16
 
-/** `value` as hyparquet-writer's statistics give it; null when the type has no useful bound, or a long value no short upper one. */
+/** `value` as a column chunk's statistics give it; null when the type has no useful bound, or a long value no short upper one. */
 export function encodeBound(type: string, value: unknown, upper: boolean): Buffer | null {
   if (type === 'boolean') return Buffer.from([value ? 1 : 0])
   if (type === 'int' || type === 'date') {

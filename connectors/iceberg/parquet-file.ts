@@ -1,10 +1,11 @@
 /** Parquet files of a table: columns in, column statistics and bounds out; and column by column back, whoever wrote them. */
 import zlib from 'node:zlib'
-import { type Compressors as Decompressors, type FileMetaData, parquetMetadataAsync, parquetRead, type SchemaElement } from 'hyparquet'
+import { type ColumnChunk, type Compressors as Decompressors, type FileMetaData, parquetMetadataAsync, parquetRead, type SchemaElement } from 'hyparquet'
 import { ByteWriter, ParquetWriter } from 'hyparquet-writer'
 import { MillraceError, type TableSchema, type Tuple, type Value } from '../../core/plugin.ts'
 import { encodeBound } from './bounds.ts'
 import type { FileStore, RandomAccessFile } from './file-store.ts'
+import { type EncodedChunk, encodeFlatColumn } from './flat-column.ts'
 import type { DataFile } from './manifest.ts'
 import type { TableLayout } from './table-layout.ts'
 import type { IcebergField, IcebergType } from './table-metadata.ts'
@@ -14,6 +15,8 @@ export const ROW_GROUP_ROWS = 65_536
 /** Read first of a file: its footer is in there, but for very wide tables. */
 const FOOTER_BYTES = 64 * 1024
 const LARGEST_CHUNK = 4 * 1024 * 1024
+/** `PAR1`, before all else. */
+const MAGIC_BYTES = 4
 
 export type Compression = 'snappy' | 'zstd' | 'gzip' | 'none'
 
@@ -56,34 +59,40 @@ export interface ParquetFacts {
   readonly compression: Compression
 }
 
-/** Encodes column `position` of `rows`, which is column `column.index` of the table unless `rows` are keys. */
-function columnData({ codec: { encode } }: TableColumn, rows: readonly Tuple[], position: number): unknown[] {
-  const data = new Array<unknown>(rows.length)
-  for (let i = 0; i < rows.length; i++) {
-    const value = rows[i]![position]!
-    data[i] = value === null || encode === undefined ? value : encode(value)
-  }
-  return data
-}
-
 /**
- * Writes rows whose values lie in the order of `columns`, durably.
+ * Writes rows whose values lie in the order of `columns`, durably. Flat columns are encoded by {@link encodeFlatColumn}, nested ones and the footer by
+ * hyparquet-writer. Others get their turn after each column.
  * @throws sink.unreachable, sink.forbidden
  */
 export async function writeParquetFile(files: FileStore, columns: readonly TableColumn[], rows: readonly Tuple[], facts: ParquetFacts): Promise<DataFile> {
   const writer = new ByteWriter()
-  const schema = [{ name: 'table', num_children: columns.length }, ...columns.flatMap(({ field }) => parquetElements(field))]
-  const parquet = new ParquetWriter({ writer, schema, codec: CODECS[facts.compression], compressors: COMPRESSORS, createdBy: 'millrace' })
+  const parquet = openWriter(writer, columns, facts.compression)
+  const pieces: Uint8Array[] = []
+  let length = writer.offset
   for (let from = 0; from < rows.length; from += ROW_GROUP_ROWS) {
     const part = rows.length <= ROW_GROUP_ROWS ? rows : rows.slice(from, from + ROW_GROUP_ROWS)
-    await parquet.write({
-      columnData: columns.map((column, i) => ({ name: column.field.name, data: columnData(column, part, i) as never })),
-      rowGroupSize: part.length,
-    })
+    const chunks: ColumnChunk[] = []
+    const start = length
+    let plainBytes = 0n
+    for (const [at, column] of columns.entries()) {
+      const encoded = encodeColumn(column, part, at, parquet)
+      for (const chunk of encoded.chunks) {
+        chunks.push(moved(chunk, BigInt(length)))
+        plainBytes += chunk.meta_data!.total_uncompressed_size
+      }
+      for (const piece of encoded.pieces) {
+        pieces.push(piece)
+        length += piece.length
+      }
+      await new Promise(setImmediate)
+    }
+    parquet.row_groups.push({ columns: chunks, total_byte_size: plainBytes, num_rows: BigInt(part.length), total_compressed_size: BigInt(length - start) })
+    parquet.num_rows += BigInt(part.length)
   }
   const statistics = statisticsOf(columns, parquet, rows.length)
   await parquet.finish()
-  const bytes = writer.getBytes()
+  const ends = Buffer.from(writer.getBytes())
+  const bytes = Buffer.concat([ends.subarray(0, MAGIC_BYTES), ...pieces, ends.subarray(MAGIC_BYTES)])
   await files.write(facts.location, bytes)
   return {
     content: facts.content,
@@ -99,6 +108,50 @@ export async function writeParquetFile(files: FileStore, columns: readonly Table
     equality_ids: facts.equalityIds,
     sort_order_id: facts.content === 0 ? 0 : null,
     referenced_data_file: null,
+  }
+}
+
+function openWriter(writer: ByteWriter, columns: readonly TableColumn[], compression: Compression): ParquetWriter {
+  const schema = [{ name: 'table', num_children: columns.length }, ...columns.flatMap(({ field }) => parquetElements(field))]
+  return new ParquetWriter({ writer, schema, codec: CODECS[compression], compressors: COMPRESSORS, createdBy: 'millrace' })
+}
+
+/** The chunks of column `at` of the rows, a nested one's leaves each, with offsets from the first; and their bytes. */
+function encodeColumn(
+  column: TableColumn,
+  rows: readonly Tuple[],
+  at: number,
+  { codec, compressors }: ParquetWriter,
+): { readonly chunks: readonly ColumnChunk[]; readonly pieces: readonly Uint8Array[] } {
+  const { field } = column
+  const { encode } = column.codec
+  if (typeof field.type === 'string') {
+    const { chunk, pieces } = encodeFlatColumn({ element: parquetElements(field)[0]!, at, encode }, rows, { codec, compress: compressors[codec] ?? null })
+    return { chunks: [chunk], pieces }
+  }
+  const writer = new ByteWriter()
+  const schema = [{ name: 'table', num_children: 1 }, ...parquetElements(field)]
+  const alone = new ParquetWriter({ writer, schema, codec, compressors })
+  const data = rows.map((row) => {
+    const value = row[at]!
+    return value === null || encode === undefined ? value : encode(value)
+  })
+  alone.write({ columnData: [{ name: field.name, data, offsetIndex: false }], rowGroupSize: rows.length })
+  const chunks = alone.row_groups[0]!.columns.map((chunk) => moved(chunk, -BigInt(MAGIC_BYTES)))
+  return { chunks, pieces: [new Uint8Array(writer.getBytes()).subarray(MAGIC_BYTES)] }
+}
+
+function moved(chunk: ColumnChunk, by: bigint): ColumnChunk {
+  const facts = chunk.meta_data!
+  const { dictionary_page_offset: dictionary } = facts
+  return {
+    ...chunk,
+    file_offset: chunk.file_offset + by,
+    meta_data: {
+      ...facts,
+      data_page_offset: facts.data_page_offset + by,
+      ...(dictionary === undefined ? {} : { dictionary_page_offset: dictionary + by }),
+    },
   }
 }
 

@@ -7,7 +7,7 @@ import type { IcebergField, IcebergType } from './table-metadata.ts'
 export interface ValueCodec {
   /** Why a value other than null does not fit, or null. Undefined when every value of the type fits. */
   readonly misfit: ((value: Value) => string | null) | undefined
-  /** To what hyparquet-writer takes; undefined when it takes the value as it is. Not called for null. */
+  /** To what is written; undefined when that is the value as it is. Not called for null. */
   readonly encode: ((value: Value) => unknown) | undefined
   /** From what hyparquet gives with raw parsers; not called for null. */
   readonly decode: (raw: unknown) => Value
@@ -77,7 +77,7 @@ function plainCodec(type: ColumnType): ValueCodec {
     case 'bytes':
       return { misfit: undefined, encode: undefined, decode: (raw) => new Uint8Array(raw as Uint8Array) }
     case 'uuid':
-      return { misfit: undefined, encode: (value) => Buffer.from((value as string).replaceAll('-', ''), 'hex'), decode: uuidText }
+      return { misfit: undefined, encode: undefined, decode: uuidText }
     case 'decimal': {
       if (!fitsDecimal(type)) {
         return {

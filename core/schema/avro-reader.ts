@@ -3,6 +3,7 @@ import { isUtf8 } from 'node:buffer'
 import { MillraceError } from '../errors.ts'
 
 const P28 = 2 ** 28
+const P63 = 2 ** 63
 /** Zigzag numbers below this are exact as JavaScript numbers. */
 const EXACT = 2 ** 53
 
@@ -93,12 +94,16 @@ export class AvroReader {
     let { at } = this
     if (at >= end) cutShort()
     let byte = buffer[at++]!
+    if (byte < 128) {
+      this.at = at
+      return (byte >>> 1) ^ -(byte & 1)
+    }
     let zigzag = byte & 127
-    for (let bits = 7; byte > 127; bits += 7) {
+    for (let unit = 128; byte > 127; unit *= 128) {
       if (at >= end) cutShort()
       byte = buffer[at++]!
-      if (bits === 63 && byte > 1) malformed('a long has more than 64 bits')
-      zigzag += (byte & 127) * 2 ** bits
+      if (unit === P63 && byte > 1) malformed('a long has more than 64 bits')
+      zigzag += (byte & 127) * unit
     }
     this.at = at
     return zigzag % 2 === 0 ? zigzag / 2 : -(zigzag + 1) / 2

@@ -39,8 +39,18 @@ export function compileEnvelopeDecoder(schema: string): EnvelopeDecoder {
   const source = field(envelope, 'source').schema
   if (source.type !== 'record' || field(source, 'ts_us').schema.type !== 'long') foreign('the field source is not a record with a long ts_us')
   if (field(envelope, 'op').schema.type !== 'string') foreign('the field op is not a string')
+  // changes of one transaction share the time
+  let last = 0n
+  let lastCount = 0
   const committedAt: Step = (reader, into) => {
-    into.committedAt = reader.long()
+    const { at } = reader
+    const count = reader.count()
+    if (count !== lastCount || !Number.isSafeInteger(count)) {
+      reader.at = at
+      last = reader.long()
+      lastCount = count
+    }
+    into.committedAt = last
   }
   const facts = ({ name, schema }: AvroField): Step[] => {
     if (name === 'source') return source.fields.map((inner) => (inner.name === 'ts_us' ? committedAt : skipper(inner.schema)))

@@ -35,6 +35,10 @@ export class RecordDecoders {
   readonly #keys = new Map<number, KeyDecoder | MillraceError>()
   readonly #reader = new AvroReader()
   readonly #envelope: Envelope = { op: 't', before: null, after: null, committedAt: 0n }
+  /** Of the last record: records of one transaction share it. */
+  #commit = 0n
+  #commitHigh = 0
+  #commitLow = 0
   /** The pairs (key id, value id) last seen to belong together. */
   readonly #pairs = new Set<number>()
 
@@ -170,7 +174,14 @@ export class RecordDecoders {
       from = header.byteOffset - frame.byteOffset
     }
     const { view } = this.#reader
-    return { commit: view.getBigUint64(from), ordinal: view.getUint32(from + 8) }
+    const high = view.getUint32(from)
+    const low = view.getUint32(from + 4)
+    if (high !== this.#commitHigh || low !== this.#commitLow) {
+      this.#commit = view.getBigUint64(from)
+      this.#commitHigh = high
+      this.#commitLow = low
+    }
+    return { commit: this.#commit, ordinal: view.getUint32(from + 8) }
   }
 
   #idOf(frame: Buffer, from: number, to: number, what: 'key' | 'value'): number {
