@@ -23,6 +23,8 @@ const BATCH_BYTES = 512 * 1024
 const LINGER_MS = 10
 /** And at a slow rate this long after the one before at the least: each costs a sync, and a thousand a second are enough. */
 const SPACING_MS = 1
+/** Within that time one more goes on its way while one is under way, so that the log's next round trip finds it there. */
+const PIPELINED = 2
 /** The source is not read while this much is on its way to the log. */
 const MAX_BATCHES = 8
 const MAX_BYTES = 8 * 1024 * 1024
@@ -361,7 +363,7 @@ class Capture implements CaptureOutput {
 
   // ---- batches ----
 
-  /** Closes a batch when it is full, has waited, or nothing is on its way. */
+  /** Closes a batch when it is full, has waited, or little is on its way. */
   #flush(): void {
     const now = performance.now()
     if (this.#frames.count === 0) {
@@ -372,7 +374,7 @@ class Capture implements CaptureOutput {
     }
     const waitedMs = now - this.#lastSeal
     if (waitedMs >= LINGER_MS || this.#frames.bytes >= BATCH_BYTES) void this.#append(false)
-    else if (this.#inflight === 0) {
+    else if (this.#inflight < PIPELINED) {
       if (waitedMs >= SPACING_MS) void this.#append(false)
       else this.#spacing ??= setTimeout(() => this.#spaced(), SPACING_MS)
     }

@@ -12,6 +12,8 @@ import { newWriterId, type Ownership, progressFrame, progressPartition, readNode
 const BULK_BYTES = 256 * 1024
 /** A transaction takes no more appends beyond this, which bounds what a failure sends again. */
 const GROUP_BYTES = 32 * 1024 * 1024
+/** In idempotent delivery the progress partition is asked whose the node is when it has not said so for this long. */
+const CLAIM_MS = 20
 /** Bytes in one request; a larger frame goes alone. */
 const REQUEST_BYTES = 1024 * 1024
 /** A writer that takes over needs far less than this to say so; longer silence means that the coordinator timed our transaction out. */
@@ -24,11 +26,13 @@ interface Append {
   readonly reject: (error: MillraceError) => void
 }
 
-/** Appends that land together: one transaction, or in idempotent delivery frames followed by one progress record. */
+/** Appends that land together: one transaction, or in idempotent delivery frames, and the progress of those that landed before them. */
 interface Group {
   readonly number: number
   readonly startedAt: number
   readonly appends: Append[]
+  /** Appends that are done when this group has landed: its own, or in idempotent delivery those whose progress it brings. */
+  readonly done: readonly Append[]
   bytes: number
   /** After a failure a group takes no more. */
   closed: boolean
@@ -58,6 +62,8 @@ class KafkaWriter implements LogWriter {
   readonly #topic: string
   #queue: Append[] = []
   #transaction = 0
+  /** Idempotent delivery: when the last record left that the progress partition took from us, on the clock of `performance`. */
+  #ownedAt = Number.NEGATIVE_INFINITY
   #failed: MillraceError | null = null
   #running: Promise<void> | null = null
   #wake: (() => void) | null = null
@@ -98,22 +104,32 @@ class KafkaWriter implements LogWriter {
 
   async #run(): Promise<void> {
     let group: Group | null = null
+    let landed: readonly Append[] = []
     try {
       // let appends of the same tick join the first group
       await null
-      while (this.#queue.length > 0) {
-        group = { number: ++this.#transaction, startedAt: performance.now(), appends: [], bytes: 0, closed: false, claim: null, progress: null }
+      while (this.#queue.length > 0 || landed.length > 0) {
+        group = this.#group(landed)
         await this.#land(group)
-        for (const { resolve } of group.appends) resolve()
+        for (const { resolve } of group.done) resolve()
+        landed = this.#exactlyOnce ? [] : group.appends
       }
     } catch (error) {
       this.#failed = asLogError(error, `appending for ${this.#node}`, this.#cluster.name)
       if (this.#exactlyOnce && this.#failed.code !== 'log.fenced') await this.#session.abort().catch(() => {})
-      for (const { reject } of [...(group?.appends ?? []), ...this.#queue]) reject(this.#failed)
+      for (const { reject } of new Set([...(group?.done ?? []), ...(group?.appends ?? []), ...this.#queue])) reject(this.#failed)
       this.#queue = []
     } finally {
       this.#running = null
     }
+  }
+
+  #group(landed: readonly Append[]): Group {
+    const number = ++this.#transaction
+    const appends: Append[] = []
+    const progress = landed.length === 0 ? null : this.#progressShipment(number - 1, mergedProgress(landed))
+    const done = this.#exactlyOnce ? appends : landed
+    return { number, startedAt: performance.now(), appends, done, bytes: 0, closed: false, claim: null, progress }
   }
 
   async #land(group: Group): Promise<void> {
@@ -133,11 +149,14 @@ class KafkaWriter implements LogWriter {
     }
   }
 
-  /** One try at landing the group: takes appends that come meanwhile, ends with the commit or the acknowledged progress. */
-  async #attempt(group: Group): Promise<void> {
+  #attempt(group: Group): Promise<void> {
+    return this.#exactlyOnce ? this.#transact(group) : this.#ship(group)
+  }
+
+  /** One try at a transaction: takes appends that come meanwhile, ends with the commit. */
+  async #transact(group: Group): Promise<void> {
     const flights = new Flights()
     try {
-      if (!this.#exactlyOnce) await this.#claimBefore(group)
       let isWhole = false
       for (let sent = 0; !isWhole; ) {
         flights.check()
@@ -146,11 +165,9 @@ class KafkaWriter implements LogWriter {
           const shipments = group.appends.slice(sent).flatMap((append) => append.shipments)
           sent = group.appends.length
           await this.#cluster.know([this.#topic, ...shipments.map(({ frame }) => frame.topic)])
-          if (this.#exactlyOnce) {
-            isWhole = group.bytes < BULK_BYTES
-            if (isWhole) shipments.push(this.#sealed(group))
-            await this.#session.addPartitions([this.#progressPlace(), ...shipments.map(({ frame }) => frame)])
-          }
+          isWhole = group.bytes < BULK_BYTES
+          if (isWhole) shipments.push(this.#sealed(group))
+          await this.#session.addPartitions([this.#progressPlace(), ...shipments.map(({ frame }) => frame)])
           await this.#send(shipments, flights)
           continue
         }
@@ -158,14 +175,32 @@ class KafkaWriter implements LogWriter {
         if (waitMs <= 0) break
         await this.#nextEvent(flights, waitMs)
       }
-      if (!this.#exactlyOnce) await flights.landed()
       if (!isWhole) await this.#send([this.#sealed(group)], flights)
       await flights.landed()
     } finally {
       // a frame that is still under way must not overtake what is sent next
       await flights.settled()
     }
-    if (this.#exactlyOnce) await this.#session.commit()
+    await this.#session.commit()
+  }
+
+  /** One try in idempotent delivery: the progress of what landed before, which needs no round trip of its own, and the frames of what waits now. */
+  async #ship(group: Group): Promise<void> {
+    const flights = new Flights()
+    try {
+      await this.#cluster.know([this.#topic])
+      if (performance.now() - this.#ownedAt >= CLAIM_MS) await this.#claimBefore(group)
+      this.#take(group)
+      group.closed = true
+      const frames = group.appends.flatMap((append) => append.shipments)
+      await this.#cluster.know(frames.map(({ frame }) => frame.topic))
+      const sentAt = performance.now()
+      await this.#send(group.progress === null ? frames : [group.progress, ...frames], flights)
+      await flights.landed()
+      if (group.progress !== null) this.#ownedAt = sentAt
+    } finally {
+      await flights.settled()
+    }
   }
 
   /** Milliseconds for which the group still waits for more; 0 closes it. */
@@ -174,14 +209,13 @@ class KafkaWriter implements LogWriter {
     const left = transactionMs - (performance.now() - group.startedAt)
     if (group.closed || group.bytes >= GROUP_BYTES || left <= 0) return 0
     if (flights.count > 0) return left
-    if (!this.#exactlyOnce) return 0
     return Math.min(left, transactionMs / 5 - flights.idleMs)
   }
 
   /** The progress of a group that takes no more appends. */
   #sealed(group: Group): Shipment {
     group.closed = true
-    group.progress ??= this.#progressShipment(group.number, mergedProgress(group))
+    group.progress ??= this.#progressShipment(group.number, mergedProgress(group.appends))
     return group.progress
   }
 
@@ -236,11 +270,14 @@ class KafkaWriter implements LogWriter {
     if (flights === null) await own.landed()
   }
 
-  /** In idempotent delivery only the progress partition knows of a takeover for sure: ask it before records go out. */
+  /** In idempotent delivery only the progress partition knows of a takeover for sure: it is asked before frames go out. */
   async #claimBefore(group: Group): Promise<void> {
-    await this.#cluster.know([this.#topic])
-    group.claim ??= this.#progressShipment(group.number - 1, new Map())
-    await this.#send([group.claim], null)
+    // one whose fate is not known is sent again as it was, so that the broker can tell
+    if (group.progress?.acknowledged !== false && group.claim?.acknowledged !== false) group.claim = this.#progressShipment(group.number - 1, new Map())
+    const asked = group.progress?.acknowledged === false ? group.progress : group.claim!
+    const sentAt = performance.now()
+    await this.#send([asked], null)
+    this.#ownedAt = sentAt
   }
 
   /**
@@ -316,8 +353,8 @@ class KafkaWriter implements LogWriter {
   }
 }
 
-function mergedProgress(group: Group): Map<string, Json | null> {
+function mergedProgress(appends: readonly Append[]): Map<string, Json | null> {
   const merged = new Map<string, Json | null>()
-  for (const { batch } of group.appends) for (const [entry, value] of batch.progress) merged.set(entry, value)
+  for (const { batch } of appends) for (const [entry, value] of batch.progress) merged.set(entry, value)
   return merged
 }
