@@ -11,7 +11,7 @@ import type { TableLayout } from './table-layout.ts'
 import type { IcebergField, IcebergType } from './table-metadata.ts'
 import { parquetElements, type ValueCodec, valueCodec } from './value-codec.ts'
 
-export const ROW_GROUP_ROWS = 65_536
+const ROW_GROUP_ROWS = 65_536
 /** Read first of a file: its footer is in there, but for very wide tables. */
 const FOOTER_BYTES = 64 * 1024
 const LARGEST_CHUNK = 4 * 1024 * 1024
@@ -60,55 +60,83 @@ export interface ParquetFacts {
 }
 
 /**
- * Writes rows whose values lie in the order of `columns`, durably. Flat columns are encoded by {@link encodeFlatColumn}, nested ones and the footer by
- * hyparquet-writer. Others get their turn after each column.
- * @throws sink.unreachable, sink.forbidden
+ * A new file, one row group after the other; what is held is compressed. Flat columns are encoded by {@link encodeFlatColumn}, nested ones and the footer
+ * by hyparquet-writer.
  */
-export async function writeParquetFile(files: FileStore, columns: readonly TableColumn[], rows: readonly Tuple[], facts: ParquetFacts): Promise<DataFile> {
-  const writer = new ByteWriter()
-  const parquet = openWriter(writer, columns, facts.compression)
-  const pieces: Uint8Array[] = []
-  let length = writer.offset
-  for (let from = 0; from < rows.length; from += ROW_GROUP_ROWS) {
-    const part = rows.length <= ROW_GROUP_ROWS ? rows : rows.slice(from, from + ROW_GROUP_ROWS)
+export class ParquetFileWriter {
+  readonly #columns: readonly TableColumn[]
+  readonly #facts: ParquetFacts
+  readonly #ends = new ByteWriter()
+  readonly #parquet: ParquetWriter
+  readonly #pieces: Uint8Array[] = []
+  #length: number
+
+  constructor(columns: readonly TableColumn[], facts: ParquetFacts) {
+    this.#columns = columns
+    this.#facts = facts
+    this.#parquet = openWriter(this.#ends, columns, facts.compression)
+    this.#length = this.#ends.offset
+  }
+
+  get rows(): number {
+    return Number(this.#parquet.num_rows)
+  }
+
+  /** A row group of these rows, whose values lie in the order of the columns. Others get their turn after each column; `rows` must not change meanwhile. */
+  async add(rows: readonly Tuple[]): Promise<void> {
+    const start = this.#length
     const chunks: ColumnChunk[] = []
-    const start = length
     let plainBytes = 0n
-    for (const [at, column] of columns.entries()) {
-      const encoded = encodeColumn(column, part, at, parquet)
+    for (const [at, column] of this.#columns.entries()) {
+      const encoded = encodeColumn(column, rows, at, this.#parquet)
       for (const chunk of encoded.chunks) {
-        chunks.push(moved(chunk, BigInt(length)))
+        chunks.push(moved(chunk, BigInt(this.#length)))
         plainBytes += chunk.meta_data!.total_uncompressed_size
       }
       for (const piece of encoded.pieces) {
-        pieces.push(piece)
-        length += piece.length
+        this.#pieces.push(piece)
+        this.#length += piece.length
       }
       await new Promise(setImmediate)
     }
-    parquet.row_groups.push({ columns: chunks, total_byte_size: plainBytes, num_rows: BigInt(part.length), total_compressed_size: BigInt(length - start) })
-    parquet.num_rows += BigInt(part.length)
+    const groupBytes = BigInt(this.#length - start)
+    this.#parquet.row_groups.push({ columns: chunks, total_byte_size: plainBytes, num_rows: BigInt(rows.length), total_compressed_size: groupBytes })
+    this.#parquet.num_rows += BigInt(rows.length)
   }
-  const statistics = statisticsOf(columns, parquet, rows.length)
-  await parquet.finish()
-  const ends = Buffer.from(writer.getBytes())
-  const bytes = Buffer.concat([ends.subarray(0, MAGIC_BYTES), ...pieces, ends.subarray(MAGIC_BYTES)])
-  await files.write(facts.location, bytes)
-  return {
-    content: facts.content,
-    file_path: facts.location,
-    file_format: 'PARQUET',
-    partition: {},
-    record_count: BigInt(rows.length),
-    file_size_in_bytes: BigInt(bytes.length),
-    ...statistics,
-    nan_value_counts: null,
-    key_metadata: null,
-    split_offsets: null,
-    equality_ids: facts.equalityIds,
-    sort_order_id: facts.content === 0 ? 0 : null,
-    referenced_data_file: null,
+
+  /** Writes the file, durably. @throws sink.unreachable, sink.forbidden */
+  async finish(files: FileStore): Promise<DataFile> {
+    const { content, location, equalityIds } = this.#facts
+    const statistics = statisticsOf(this.#columns, this.#parquet, this.rows)
+    await this.#parquet.finish()
+    const ends = new Uint8Array(this.#ends.getBytes())
+    const bytes = Buffer.concat([ends.subarray(0, MAGIC_BYTES), ...this.#pieces, ends.subarray(MAGIC_BYTES)])
+    await files.write(location, bytes)
+    return {
+      content,
+      file_path: location,
+      file_format: 'PARQUET',
+      partition: {},
+      record_count: this.#parquet.num_rows,
+      file_size_in_bytes: BigInt(bytes.length),
+      ...statistics,
+      nan_value_counts: null,
+      key_metadata: null,
+      split_offsets: null,
+      equality_ids: equalityIds,
+      sort_order_id: content === 0 ? 0 : null,
+      referenced_data_file: null,
+    }
   }
+}
+
+/** Writes rows whose values lie in the order of `columns`, durably. @throws sink.unreachable, sink.forbidden */
+export async function writeParquetFile(files: FileStore, columns: readonly TableColumn[], rows: readonly Tuple[], facts: ParquetFacts): Promise<DataFile> {
+  const writer = new ParquetFileWriter(columns, facts)
+  for (let from = 0; from < rows.length; from += ROW_GROUP_ROWS) {
+    await writer.add(rows.length <= ROW_GROUP_ROWS ? rows : rows.slice(from, from + ROW_GROUP_ROWS))
+  }
+  return writer.finish(files)
 }
 
 function openWriter(writer: ByteWriter, columns: readonly TableColumn[], compression: Compression): ParquetWriter {

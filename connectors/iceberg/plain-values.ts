@@ -319,4 +319,3 @@ export function plainValues({ type, type_length: length, logical_type: logical, 
       return invariant(false, `the column ${name} has no physical type that is written`) as never
   }
 }
-

@@ -2,13 +2,16 @@
 import type { Tuple } from '../../core/plugin.ts'
 import type { IcebergTable } from './iceberg-table.ts'
 import { DATA, type DataFile } from './manifest.ts'
-import { type Compression, writeParquetFile } from './parquet-file.ts'
+import { type Compression, ParquetFileWriter } from './parquet-file.ts'
 import { currentSnapshotId } from './table-metadata.ts'
 import { scanRows, type TableView } from './table-scan.ts'
 
+/** Rows of one row group, which are held in memory. */
+const GROUP_ROWS = 16_384
+
 export interface RewriteOptions {
   readonly compression: Compression
-  /** Rows per new file at most, and held in memory. */
+  /** A new file ends with the row group that reaches it. */
   readonly rowsPerFile: number
   readonly state: Readonly<Record<string, string>>
   readonly signal: AbortSignal
@@ -25,27 +28,26 @@ export async function rewriteFiles(table: IcebergTable, chosen: ReadonlySet<stri
   if (old.length === 0) return
   const madeFrom = currentSnapshotId(table.metadata)
   const added: DataFile[] = []
+  const open = () =>
+    new ParquetFileWriter(view.columns, { location: table.newFileLocation('data'), content: 0, equalityIds: null, compression: options.compression })
   let held: Tuple[] = []
-  const flush = async () => {
-    if (held.length === 0) return
-    added.push(
-      await writeParquetFile(view.files, view.columns, held, {
-        location: table.newFileLocation('data'),
-        content: 0,
-        equalityIds: null,
-        compression: options.compression,
-      }),
-    )
+  let file: ParquetFileWriter | null = null
+  const flush = async (isLast: boolean) => {
+    file ??= open()
+    if (held.length > 0) await file.add(held)
     held = []
+    if (file.rows === 0 || (!isLast && file.rows < options.rowsPerFile)) return
+    added.push(await file.finish(view.files))
+    file = null
   }
   try {
     for await (const rows of scanRows(old, view, options.signal)) {
       for (const row of rows) {
         held.push(row)
-        if (held.length >= options.rowsPerFile) await flush()
+        if (held.length >= GROUP_ROWS) await flush(false)
       }
     }
-    await flush()
+    await flush(true)
   } catch (error) {
     await view.files.remove(added.map((file) => file.file_path))
     throw error

@@ -46,7 +46,7 @@ export interface RunResult {
 
 const STATUS_MS = 100
 /** Encoded bytes of all open batches together; decoded they take about five times as much. */
-const OPEN_BATCH_BYTES = 2 * 1024 * 1024
+const OPEN_BATCH_BYTES = 4 * 1024 * 1024
 const DEFAULT_STALE_MS = 60_000
 
 /**

@@ -12,8 +12,6 @@ import { newWriterId, type Ownership, progressFrame, progressPartition, readNode
 const BULK_BYTES = 256 * 1024
 /** A transaction takes no more appends beyond this, which bounds what a failure sends again. */
 const GROUP_BYTES = 32 * 1024 * 1024
-/** In idempotent delivery the progress partition is asked whose the node is when it has not said so for this long. */
-const CLAIM_MS = 20
 /** Bytes in one request; a larger frame goes alone. */
 const REQUEST_BYTES = 1024 * 1024
 /** A writer that takes over needs far less than this to say so; longer silence means that the coordinator timed our transaction out. */
@@ -62,8 +60,8 @@ class KafkaWriter implements LogWriter {
   readonly #topic: string
   #queue: Append[] = []
   #transaction = 0
-  /** Idempotent delivery: when the last record left that the progress partition took from us, on the clock of `performance`. */
-  #ownedAt = Number.NEGATIVE_INFINITY
+  /** Idempotent delivery: the progress partition has taken a record of ours in this turn of the event loop. */
+  #owns = false
   #failed: MillraceError | null = null
   #running: Promise<void> | null = null
   #wake: (() => void) | null = null
@@ -188,16 +186,14 @@ class KafkaWriter implements LogWriter {
   async #ship(group: Group): Promise<void> {
     const flights = new Flights()
     try {
-      await this.#cluster.know([this.#topic])
-      if (performance.now() - this.#ownedAt >= CLAIM_MS) await this.#claimBefore(group)
       this.#take(group)
       group.closed = true
       const frames = group.appends.flatMap((append) => append.shipments)
-      await this.#cluster.know(frames.map(({ frame }) => frame.topic))
-      const sentAt = performance.now()
+      await this.#cluster.know([this.#topic, ...frames.map(({ frame }) => frame.topic)])
+      if (!this.#owns && frames.length > 0) await this.#claimBefore(group)
       await this.#send(group.progress === null ? frames : [group.progress, ...frames], flights)
       await flights.landed()
-      if (group.progress !== null) this.#ownedAt = sentAt
+      if (group.progress !== null) this.#owned()
     } finally {
       await flights.settled()
     }
@@ -274,10 +270,15 @@ class KafkaWriter implements LogWriter {
   async #claimBefore(group: Group): Promise<void> {
     // one whose fate is not known is sent again as it was, so that the broker can tell
     if (group.progress?.acknowledged !== false && group.claim?.acknowledged !== false) group.claim = this.#progressShipment(group.number - 1, new Map())
-    const asked = group.progress?.acknowledged === false ? group.progress : group.claim!
-    const sentAt = performance.now()
-    await this.#send([asked], null)
-    this.#ownedAt = sentAt
+    await this.#send([group.progress?.acknowledged === false ? group.progress : group.claim!], null)
+    this.#owned()
+  }
+
+  #owned(): void {
+    this.#owns = true
+    setImmediate(() => {
+      this.#owns = false
+    })
   }
 
   /**

@@ -8,7 +8,10 @@ import { newLayout } from '../../../../connectors/iceberg/table-layout.ts'
 import type { ColumnType, TableSchema, Tuple, Value } from '../../../../core/event/table-schema.ts'
 
 const long = fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n })
-const text = fc.oneof(fc.string({ unit: 'grapheme', maxLength: 90 }), fc.constantFrom('', '\u{10ffff}\uffff', '\uffff\u{10000}', '\ud7ff', 'é', 'x'.repeat(3000)))
+const text = fc.oneof(
+  fc.string({ unit: 'grapheme', maxLength: 90 }),
+  fc.constantFrom('', '\u{10ffff}\uffff', '\uffff\u{10000}', '\ud7ff', 'é', 'x'.repeat(3000)),
+)
 const decimal = (precision: number) => fc.bigInt({ min: -(10n ** BigInt(precision)) + 1n, max: 10n ** BigInt(precision) - 1n })
 const TYPES: readonly (readonly [ColumnType, fc.Arbitrary<unknown>])[] = [
   [{ kind: 'boolean' }, fc.boolean()],
@@ -34,7 +37,15 @@ const LENGTHS = [1, 7, 8, 9, 100, 20_000, 20_001, 70_000]
 const COMPRESSIONS: readonly Compression[] = ['zstd', 'snappy', 'gzip', 'none']
 
 function tableOf(type: ColumnType): TableSchema {
-  const column = (name: string, id: number, of: ColumnType) => ({ name, id, type: of, sourceType: '', nullable: true, maybeSpecial: false, mayBeUnchanged: false })
+  const column = (name: string, id: number, of: ColumnType) => ({
+    name,
+    id,
+    type: of,
+    sourceType: '',
+    nullable: true,
+    maybeSpecial: false,
+    mayBeUnchanged: false,
+  })
   return { namespace: 'n', name: 't', columns: [column('id', 1, { kind: 'int32' }), column('value', 2, type)], key: [0] } as unknown as TableSchema
 }
 
