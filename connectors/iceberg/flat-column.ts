@@ -2,9 +2,9 @@
  * Column chunks of flat columns, straight from rows: without an array of values or an object for each, which is most of what writing a file costs.
  * Source: Apache Parquet format, "Encodings", "Data Pages" (DATA_PAGE_V2) and parquet.thrift.
  */
-import type { ColumnChunk, Encoding, SchemaElement, Statistics } from 'hyparquet'
+import type { ColumnChunk, Encoding, SchemaElement } from 'hyparquet'
 import { invariant, type Tuple, type Value } from '../../core/plugin.ts'
-import { plainValues, Texts } from './plain-values.ts'
+import { type ChunkStatistics, plainValues, Texts } from './plain-values.ts'
 
 const PAGE_BYTES = 1024 * 1024
 const PAGE_ROWS = 20_000
@@ -41,7 +41,7 @@ export function encodeFlatColumn({ element, at, encode }: FlatColumn, rows: read
   const pages = new Pages(compression, element.repetition_type !== 'REQUIRED')
   const values = plainValues(element)
   const dictionary = values instanceof Texts ? dictionaryOf(rows, at, encode) : null
-  let statistics: Statistics
+  let statistics: ChunkStatistics
   if (dictionary === null) {
     for (let i = 0; i < rows.length; i++) {
       const value = rows[i]![at]!

@@ -159,7 +159,7 @@ function encodeColumn(
   }
   const writer = new ByteWriter()
   const schema = [{ name: 'table', num_children: 1 }, ...parquetElements(field)]
-  const alone = new ParquetWriter({ writer, schema, codec, compressors })
+  const alone = new ParquetWriter({ writer, schema, codec, compressors: COMPRESSORS })
   const data = rows.map((row) => {
     const value = row[at]!
     return value === null || encode === undefined ? value : encode(value)

@@ -40,12 +40,15 @@ function memory(length: number): { readonly bytes: Buffer; readonly view: DataVi
 
 const scratch = new Scratch()
 
+/** As hyparquet-writer puts them into the footer. */
+export type ChunkStatistics = Statistics & { readonly nan_count?: bigint }
+
 /** Values of one column, gathered a page at a time. Of all columns of the process one is written at a time: from the first `put` to `end`, without a pause. */
 export abstract class PlainValues {
   /** A value that is not null, as its column's codec gives it. */
   abstract put(value: unknown): void
   /** Bounds of all values put. */
-  abstract readonly statistics: Statistics
+  abstract readonly statistics: ChunkStatistics
 
   /** Bytes of the open page. */
   get size(): number {
@@ -91,7 +94,7 @@ class Booleans extends PlainValues {
     return super.take()
   }
 
-  get statistics(): Statistics {
+  get statistics(): ChunkStatistics {
     return this.#any ? { min_value: this.#low, max_value: this.#high } : {}
   }
 }
@@ -115,7 +118,7 @@ class Integers extends PlainValues {
     if (number > this.#high) this.#high = number
   }
 
-  get statistics(): Statistics {
+  get statistics(): ChunkStatistics {
     if (this.#low > this.#high) return {}
     invariant(this.#low >= -(2 ** 31) && this.#high < 2 ** 31, 'a number of more than 32 bits')
     return this.#decimal ? { min_value: BigInt(this.#low), max_value: BigInt(this.#high) } : { min_value: this.#low, max_value: this.#high }
@@ -134,7 +137,7 @@ class Longs extends PlainValues {
     if (this.#high === null || value > this.#high) this.#high = value
   }
 
-  get statistics(): Statistics {
+  get statistics(): ChunkStatistics {
     if (this.#low === null || this.#high === null) return {}
     invariant(this.#low >= INT64.low && this.#high <= INT64.high, 'a number of more than 64 bits')
     return { min_value: this.#low, max_value: this.#high }
@@ -163,7 +166,7 @@ class Floats extends PlainValues {
   }
 
   /** NaN is in no bound; zeros have the sign that bounds both. */
-  get statistics(): Statistics {
+  get statistics(): ChunkStatistics {
     if (this.#low > this.#high) return { nan_count: this.#nans }
     return { min_value: this.#low === 0 ? -0 : this.#low, max_value: this.#high === 0 ? 0 : this.#high, nan_count: this.#nans }
   }
@@ -189,14 +192,14 @@ export class Texts extends PlainValues {
         bytes[to++] = unit
       }
     } else to = -1
-    if (to < 0) to = from + bytes.utf8Write(text, from, most)
+    if (to < 0) to = from + bytes.write(text, from, most, 'utf8')
     scratch.view.setUint32(scratch.at, to - from, true)
     scratch.at = to
     if (this.#low === null || precedes(text, this.#low)) this.#low = text
     if (this.#high === null || precedes(this.#high, text)) this.#high = text
   }
 
-  get statistics(): Statistics {
+  get statistics(): ChunkStatistics {
     return this.#low === null || this.#high === null ? {} : { min_value: this.#low, max_value: this.#high }
   }
 }
@@ -230,7 +233,7 @@ class Bytes extends PlainValues {
     if (this.#high === null || Buffer.compare(value, this.#high) > 0) this.#high = value
   }
 
-  get statistics(): Statistics {
+  get statistics(): ChunkStatistics {
     return this.#low === null || this.#high === null ? {} : { min_value: this.#low, max_value: this.#high }
   }
 }
@@ -257,7 +260,7 @@ class Uuids extends PlainValues {
     if (bytes.compare(this.#high, 0, 16, from, at) > 0) bytes.copy(this.#high, 0, from, at)
   }
 
-  get statistics(): Statistics {
+  get statistics(): ChunkStatistics {
     return this.#any ? { min_value: this.#low, max_value: this.#high } : {}
   }
 }
@@ -293,7 +296,7 @@ class WideDecimals extends PlainValues {
     if (this.#high === null || value > this.#high) this.#high = value
   }
 
-  get statistics(): Statistics {
+  get statistics(): ChunkStatistics {
     return this.#low === null || this.#high === null ? {} : { min_value: this.#low, max_value: this.#high }
   }
 }
