@@ -57,6 +57,7 @@ export const ERROR_CODES = {
   'sink.conflict': ['conflict', 'Another writer changed the sink at the same time.'],
   'sink.schema_unsupported': ['schema', 'The sink cannot hold this table or this change of it.'],
   'audit.unequal': ['data', 'Source and target differ.'],
+  'audit.unfinished': ['unavailable', 'A table could not be compared, since something lags or takes changes all the while: nothing is known to differ.'],
   'node.unknown': ['config', 'The mesh has no such node.'],
   'invariant.broken': ['bug', 'Millrace broke one of its own rules.'],
 } as const satisfies Record<string, readonly [ErrorCategory, string]>

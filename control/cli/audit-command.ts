@@ -21,7 +21,7 @@ millrace audit FILE --windows [--table NAMESPACE.NAME]…
 
 For each captured table: rows and an order-independent checksum of the source in one consistent view, of the log replayed up to that view, and of each
 sink at its own position in the log. Reads only; the mesh may run and the tables may be written meanwhile. Exit code 0 when all are equal, 1 when not,
-3 when something cannot be reached.
+3 when something cannot be reached or does not catch up in time: then nothing is known to differ.
 
 With --windows no row is read: it shows the counts that a mesh keeps while it runs, for each table and sink and each minute of commit time: how many
 changes were captured, with a checksum over their content, and whether the same landed in the sink or were rejected by it (dead letters). It takes no

@@ -1,9 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ParkedTable } from '../capture/parked-tables.ts'
 import type { ChangeWriter, SourceReader } from '../capture/source-connector.ts'
-import { commitBase, SHAPE_ENTRY } from '../capture/start-over.ts'
+import { capturedThrough, commitBase, SHAPE_ENTRY } from '../capture/start-over.ts'
 import { MillraceError } from '../errors.ts'
 import type { SourceOffset } from '../event/offset.ts'
+import { comparePositions, type Position } from '../event/position.ts'
 import type { RowChecksum } from '../event/row-hash.ts'
 import { SNAPSHOT_ENTRY } from '../event/snapshot-progress.ts'
 import { type TableSchema, type Tuple, tableId } from '../event/table-schema.ts'
@@ -89,7 +90,7 @@ export async function auditTable(options: TableAuditOptions): Promise<TableAudit
   }
   const { audit, unequal, isMoving } = compared
   if (isMoving && audit.differences.length === 0) {
-    throw new MillraceError('audit.unequal', `${audit.table} took changes whenever it was compared, and a compacted topic has its present state only`, {
+    throw new MillraceError('audit.unfinished', `${audit.table} took changes whenever it was compared, and a compacted topic has its present state only`, {
       fix: 'audit it when fewer changes come, or wait longer for a pause with --wait SECONDS',
     })
   }
@@ -244,20 +245,40 @@ async function readSink(connector: SinkConnector, each: (row: Tuple) => void, si
 }
 
 /**
- * Exactly the changes that capture wrote are in the log: counts by op, and sums over the records' content, at one moment of the capture's progress. A
- * compacted topic may have fewer, and none that capture did not write.
+ * Exactly the changes that capture wrote are in the log: counts by op, and sums over the records' content. The progress that says what was written says
+ * up to which position, and records after that are left out: so both are of one moment, however much is written meanwhile. A compacted topic may have
+ * fewer, and none that capture did not write.
  */
-async function compareLedger({ log, registry, node, topic, compacted, signal }: TableAuditOptions): Promise<TableAudit['ledger']> {
-  for (let tries = 0; ; tries++) {
-    const captured = capturedLedgers(await log.progress(node)).get(topic)?.total ?? new Tally()
-    const bounds = await log.bounds(topic)
+async function compareLedger(options: TableAuditOptions): Promise<TableAudit['ledger']> {
+  const { log, registry, node, topic, compacted, signal } = options
+  const progress = await log.progress(node)
+  const captured = capturedLedgers(progress).get(topic)?.total ?? new Tally()
+  const through = capturedThrough(progress)
+  let counted: readonly LogPosition[] = []
+  let inLog = 0
+  // progress may be seen a moment before the records of its transaction: those are written already
+  for (const end of ['committed', 'written'] as const) {
+    const bounds = await log.bounds(topic, end)
     // changes that expired cannot be counted again
     if (bounds.some(({ start }) => start > 0n)) return { equal: true, captured: captured.records, inLog: captured.records }
     const ends = bounds.map(({ partition, end }) => ({ topic, partition, offset: end }))
-    const { ledger, foreign } = await countStream(log, new RecordDecoders(registry), ends, CAPTURED_WINDOWS, signal)
-    const equal = foreign === 0 && (captured.equals(ledger.total) || (compacted && isWithin(ledger.total, captured)))
-    // more may have come between the two looks
-    if (equal || tries === 10) return { equal, captured: captured.records, inLog: ledger.total.records + foreign }
+    if (end === 'written' && samePositions(ends, counted)) break
+    counted = ends
+    const { ledger, foreign, beyond } = await countStream(log, new RecordDecoders(registry), ends, CAPTURED_WINDOWS, signal, through)
+    const unclaimed = foreign + (beyond === null || (await isCaptured(options, beyond.last)) ? 0 : beyond.records)
+    inLog = ledger.total.records + unclaimed
+    const equal = unclaimed === 0 && (captured.equals(ledger.total) || (compacted && isWithin(ledger.total, captured)))
+    if (equal) return { equal, captured: captured.records, inLog }
+  }
+  return { equal: false, captured: captured.records, inLog }
+}
+
+/** Whether capture says that it wrote up to here: at the latest a moment after it can be read. */
+async function isCaptured({ log, node, signal }: TableAuditOptions, position: Position): Promise<boolean> {
+  for (let waitMs = WAIT_MS; ; waitMs *= 2) {
+    if (comparePositions(position, capturedThrough(await log.progress(node))) <= 0) return true
+    if (waitMs > MOST_WAIT_MS || signal.aborted) return false
+    await delay(waitMs, undefined, { signal }).catch(() => {})
   }
 }
 
@@ -267,9 +288,9 @@ function reaches(positions: readonly LogPosition[], ends: readonly LogPosition[]
 
 async function until(deadline: number, signal: AbortSignal, what: string, reached: () => Promise<boolean>): Promise<void> {
   for (let waitMs = WAIT_MS; !(await reached()); waitMs = Math.min(2 * waitMs, MOST_WAIT_MS)) {
-    if (signal.aborted) throw new MillraceError('audit.unequal', `${what}: stopped`)
+    if (signal.aborted) throw new MillraceError('audit.unfinished', `${what}: stopped`)
     if (Date.now() > deadline)
-      throw new MillraceError('audit.unequal', what, { fix: 'is the mesh running? `millrace status` shows its lag; or wait longer with --wait SECONDS' })
+      throw new MillraceError('audit.unfinished', what, { fix: 'is the mesh running? `millrace status` shows its lag; or wait longer with --wait SECONDS' })
     await delay(waitMs, undefined, { signal }).catch(() => {})
   }
 }

@@ -1,4 +1,5 @@
 import type { Json } from '../event/offset.ts'
+import type { Position } from '../event/position.ts'
 import { SNAPSHOT_ENTRY, UNREAD } from '../event/snapshot-progress.ts'
 import { PARTS_ENTRY } from './known-parts.ts'
 import { PARKED_ENTRY, type ParkedTable } from './parked-tables.ts'
@@ -46,6 +47,12 @@ export function readAnew(progress: ReadonlyMap<string, Json>, table: string): Ma
 
 function isGone(parked: Json | undefined): boolean {
   return (parked as ParkedTable | undefined)?.code === 'source.table_gone'
+}
+
+/** The last position that is in the log as of this progress: everything captured is at or before it, and what will be comes after it. */
+export function capturedThrough(progress: ReadonlyMap<string, Json>): Position {
+  const position = progress.get('position') as { commit: string; ordinal: number } | undefined
+  return position === undefined ? { commit: commitBase(progress), ordinal: 0 } : { commit: BigInt(position.commit), ordinal: position.ordinal }
 }
 
 /** What is added to the source's commits in the positions of this progress. */

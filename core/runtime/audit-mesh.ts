@@ -35,7 +35,7 @@ export interface SourceTableAudit extends TableAudit {
 
 /**
  * Compares every captured table of a mesh end to end, beside the process that runs it: reads only, claims nothing.
- * @throws MillraceError when a system cannot be reached, or one does not catch up in time (audit.unequal)
+ * @throws MillraceError when a system cannot be reached, or one does not catch up in time (audit.unfinished)
  */
 export async function auditMesh(mesh: Mesh, options: AuditOptions): Promise<readonly SourceTableAudit[]> {
   const { secrets, logger, signal, memoryBytes = AUDIT_MEMORY_BYTES, showKeys = 0 } = options

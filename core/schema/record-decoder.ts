@@ -83,10 +83,10 @@ export class RecordDecoders {
   }
 
   /**
-   * Op and commit time of a change, without decoding its rows; null for a tombstone, `malformed` where {@link decode} would throw so of the envelope. The
-   * object is reused.
+   * Op, commit time and position of a change, without decoding its rows; null for a tombstone, `malformed` where {@link decode} would throw so of the
+   * envelope or the position.
    */
-  glance(frame: Buffer, record: FrameRecord): Pick<Envelope, 'op' | 'committedAt'> | 'malformed' | null {
+  glance(frame: Buffer, record: FrameRecord): (Pick<Envelope, 'op' | 'committedAt'> & { readonly position: Position }) | 'malformed' | null {
     if (record.valueFrom < 0) return null
     try {
       const decoder = known(this.#values, this.#idOf(frame, record.valueFrom, record.valueTo, 'value'))
@@ -94,7 +94,8 @@ export class RecordDecoders {
       reader.open(frame, record.valueFrom + WIRE_HEADER_BYTES, record.valueTo)
       decoder.glance(reader, this.#envelope)
       reader.close()
-      return this.#envelope
+      const { op, committedAt } = this.#envelope
+      return { op, committedAt, position: this.#position(frame, record) }
     } catch (error) {
       if (error instanceof MillraceError && error.code === 'record.malformed') return 'malformed'
       throw at(record, error)

@@ -87,6 +87,31 @@ export function keepBusy(url: string, seed = 7): { stop(): Promise<void> } {
   }
 }
 
+/** Changes a row of each table now and then until it is told to stop: no faster than sinks follow on a busy machine. */
+export function keepTouching(url: string): { stop(): Promise<void> } {
+  let over = false
+  const work = (async () => {
+    const client = new pg.Client({ connectionString: url })
+    await client.connect()
+    for (let turn = 0; !over; turn++) {
+      await client.query(`insert into orders (customer_id, note) select id, 'touched ${turn}' from customers limit 1;
+        insert into order_lines select max(id), ${turn}, 'SKU-0000001', 1, 1 from orders;
+        update customers set loyalty_points = ${turn} where id = (select id from customers order by id offset ${turn % 10} limit 1);
+        update products set price = ${turn} where sku = (select sku from products order by sku offset ${turn % 10} limit 1);
+        update reviews set stars = ${turn % 5} where sku = 'SKU-${String(1 + (turn % 50)).padStart(7, '0')}'`)
+      await delay(20)
+    }
+    await client.end()
+  })()
+  work.catch((error: unknown) => console.error('the workload failed:', error))
+  return {
+    stop() {
+      over = true
+      return work
+    },
+  }
+}
+
 export function node(status: MeshStatus, name: string): NodeStatus {
   const found = status.nodes.find((one) => one.node === name)
   if (found === undefined) throw new Error(`the mesh has no node ${name}`)

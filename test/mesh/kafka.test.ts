@@ -3,7 +3,7 @@ import { SchemaRegistryClient } from '@confluentinc/schemaregistry'
 import avsc from 'avsc'
 import kafkajs from 'kafkajs'
 import { afterEach, describe, expect, test } from 'vitest'
-import { expectEqual, faultDir, flows, keepBusy, moreRows, openShop, shopYaml } from '../fault/shop-mesh.ts'
+import { expectEqual, faultDir, flows, keepBusy, keepTouching, moreRows, openShop, shopYaml } from '../fault/shop-mesh.ts'
 import { skipReason as registrySkipReason, testRegistry } from '../services/apicurio.ts'
 import { freePorts } from '../services/free-ports.ts'
 import { skipReason as kafkaSkipReason, testKafka } from '../services/kafka.ts'
@@ -80,6 +80,10 @@ topics: { partitions: 3 }`,
     await mesh.until('flowing', flows)
     await moreRows(mesh, 300)
     await shop.stop()
+    // while changes come, and when none do
+    const touching = keepTouching(database)
+    await expectEqual(mesh)
+    await touching.stop()
     await expectEqual(mesh)
 
     const topic = `shop-${unique}.public.order_lines`

@@ -44,6 +44,11 @@ export class MemoryLog implements Log {
     this.#wake()
   }
 
+  /** The last frame of a partition cannot be read until {@link show}. */
+  hide(topic: string, partition: number): void {
+    this.#topics.get(topic)![partition]!.at(-1)!.hidden = true
+  }
+
   show(topic: string, partition: number): void {
     for (const stored of this.#topics.get(topic)![partition]!) stored.hidden = false
     this.#wake()
