@@ -1,4 +1,4 @@
-import { type ChangeWriter, type ColumnType, MillraceError, type ScalarKind, Special, type TableSchema, type Value } from '../../core/plugin.ts'
+import { type ChangeWriter, type ColumnType, MillraceError, type ScalarKind, SingleValue, Special, type Value } from '../../core/plugin.ts'
 
 /**
  * Writes one column from its wire form at [at, at+length) of `bytes` (`view` is a DataView over the same memory with the same origin as `bytes`).
@@ -19,83 +19,21 @@ export interface TypeReader {
   readonly canBeSpecial: boolean
 }
 
-/** Remembers the one value that a reader wrote: how containers read their elements. Not reentrant beyond that one call. */
-class ValueSink implements ChangeWriter {
-  taken: Value = null
-
-  get table(): TableSchema {
-    throw new MillraceError('invariant.broken', 'a value alone has no table')
-  }
-  begin(): boolean {
-    return true
-  }
-  before(): void {}
-  after(): void {}
-  key(): void {}
-  end(): void {}
-  truncate(): void {}
-  unchanged(): void {}
-  null(): void {
-    this.taken = null
-  }
-  special(text: string): void {
-    this.taken = new Special(text)
-  }
-  boolean(value: boolean): void {
-    this.taken = value
-  }
-  int(value: number): void {
-    this.taken = value
-  }
-  long(value: number): void {
-    this.taken = BigInt(value)
-  }
-  long64(high: number, low: number): void {
-    this.taken = (BigInt(high) << 32n) | BigInt(low)
-  }
-  bigint(value: bigint): void {
-    this.taken = value
-  }
-  float(value: number): void {
-    this.taken = value
-  }
-  double(value: number): void {
-    this.taken = value
-  }
-  decimal(unscaled: number): void {
-    this.taken = BigInt(unscaled)
-  }
-  decimalBig(unscaled: bigint): void {
-    this.taken = unscaled
-  }
-  text(bytes: Buffer, from: number, to: number): void {
-    this.taken = bytes.toString('utf8', from, to)
-  }
-  string(value: string): void {
-    this.taken = value
-  }
-  bytes(bytes: Buffer, from: number, to: number): void {
-    this.taken = new Uint8Array(bytes.subarray(from, to))
-  }
-  value(value: Value): void {
-    this.taken = value
-  }
-}
-
-const sink = new ValueSink()
+/** How containers read their elements; not reentrant beyond one call. */
+const single = new SingleValue()
 
 /** The value of a wire form at [at, at+length). Length -1 is NULL. */
 export function readValue(reader: WireReader, bytes: Buffer, view: DataView, at: number, length: number): Value {
   if (length < 0) return null
-  reader(bytes, view, at, length, sink)
-  return sink.taken
+  reader(bytes, view, at, length, single)
+  return single.taken
 }
 
 /** The value of a text. */
 export function readText(reader: TypeReader, text: string): Value {
   const bytes = Buffer.from(text)
-  reader.text(bytes, viewOf(bytes), 0, bytes.length, sink)
-  return sink.taken
+  reader.text(bytes, viewOf(bytes), 0, bytes.length, single)
+  return single.taken
 }
 
 /** Postgres' text of a value, special ones included. */

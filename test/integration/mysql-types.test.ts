@@ -378,8 +378,6 @@ async function tableNamed(name: string, more: object = { unrepresentable: 'text'
   }
 }
 
-const plain = (value: Value): Value => (value instanceof Uint8Array ? new Uint8Array(value) : value)
-
 async function chunk(capture: MysqlCapture, table: TableSchema): Promise<readonly (readonly Value[])[]> {
   const limits = { maxRows: 10_000, maxBytes: 1 << 26 }
   const read = await capture.connector.snapshot.read(table, null, limits, () => {}, new AbortController().signal)
@@ -388,7 +386,7 @@ async function chunk(capture: MysqlCapture, table: TableSchema): Promise<readonl
   read.write(
     writer,
     () => writer.start(),
-    () => rows.push(writer.row().map(plain)),
+    () => rows.push(writer.row()),
   )
   return rows
 }

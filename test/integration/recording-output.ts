@@ -1,5 +1,6 @@
+import { ValueWriter } from '../../core/event/value-writer.ts'
 import type { CaptureOutput, ChangeWriter, PendingChunks, SnapshotFence, TableSchema, TransactionStart, Value } from '../../core/plugin.ts'
-import { asMillraceError, Special, tableId, UNCHANGED } from '../../core/plugin.ts'
+import { asMillraceError, tableId } from '../../core/plugin.ts'
 
 export interface RecordedChange {
   readonly table: string
@@ -49,7 +50,7 @@ export class RecordingOutput implements CaptureOutput {
     const before = this.tables.findLast((known) => tableId(known) === tableId(schema))
     if (before !== undefined && JSON.stringify(before) !== JSON.stringify(schema) && (await this.isRewritten(before, schema))) this.rereads.push(schema)
     this.tables.push(schema)
-    return recordingWriter(schema, this)
+    return new RecordingWriter(schema, this)
   }
 
   park(table: Pick<TableSchema, 'namespace' | 'name'>, error: unknown): void {
@@ -76,69 +77,66 @@ export class RecordingOutput implements CaptureOutput {
   }
 }
 
-function recordingWriter(table: TableSchema, output: RecordingOutput): ChangeWriter {
-  let change: RecordedChange | null = null
-  let image: Record<string, Value> | null = null
-  let names: readonly string[] = []
-  let column = 0
-  const all = table.columns.map(({ name }) => name)
-  const place = (op: RecordedChange['op'], ordinal: number): RecordedChange => {
-    const { start } = output
+class RecordingWriter extends ValueWriter implements ChangeWriter {
+  readonly table: TableSchema
+  readonly #output: RecordingOutput
+  readonly #all: readonly string[]
+  #change: RecordedChange | null = null
+  #image: Record<string, Value> | null = null
+  #names: readonly string[] = []
+  #column = 0
+
+  constructor(table: TableSchema, output: RecordingOutput) {
+    super()
+    this.table = table
+    this.#output = output
+    this.#all = table.columns.map(({ name }) => name)
+  }
+
+  begin(op: 'c' | 'u' | 'd', ordinal: number): boolean {
+    this.#change = this.#place(op, ordinal)
+    this.#image = null
+    return true
+  }
+  before(): void {
+    this.#change!.before = this.#open(this.#all)
+  }
+  after(): void {
+    this.#change!.after = this.#open(this.#all)
+  }
+  key(): void {
+    this.#change!.key = this.#open(this.table.key.map((i) => this.#all[i]!))
+  }
+  end(): void {
+    this.#close()
+    this.#output.changes.push(this.#change!)
+  }
+  truncate(ordinal: number): void {
+    this.#output.changes.push(this.#place('t', ordinal))
+  }
+
+  protected override take(value: Value): void {
+    if (this.#image === null || this.#column >= this.#names.length) throw new Error('a column too many')
+    this.#image[this.#names[this.#column++]!] = value
+  }
+
+  #place(op: RecordedChange['op'], ordinal: number): RecordedChange {
+    const { start } = this.#output
     if (start === null) throw new Error('a change before its transaction')
-    return { table: tableId(table), op, commit: start.commit, ordinal, txId: start.source[0] as bigint }
+    return { table: tableId(this.table), op, commit: start.commit, ordinal, txId: start.source[0] as bigint }
   }
-  const close = () => {
-    if (image !== null && column !== names.length) throw new Error(`${column} of ${names.length} columns of ${tableId(table)}`)
+
+  #close(): void {
+    if (this.#image !== null && this.#column !== this.#names.length) {
+      throw new Error(`${this.#column} of ${this.#names.length} columns of ${tableId(this.table)}`)
+    }
   }
-  const open = (columns: readonly string[]) => {
-    close()
-    image = {}
-    names = columns
-    column = 0
-    return image
-  }
-  const put = (value: Value) => {
-    if (image === null || column >= names.length) throw new Error('a column too many')
-    image[names[column++]!] = value
-  }
-  return {
-    table,
-    begin(op, ordinal) {
-      change = place(op, ordinal)
-      image = null
-      return true
-    },
-    before() {
-      change!.before = open(all)
-    },
-    after() {
-      change!.after = open(all)
-    },
-    key() {
-      change!.key = open(table.key.map((i) => all[i]!))
-    },
-    end() {
-      close()
-      output.changes.push(change!)
-    },
-    truncate(ordinal) {
-      output.changes.push(place('t', ordinal))
-    },
-    null: () => put(null),
-    unchanged: () => put(UNCHANGED),
-    special: (text) => put(new Special(text)),
-    boolean: put,
-    int: put,
-    long: (value) => put(BigInt(value)),
-    long64: (high, low) => put(BigInt(high) * 0x1_0000_0000n + BigInt(low)),
-    bigint: put,
-    float: put,
-    double: put,
-    decimal: (unscaled) => put(BigInt(unscaled)),
-    decimalBig: put,
-    text: (bytes, from, to) => put(bytes.toString('utf8', from, to)),
-    string: put,
-    bytes: (bytes, from, to) => put(new Uint8Array(bytes.subarray(from, to))),
-    value: put,
+
+  #open(columns: readonly string[]): Record<string, Value> {
+    this.#close()
+    this.#image = {}
+    this.#names = columns
+    this.#column = 0
+    return this.#image
   }
 }

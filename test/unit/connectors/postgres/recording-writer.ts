@@ -1,5 +1,5 @@
+import { ValueWriter } from '../../../../core/event/value-writer.ts'
 import type { ChangeWriter, OpLetter, TableSchema, Value } from '../../../../core/plugin.ts'
-import { Special, UNCHANGED } from '../../../../core/plugin.ts'
 
 export interface RecordedChange {
   readonly op: OpLetter
@@ -10,12 +10,13 @@ export interface RecordedChange {
 }
 
 /** Collects what a source writes: one entry per change, its images as values. `row` begins a row outside a transaction (a chunk's). */
-export class RecordingWriter implements ChangeWriter {
+export class RecordingWriter extends ValueWriter implements ChangeWriter {
   readonly table: TableSchema
   readonly changes: RecordedChange[] = []
   #values: Value[] = []
 
   constructor(table: TableSchema) {
+    super()
     this.table = table
   }
 
@@ -57,55 +58,19 @@ export class RecordingWriter implements ChangeWriter {
     this.changes.push({ op: 't', ordinal })
   }
 
-  null(): void {
-    this.#values.push(null)
-  }
-  unchanged(): void {
-    this.#values.push(UNCHANGED)
-  }
-  special(text: string): void {
-    this.#values.push(new Special(text))
-  }
-  boolean(value: boolean): void {
+  protected override take(value: Value): void {
     this.#values.push(value)
   }
-  int(value: number): void {
+  override int(value: number): void {
     if (!Number.isInteger(value)) throw new Error(`int(${value})`)
-    this.#values.push(value)
+    super.int(value)
   }
-  long(value: number): void {
+  override long(value: number): void {
     if (!Number.isSafeInteger(value)) throw new Error(`long(${value})`)
-    this.#values.push(BigInt(value))
+    super.long(value)
   }
-  long64(high: number, low: number): void {
-    this.#values.push((BigInt(high) << 32n) | BigInt(low))
-  }
-  bigint(value: bigint): void {
-    this.#values.push(value)
-  }
-  float(value: number): void {
-    this.#values.push(value)
-  }
-  double(value: number): void {
-    this.#values.push(value)
-  }
-  decimal(unscaled: number): void {
+  override decimal(unscaled: number): void {
     if (!Number.isSafeInteger(unscaled)) throw new Error(`decimal(${unscaled})`)
-    this.#values.push(BigInt(unscaled))
-  }
-  decimalBig(unscaled: bigint): void {
-    this.#values.push(unscaled)
-  }
-  text(bytes: Buffer, from: number, to: number): void {
-    this.#values.push(bytes.toString('utf8', from, to))
-  }
-  string(value: string): void {
-    this.#values.push(value)
-  }
-  bytes(bytes: Buffer, from: number, to: number): void {
-    this.#values.push(new Uint8Array(bytes.subarray(from, to)))
-  }
-  value(value: Value): void {
-    this.#values.push(value)
+    super.decimal(unscaled)
   }
 }
