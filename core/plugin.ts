@@ -7,6 +7,7 @@ import type { SourceConnector, SourceReader } from './capture/source-connector.t
 import type { SourceOffset } from './event/offset.ts'
 import type { SinkConnector } from './materialize/sink-connector.ts'
 
+export { ScratchFile } from './capture/scratch-file.ts'
 export type {
   CaptureOutput,
   ChangeWriter,

@@ -1,5 +1,5 @@
 import path from 'node:path'
-import { ScratchFile } from './scratch-file.ts'
+import { ScratchFile } from '../../core/plugin.ts'
 import type { Flavor } from './server.ts'
 
 /** Rows of an XA transaction, as whole events without checksums. */

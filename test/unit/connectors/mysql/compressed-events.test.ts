@@ -1,12 +1,8 @@
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
-import os from 'node:os'
-import path from 'node:path'
 import { deflateSync, zstdCompressSync } from 'node:zlib'
 import { expect, test } from 'vitest'
 import { EVENT, HEADER_BYTES } from '../../../../connectors/mysql/binlog-event.ts'
 import { EventCutter } from '../../../../connectors/mysql/event-cutter.ts'
 import { inflate, inflateRows } from '../../../../connectors/mysql/mariadb-compressed.ts'
-import { ScratchFile } from '../../../../connectors/mysql/scratch-file.ts'
 import { type PayloadHead, readPayloadHead, uncompress } from '../../../../connectors/mysql/transaction-payload.ts'
 
 const PLACE = 'binlog.000001:42'
@@ -106,24 +102,4 @@ test("MariaDB's compressed rows and texts come back, and damaged ones are told",
   for (const wrong of [change(0, 0x92), change(0, 0x80), change(2, 0xf3), change(2, 0xf5), change(5, 0xff), whole.subarray(0, -1), whole.subarray(0, 3)]) {
     expect(thrown(() => inflate(wrong, 0, wrong.length, PLACE))).toMatchObject(broken)
   }
-})
-
-test('a scratch file keeps few bytes in memory, many on disk, and none when it is discarded', () => {
-  const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-scratch-'))
-  const file = new ScratchFile(path.join(dir, 'f'))
-  const bytes = Buffer.from(Array.from({ length: 700_000 }, (_, n) => n >> 4))
-  file.append(bytes.subarray(0, 1000))
-  expect(Buffer.concat([...file.pieces(10, 500)]).equals(bytes.subarray(10, 500))).toBe(true)
-  expect(readdirSync(dir)).toEqual([])
-  for (let at = 1000; at < bytes.length; at += 99_000) file.append(bytes.subarray(at, at + 99_000))
-  expect(file.size).toBe(bytes.length)
-  expect(Buffer.concat([...file.pieces()]).equals(bytes)).toBe(true)
-  expect(Buffer.concat([...file.pieces(5, 600_001)]).equals(bytes.subarray(5, 600_001))).toBe(true)
-  expect(Math.max(...[...file.pieces()].map(({ length }) => length))).toBeLessThanOrEqual(256 * 1024)
-  file.discard()
-  expect(existsSync(path.join(dir, 'f'))).toBe(false)
-  file.discard()
-  const nowhere = new ScratchFile(path.join(dir, 'no', 'f'))
-  expect(thrown(() => nowhere.append(bytes))).toMatchObject({ name: 'MillraceError', code: 'config.invalid' })
-  rmSync(dir, { recursive: true })
 })
