@@ -7,6 +7,7 @@ import type { SourceConnector, SourceReader } from './capture/source-connector.t
 import type { SourceOffset } from './event/offset.ts'
 import type { SinkConnector } from './materialize/sink-connector.ts'
 
+export { ChunkSizes } from './capture/chunk-sizes.ts'
 export { ScratchFile } from './capture/scratch-file.ts'
 export type {
   CaptureOutput,
@@ -21,6 +22,7 @@ export type {
   TableParts,
   TransactionStart,
 } from './capture/source-connector.ts'
+export { TableList } from './capture/table-list.ts'
 export { isTablePattern, TablePatterns } from './capture/table-patterns.ts'
 export { asMillraceError, type ErrorCategory, type ErrorCode, invariant, MillraceError } from './errors.ts'
 export type { ChangeEvent, LogicalMessage, OpLetter, RowChange, Truncation } from './event/change-event.ts'

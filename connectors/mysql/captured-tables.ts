@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { MillraceError, type TablePatterns, type TableSchema, tableId } from '../../core/plugin.ts'
+import { MillraceError, TableList, type TablePatterns, type TableSchema, tableId } from '../../core/plugin.ts'
 import { type CatalogTable, describeTable, listTables } from './catalog.ts'
 import { type Charsets, defineWireColumn, fits } from './column-definition.ts'
 import type { SqlConnections } from './sql-connection.ts'
@@ -19,25 +19,16 @@ export interface CapturedTablesOptions {
 /** What the captured tables look like: now, and where the stream is. */
 export class CapturedTables {
   readonly #options: CapturedTablesOptions
-  #list: Promise<readonly TableSchema[]> | null = null
-  #listedAt = 0
+  readonly #list: TableList
   #bare = new Set<string>()
 
   constructor(options: CapturedTablesOptions) {
     this.#options = options
+    this.#list = new TableList(options.refreshMs, () => this.#refresh())
   }
 
   list(): Promise<readonly TableSchema[]> {
-    const now = performance.now()
-    if (this.#list === null || now - this.#listedAt > this.#options.refreshMs) {
-      this.#listedAt = now
-      const list = this.#refresh()
-      this.#list = list
-      list.catch(() => {
-        if (this.#list === list) this.#list = null
-      })
-    }
-    return this.#list
+    return this.#list.tables()
   }
 
   async #refresh(): Promise<readonly TableSchema[]> {

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import {
   type ChangeWriter,
+  ChunkSizes,
   type Json,
   MillraceError,
   type ScanTarget,
@@ -64,8 +65,7 @@ interface Cursor {
 /** Reads tables in chunks, each in a transaction with a view of its own, in the order of the key's index. */
 export class MysqlSnapshotReader implements SnapshotReader {
   readonly #options: SnapshotReaderOptions
-  /** Bytes per row in the last chunk of each table, so that a chunk rarely has to be cut. */
-  readonly #rowBytes = new Map<string, number>()
+  readonly #sizes = new ChunkSizes()
 
   constructor(options: SnapshotReaderOptions) {
     this.#options = options
@@ -131,8 +131,7 @@ export class MysqlSnapshotReader implements SnapshotReader {
       })
     }
     const mapped = mapTable(found, this.#options.mapping)
-    const id = tableId(table)
-    const limit = Math.max(1, Math.min(limits.maxRows, Math.floor(limits.maxBytes / (this.#rowBytes.get(id) ?? 1))))
+    const limit = this.#sizes.rows(table, limits)
     const { index } = found
     const held = new HeldRows(index === null ? KEYLESS_BYTES : limits.maxBytes * CUT_FACTOR)
     // another key than before: its order says nothing about what was read
@@ -140,7 +139,7 @@ export class MysqlSnapshotReader implements SnapshotReader {
     const sql = `${selectFrom(found)}${index === null ? '' : `${keyClause(index, after)} limit ${limit}`}`
     await readRows(connection, sql, (bytes, view, at, end, layout) => held.take(bytes, view, at, end, layout), signal)
     if (index === null && held.full) throw keylessTooLarge(found)
-    if (held.rows > 0) this.#rowBytes.set(id, held.length / held.rows)
+    this.#sizes.learn(table, held.rows, held.length)
     if (held.full) connection.destroy()
     else await connection.query('commit')
     const more = index !== null && (held.full || held.rows === limit)

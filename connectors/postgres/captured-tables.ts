@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { type Json, MillraceError, type TableParts, type TablePatterns, type TableSchema, tableId } from '../../core/plugin.ts'
+import { type Json, MillraceError, TableList, type TableParts, type TablePatterns, type TableSchema, tableId } from '../../core/plugin.ts'
 import type { CatalogConnection } from './catalog-connection.ts'
 import { type KnownPartition, movedPartitions, type Partition } from './partitions.ts'
 import { addTable, findPublication, listTables, lookAgain, type SourceTable, tableName } from './publication.ts'
@@ -32,27 +32,18 @@ interface KnownTable {
 export class CapturedTables {
   readonly #options: CapturedTablesOptions
   #schemas: ReadonlyMap<number, KnownTable> = new Map()
-  #list: Promise<readonly TableSchema[]> | null = null
-  #listedAt = 0
+  readonly #list: TableList
   #warned = new Set<number>()
   #partitions: ReadonlyMap<string, { readonly oid: number; readonly partitions: readonly Partition[] }> = new Map()
 
   constructor(options: CapturedTablesOptions) {
     this.#options = options
+    this.#list = new TableList(options.refreshMs, () => this.#refresh())
   }
 
   /** @throws source.history_lost when the publication is gone, source.forbidden when a table may not join it */
   list(): Promise<readonly TableSchema[]> {
-    const now = performance.now()
-    if (this.#list === null || now - this.#listedAt > this.#options.refreshMs) {
-      this.#listedAt = now
-      const list = this.#refresh()
-      this.#list = list
-      list.catch(() => {
-        if (this.#list === list) this.#list = null
-      })
-    }
-    return this.#list
+    return this.#list.tables()
   }
 
   #refresh(): Promise<readonly TableSchema[]> {

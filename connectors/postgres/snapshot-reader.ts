@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import {
   type ChangeWriter,
+  ChunkSizes,
   invariant,
   type Json,
   MillraceError,
@@ -84,8 +85,7 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
   readonly #options: SnapshotReaderOptions
   readonly #idle: pg.Client[] = []
   readonly #lost = new WeakSet<pg.Client>()
-  /** Bytes per row in the last chunk of each table, so that a chunk rarely has to be cut. */
-  readonly #rowBytes = new Map<string, number>()
+  readonly #sizes = new ChunkSizes()
   #closed = false
 
   constructor(options: SnapshotReaderOptions) {
@@ -141,14 +141,13 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
     }
     const mapped = await describeTable(client, oid, this.#options.mapping, undefined, new Set(table.columns.map(({ id }) => id)))
     const usable = from !== null && from.oid === oid ? from : null
-    const id = tableId(table)
-    const limit = Math.max(1, Math.min(limits.maxRows, Math.floor(limits.maxBytes / (this.#rowBytes.get(id) ?? 1))))
+    const limit = this.#sizes.rows(table, limits)
     const part =
       mapped.table.key.length > 0
         ? await readByKey(client, mapped, usable, limit, limits.maxBytes, signal)
         : await readByPage(client, mapped, usable, limit, limits.maxBytes, signal)
     const { copied, next } = part
-    if (copied.rows > 0) this.#rowBytes.set(id, (copied.length - copied.first) / copied.rows)
+    this.#sizes.learn(table, copied.rows, copied.length - copied.first)
     if (!copied.stopped) await client.query('commit')
     return {
       ...place,

@@ -1,0 +1,29 @@
+import type { TableSchema } from '../event/table-schema.ts'
+
+/** The captured tables as a source's catalog has them, looked at no more often than a source needs. A look that failed is not kept. */
+export class TableList {
+  readonly #refreshMs: number
+  readonly #look: () => Promise<readonly TableSchema[]>
+  #last: Promise<readonly TableSchema[]> | null = null
+  #lookedAt = 0
+
+  /** @param refreshMs the catalog is looked at this often at most */
+  constructor(refreshMs: number, look: () => Promise<readonly TableSchema[]>) {
+    this.#refreshMs = refreshMs
+    this.#look = look
+  }
+
+  /** See `SourceConnector.tables`. @throws what the look threw */
+  tables(): Promise<readonly TableSchema[]> {
+    const now = performance.now()
+    if (this.#last === null || now - this.#lookedAt > this.#refreshMs) {
+      this.#lookedAt = now
+      const last = this.#look()
+      this.#last = last
+      last.catch(() => {
+        if (this.#last === last) this.#last = null
+      })
+    }
+    return this.#last
+  }
+}

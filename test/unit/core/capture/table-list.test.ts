@@ -1,0 +1,25 @@
+import { expect, test } from 'vitest'
+import { TableList } from '../../../../core/capture/table-list.ts'
+import type { TableSchema } from '../../../../core/event/table-schema.ts'
+
+const table: TableSchema = { namespace: 'public', name: 'orders', columns: [], key: [] }
+
+test('a catalog is looked at no more often than asked for, also by callers at the same moment', async () => {
+  let looks = 0
+  const look = async () => [{ ...table, name: `look ${++looks}` }]
+  const rarely = new TableList(Number.POSITIVE_INFINITY, look)
+  const both = await Promise.all([rarely.tables(), rarely.tables()])
+  expect([...both, await rarely.tables()].map(([one]) => one!.name)).toEqual(['look 1', 'look 1', 'look 1'])
+  const always = new TableList(-1, look)
+  expect([await always.tables(), await always.tables()].map(([one]) => one!.name)).toEqual(['look 2', 'look 3'])
+})
+
+test('a look that failed is told once, and the next one is a new one', async () => {
+  let looks = 0
+  const list = new TableList(Number.POSITIVE_INFINITY, async () => {
+    if (++looks === 1) throw new Error('away')
+    return [table]
+  })
+  await expect(list.tables()).rejects.toThrow('away')
+  expect(await list.tables()).toEqual([table])
+})
