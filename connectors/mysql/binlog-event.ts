@@ -46,6 +46,24 @@ export const EVENT = {
   mariadbDeleteRowsCompressed: 171,
 } as const
 
+/** Events with rows, and the table maps before them. */
+export const ROW_EVENTS: ReadonlySet<number> = new Set([
+  EVENT.tableMap,
+  EVENT.writeRows,
+  EVENT.updateRows,
+  EVENT.deleteRows,
+  EVENT.partialUpdateRows,
+  EVENT.writeRowsV1,
+  EVENT.updateRowsV1,
+  EVENT.deleteRowsV1,
+  EVENT.mariadbWriteRowsCompressedV1,
+  EVENT.mariadbUpdateRowsCompressedV1,
+  EVENT.mariadbDeleteRowsCompressedV1,
+  EVENT.mariadbWriteRowsCompressed,
+  EVENT.mariadbUpdateRowsCompressed,
+  EVENT.mariadbDeleteRowsCompressed,
+])
+
 export const HEADER_BYTES = 19
 const CHECKSUM_BYTES = 4
 /** A server may leave the event out that it does not know: a reader may, too. */
@@ -153,17 +171,4 @@ export class BinlogEvent {
       throw protocolError(`an event of type ${this.type} whose checksum does not fit its ${this.size} bytes`, this.place)
     }
   }
-}
-
-/** The variable-length integer of MySQL's `mysql::serialization`: as many more bytes as the first has low bits set. */
-export function serializedInteger(bytes: Buffer, at: number, end: number, place: string): { readonly value: bigint; readonly next: number } {
-  const first = at < end ? bytes[at]! : 0
-  let more = 0
-  while (more < 8 && (first >> more) & 1) more++
-  const next = at + 1 + more
-  if (next > end) throw protocolError('a number that is cut off', place)
-  let rest = 0n
-  for (let i = more; i > 0; i--) rest = (rest << 8n) | BigInt(bytes[at + i]!)
-  if (more === 8) return { value: rest, next }
-  return { value: BigInt(first >> (more + 1)) | (rest << BigInt(7 - more)), next }
 }

@@ -2,41 +2,23 @@ import { mkdirSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import { crc32 } from 'node:zlib'
 import { type CaptureOutput, MillraceError, ScratchFile } from '../../core/plugin.ts'
-import { BinlogEvent, EVENT, HEADER_BYTES, serializedInteger } from './binlog-event.ts'
+import { BinlogEvent, EVENT, HEADER_BYTES, ROW_EVENTS } from './binlog-event.ts'
 import { ChangeApplier, type ChangeApplierOptions } from './change-applier.ts'
 import { readStatement, type Statement } from './ddl-reader.ts'
 import { EventCutter } from './event-cutter.ts'
+import { readGtid, readMariadbGtid } from './gtid-event.ts'
 import { type GtidSet, MariadbPosition } from './gtid-set.ts'
 import { inflate, inflateRows } from './mariadb-compressed.ts'
 import { historyLost, protocolError, streamError } from './mysql-error.ts'
 import type { MysqlOffset } from './mysql-offset.ts'
-import { type PreparedTransaction, PreparedTransactions, readXaPrepare, readXaStatement } from './prepared-transactions.ts'
 import { fileMark } from './server.ts'
 import type { AppliedMark, MysqlFence } from './snapshot-reader.ts'
 import { readPayloadHead, uncompress } from './transaction-payload.ts'
 import { viewOf, type WireConnection } from './wire-connection.ts'
+import { XaTransactions } from './xa-transactions.ts'
 
 /** Heartbeats come every second when there is nothing else: after this long without any the connection is dead. */
 const SILENCE_MS = 15_000
-/** Of MariaDB's GTID events: the transaction ends with an XA PREPARE. */
-const FLAG_PREPARED_XA = 0x40
-/** Events with rows: those of an XA transaction wait until it is committed. */
-const HELD: ReadonlySet<number> = new Set([
-  EVENT.tableMap,
-  EVENT.writeRows,
-  EVENT.updateRows,
-  EVENT.deleteRows,
-  EVENT.partialUpdateRows,
-  EVENT.writeRowsV1,
-  EVENT.updateRowsV1,
-  EVENT.deleteRowsV1,
-  EVENT.mariadbWriteRowsCompressedV1,
-  EVENT.mariadbUpdateRowsCompressedV1,
-  EVENT.mariadbDeleteRowsCompressedV1,
-  EVENT.mariadbWriteRowsCompressed,
-  EVENT.mariadbUpdateRowsCompressed,
-  EVENT.mariadbDeleteRowsCompressed,
-])
 /** A row with its values of up to 1 GB each, before and after, within a payload. */
 const MOST_EVENT_BYTES = 2 ** 31
 /** Of an event that is still arriving, so much must be there: the packet's OK byte, the event's header, a payload's head. */
@@ -81,14 +63,10 @@ export class ChangeStream implements AppliedMark {
   #complete: MysqlOffset
   /** Events that come before the next one: those that lie within the last, or the rows of a prepared transaction that is committed. */
   #inner: Inner | null = null
-  readonly #prepared: PreparedTransactions
-  /** An XA transaction that is not prepared yet: its rows are held. */
-  #xa: PreparedTransaction | null = null
+  readonly #xa: XaTransactions
   #gtid = ''
   /** Captured tables that were dropped, and not created since. */
   readonly #dropped = new Set<string>()
-  /** MariaDB: the position before a transaction that will be prepared. */
-  #before = ''
   /** MariaDB streams again from before what is prepared: what was captured before the restart. */
   readonly #captured: MariadbPosition
   /** The transaction was captured before the restart, its rows and what it did to definitions. */
@@ -102,7 +80,7 @@ export class ChangeStream implements AppliedMark {
     this.#event.expectChecksums(options.checksums)
     this.#mark = options.gtids.flavor === 'mysql' ? options.gtids.set.size : null
     this.#complete = options.from
-    this.#prepared = new PreparedTransactions(options.scratchDir, options.gtids.flavor)
+    this.#xa = new XaTransactions(options.scratchDir, options.gtids.flavor)
     this.#captured = options.gtids.flavor === 'mariadb' ? MariadbPosition.parse(options.from.gtids) : new MariadbPosition()
   }
 
@@ -121,7 +99,7 @@ export class ChangeStream implements AppliedMark {
     // what was streamed up to there, and more, before the restart
     if (flavor === 'mariadb' && gtids.position.sum < this.#captured.sum) return this.#complete
     const text = String(flavor === 'mysql' ? gtids.set : gtids.position)
-    const prepared = this.#prepared.offset
+    const { prepared } = this.#xa
     const last = this.#complete
     if (last.gtids === text && last.prepared === prepared) return last
     return { flavor, gtids: text, ...(prepared === undefined ? {} : { prepared }) }
@@ -157,8 +135,7 @@ export class ChangeStream implements AppliedMark {
       }
     } finally {
       signal.removeEventListener('abort', interrupt)
-      this.#xa?.rows.discard()
-      this.#prepared.discard()
+      this.#xa.discard()
     }
   }
 
@@ -272,11 +249,10 @@ export class ChangeStream implements AppliedMark {
   #apply(bytes: Buffer, view: DataView): Promise<void> | null | undefined {
     const event = this.#event
     const { type, at, end } = event
-    if (this.#xa !== null && HELD.has(type)) {
-      this.#xa.rows.append(event.withoutChecksum(bytes))
+    if ((this.#xa.isHolding || this.#isCaptured) && ROW_EVENTS.has(type)) {
+      if (this.#xa.isHolding) this.#xa.hold(event.withoutChecksum(bytes))
       return undefined
     }
-    if (this.#isCaptured && HELD.has(type)) return undefined
     switch (type) {
       case EVENT.tableMap:
         this.#applier.tableMap(bytes, at, end, event.place)
@@ -371,25 +347,21 @@ export class ChangeStream implements AppliedMark {
     let committedAt = BigInt(event.timestamp) * 1_000_000n
     let gtid: string
     if (gtids.flavor === 'mysql') {
-      const found = event.type === EVENT.gtidTagged ? taggedGtid(bytes, event) : plainGtid(bytes, view, event)
+      const found = readGtid(bytes, view, event)
       gtid = `${found.uuid}${found.tag === '' ? '' : `:${found.tag}`}:${found.number}`
       if (!gtids.set.add(found.uuid, found.tag, found.number)) throw protocolError(`the transaction ${gtid}, which was streamed before,`, event.place)
       committedAt = found.committedAt ?? committedAt
       commit = gtids.set.size
       this.#group = false
     } else {
-      const sequence = Number(view.getBigUint64(event.at, true))
-      const domain = view.getUint32(event.at + 8, true)
-      const flags = bytes[event.at + 12]!
+      const { domain, sequence, isStandalone, isPrepared } = readMariadbGtid(bytes, view, event)
       gtid = `${domain}-${event.serverId}-${sequence}`
-      const isPrepared = (flags & FLAG_PREPARED_XA) !== 0
-      if (isPrepared) this.#before = String(gtids.position)
+      const before = isPrepared ? String(gtids.position) : ''
       if (!gtids.position.add(domain, event.serverId, sequence)) throw outOfOrder(gtid, event.place)
       this.#isCaptured = this.#captured.covers(domain, sequence)
-      // standalone: one statement and no end
-      this.#group = (flags & 1) === 0
+      this.#group = !isStandalone
       commit = gtids.position.sum
-      if (isPrepared) this.#holdRows(gtid)
+      if (isPrepared) this.#xa.begin(gtid, before)
       this.#mark = fileMark(event.file, this.#position - event.size)
     }
     this.#gtid = gtid
@@ -453,48 +425,30 @@ export class ChangeStream implements AppliedMark {
     }
   }
 
-  #holdRows(gtid: string): void {
-    this.#xa?.rows.discard()
-    this.#xa = this.#prepared.begin(gtid, this.#before)
-  }
-
-  /** The rows that came since the transaction began are not to be applied before it is committed. */
   #xaPrepare(bytes: Buffer): undefined {
-    const { at, end, place } = this.#event
-    const found = readXaPrepare(bytes, at, end)
-    const xa = this.#xa
-    if (found === null || xa === null || !this.#open) throw protocolError('an XA PREPARE that does not fit what came before', place)
-    this.#xa = null
-    if (found.isOnePhase) this.#inner = heldRows(xa)
-    else {
-      this.#prepared.prepare(found.xid, xa)
-      this.#end()
-    }
+    if (!this.#open) throw protocolError('an XA PREPARE outside of a transaction', this.#event.place)
+    const rows = this.#xa.prepare(this.#event, bytes)
+    if (rows === null) this.#end()
+    else this.#inner = heldRows(rows)
     return undefined
   }
 
   #xaStatement(text: string): void {
     const { place } = this.#event
-    const statement = readXaStatement(text)
-    if (statement === null || !this.#open) throw protocolError(`an XA statement that cannot be read`, place)
-    const { verb, xid, isOnePhase } = statement
-    if (verb === 'end') return
-    if (verb === 'start') {
-      this.#group = true
-      if (this.#xa === null) this.#holdRows(this.#gtid)
-      return
+    const step = this.#xa.statement(text, this.#gtid, place)
+    switch (step.kind) {
+      case 'go on':
+        this.#group = true
+        return
+      case 'apply':
+        this.#inner = heldRows(step.rows)
+        return
+      case 'unknown':
+        if (!this.#isCaptured && !this.#isSettled()) {
+          throw historyLost(`an XA transaction is committed at ${place} that was prepared before the capture began, so its rows are not known`, this.#options.node)
+        }
     }
-    const own = isOnePhase ? this.#xa : null
-    if (own !== null) this.#xa = null
-    const transaction = own ?? this.#prepared.end(xid)
-    if (verb === 'commit' && transaction === undefined && !this.#isCaptured && !this.#isSettled()) {
-      throw historyLost(`an XA transaction is committed at ${place} that was prepared before the capture began, so its rows are not known`, this.#options.node)
-    }
-    if (verb === 'commit' && transaction !== undefined) this.#inner = heldRows(transaction)
-    else {
-      transaction?.rows.discard()
-      this.#end()
-    }
+    this.#end()
   }
 
   #isSettled(): boolean {
@@ -530,61 +484,8 @@ interface Inner {
   readonly held?: ScratchFile
 }
 
-function heldRows({ rows }: PreparedTransaction): Inner {
+function heldRows(rows: ScratchFile): Inner {
   return { chunks: rows.pieces(), held: rows }
-}
-
-interface Gtid {
-  readonly uuid: string
-  readonly tag: string
-  readonly number: number
-  readonly committedAt: bigint | null
-}
-
-function uuidText(bytes: Buffer, at: number): string {
-  const hex = bytes.toString('hex', at, at + 16)
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`
-}
-
-/** Flags, uuid, number, then since 5.7 a type byte and the logical clock, since 8.0 the commit's microseconds in 55 bits. */
-function plainGtid(bytes: Buffer, view: DataView, event: BinlogEvent): Gtid {
-  const { at, end } = event
-  if (end - at < 25) throw protocolError('a GTID that is cut off', event.place)
-  const clockAt = at + 42
-  const committedAt = end - clockAt >= 7 ? BigInt(bytes.readUIntLE(clockAt, 6)) | (BigInt(bytes[clockAt + 6]! & 0x7f) << 48n) : null
-  return { uuid: uuidText(bytes, at + 1), tag: '', number: Number(view.getBigUint64(at + 17, true)), committedAt }
-}
-
-/** Fields with numbers before each, in rising order: 0 flags, 1 uuid (16 numbers), 2 number (signed), 3 tag, 4 and 5 logical clock, 6 microseconds. */
-function taggedGtid(bytes: Buffer, event: BinlogEvent): Gtid {
-  const { end, place } = event
-  let at = event.at
-  const integer = () => {
-    const { value, next } = serializedInteger(bytes, at, end, place)
-    at = next
-    return value
-  }
-  if (integer() !== 1n) throw protocolError('a tagged GTID in an unknown version', place)
-  integer()
-  integer()
-  const uuid = Buffer.alloc(16)
-  let number = 0
-  let tag = ''
-  let committedAt: bigint | null = null
-  for (let field = -1n; at < end && field < 6n; ) {
-    field = integer()
-    if (field === 1n) for (let i = 0; i < 16; i++) uuid[i] = Number(integer())
-    else if (field === 2n) number = Number(integer() >> 1n)
-    else if (field === 3n) {
-      const length = Number(integer())
-      tag = bytes.toString('utf8', at, at + length)
-      at += length
-    } else if (field === 4n || field === 5n) integer()
-    else if (field === 6n) committedAt = integer()
-    else if (field === 0n) integer()
-  }
-  if (number < 1) throw protocolError('a tagged GTID without a number', place)
-  return { uuid: uuidText(uuid, 0), tag, number, committedAt }
 }
 
 function replaced(table: string, place: string): MillraceError {
