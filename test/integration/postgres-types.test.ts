@@ -1,13 +1,9 @@
-import fc from 'fast-check'
-import pg from 'pg'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { FIRST_LOST_ID } from '../../connectors/postgres/relation-columns.ts'
-import { copyRows } from '../../connectors/postgres/snapshot-copy.ts'
-import { describeTable, type MappedTable, SESSION_SETTINGS, type TypeMappingOptions } from '../../connectors/postgres/type-mapping.ts'
-import { formatValue, viewOf } from '../../connectors/postgres/type-reader.ts'
+/** Each type's values by hand; the server's own random ones are in postgres-random-values.test.ts. */
+import type pg from 'pg'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { formatValue } from '../../connectors/postgres/type-reader.ts'
 import { Special, type Value } from '../../core/plugin.ts'
-import { type TestDatabase, testDatabase } from '../services/postgres.ts'
-import { RecordingWriter } from '../unit/connectors/postgres/recording-writer.ts'
+import { PostgresSession } from './postgres-session.ts'
 
 /** `expected` is the value by hand; where it is left out, binary and text forms are compared with each other and with the server's own text. */
 interface Sample {
@@ -355,247 +351,29 @@ const SAMPLES: readonly Sample[] = [
   { type: 'aclitem[]', kind: 'array', values: [['{postgres=r/postgres}', ['postgres=r/postgres']]] },
 ]
 
-let db: TestDatabase
+let session: PostgresSession
 let client: pg.Client
-const signal = new AbortController().signal
-const mapping: TypeMappingOptions = { unrepresentable: 'text' }
-
 beforeAll(async () => {
-  db = await testDatabase()
-  await db.sql(`
-    create extension citext; create extension hstore; create extension ltree;
-    create type mood as enum ('sad', 'so so', 'happy');
-    create domain positive as numeric(8,2) check (value > 0);
-    create type address as (number int, street text, codes int[], rest varchar);
-    create type textrange as range (subtype = text, multirange_type_name = textmultirange)`)
-  client = new pg.Client({ connectionString: db.url })
-  await client.connect()
-  await settings()
+  session = await PostgresSession.open()
+  client = session.client
 })
+afterAll(() => session?.close())
 
-afterAll(async () => {
-  await client?.end()
-  await db?.drop()
-})
-
-async function settings(): Promise<void> {
-  for (const [name, value] of Object.entries(SESSION_SETTINGS)) await client.query(`set ${name} = '${value}'`)
-}
-
-async function describeNamed(name: string, options = mapping): Promise<MappedTable> {
-  const { rows } = await client.query<{ oid: number }>('select $1::regclass::oid as oid', [name])
-  return describeTable(client, rows[0]!.oid, options)
-}
-
-/** Every row of the table through the readers of the binary form (where there is one) and of the text form. */
-async function bothForms(mapped: MappedTable, from: string): Promise<{ readonly binary: RecordingWriter; readonly text: RecordingWriter }> {
-  const binary = new RecordingWriter(mapped.table)
-  const textual = new RecordingWriter(mapped.table)
-  const quoted = mapped.columns.map(({ column }) => `"${column.name}"`)
-  const readable = mapped.columns.map(({ reader, binaryReadable }) => reader.binary !== null && binaryReadable)
-  const copied = await copyRows(
-    client,
-    `copy (select ${quoted.map((name, i) => (readable[i] ? name : `${name}::text`)).join(', ')} from ${from}) to stdout (format binary)`,
-    2 ** 30,
-    signal,
-  )
-  const view = viewOf(copied.bytes)
-  let at = copied.first
-  for (let row = 0; row < copied.rows; row++) {
-    at += 2
-    binary.row()
-    for (const [i, column] of mapped.columns.entries()) {
-      const length = view.getInt32(at)
-      at += 4
-      if (length < 0) binary.null()
-      else (readable[i] ? column.binary : column.text)(copied.bytes, view, at, length, binary)
-      at += Math.max(0, length)
-    }
-    binary.end()
+it.each(SAMPLES)('$type, from both wire forms', async ({ type, kind, values }) => {
+  await client.query(`drop table if exists sample; create table sample (n int primary key, v ${type})`)
+  for (const [n, [literal]] of values.entries()) await client.query(`insert into sample values (${n}, $1::text::${type})`, [literal])
+  await client.query(`insert into sample values (-1, null)`)
+  const mapped = await session.describe('sample')
+  expect(mapped.columns[1]!.column.type.kind).toBe(kind)
+  const { binary, text } = await session.bothForms(mapped, '(select * from sample order by n) sample')
+  const expected = [null, ...values.map(([, value]) => value)]
+  expect(text.rows.map((row) => row[1])).toEqual(expected)
+  expect(binary.rows.map((row) => row[1])).toEqual(expected)
+  // what is formatted is the same value to the server
+  for (const [i, row] of binary.rows.entries()) {
+    if (row[1] === null) continue
+    const formatted = formatValue(mapped.columns[1]!.reader, row[1]!)
+    const { rows } = await client.query(`select $1::text::${type}::text is not distinct from v::text as same from sample where n = $2`, [formatted, i - 1])
+    expect([formatted, rows[0]]).toEqual([formatted, { same: true }])
   }
-  const { rows } = await client.query({
-    text: `select ${quoted.join(', ')} from ${from}`,
-    rowMode: 'array',
-    types: { getTypeParser: () => (value: string) => value } as never,
-  })
-  for (const row of rows as unknown as readonly (readonly (string | null)[])[]) {
-    textual.row()
-    for (const [i, column] of mapped.columns.entries()) {
-      const value = row[i]
-      // within other bytes, as on the wire
-      const bytes = Buffer.from(`<<${value ?? ''}>>`)
-      if (value === null || value === undefined) textual.null()
-      else column.text(bytes, viewOf(bytes), 2, bytes.length - 4, textual)
-    }
-    textual.end()
-  }
-  return { binary, text: textual }
-}
-
-describe('each type, from both wire forms', () => {
-  it.each(SAMPLES)('$type', async ({ type, kind, values }) => {
-    await client.query(`drop table if exists sample; create table sample (n int primary key, v ${type})`)
-    for (const [n, [literal]] of values.entries()) await client.query(`insert into sample values (${n}, $1::text::${type})`, [literal])
-    await client.query(`insert into sample values (-1, null)`)
-    const mapped = await describeNamed('sample')
-    expect(mapped.columns[1]!.column.type.kind).toBe(kind)
-    const { binary, text } = await bothForms(mapped, '(select * from sample order by n) sample')
-    const expected = [null, ...values.map(([, value]) => value)]
-    expect(text.rows.map((row) => row[1])).toEqual(expected)
-    expect(binary.rows.map((row) => row[1])).toEqual(expected)
-    // what is formatted is the same value to the server
-    for (const [i, row] of binary.rows.entries()) {
-      if (row[1] === null) continue
-      const formatted = formatValue(mapped.columns[1]!.reader, row[1]!)
-      const { rows } = await client.query(`select $1::text::${type}::text is not distinct from v::text as same from sample where n = $2`, [formatted, i - 1])
-      expect([formatted, rows[0]]).toEqual([formatted, { same: true }])
-    }
-  })
-})
-
-describe('both forms of random values, made by the server from its own seeds', () => {
-  const random: Record<string, string> = {
-    numeric: `(random() - 0.5)::numeric * 10::numeric ^ (g % 60 - 30)`,
-    'numeric(20,6)': `trunc(((random() - 0.5) * 10 ^ (g % 14))::numeric, 6)`,
-    'numeric(38,0)': `trunc((random() - 0.5)::numeric * 10::numeric ^ (g % 38))`,
-    float8: `(random() - 0.5) * 10 ^ (g % 600 - 300)`,
-    float4: `((random() - 0.5) * 10 ^ (g % 70 - 35))::float4`,
-    point: `point((random() - 0.5) * 10 ^ (g % 40 - 20), random())`,
-    date: `'1970-01-01'::date + ((random() - 0.4) * 10 ^ (g % 7))::int`,
-    timestamp: `'1970-01-01'::timestamp + ((random() - 0.3) * 10 ^ (g % 7)) * interval '1 day' + random() * interval '1 day'`,
-    timestamptz: `'1970-01-01'::timestamptz + ((random() - 0.3) * 10 ^ (g % 7)) * interval '1 day' + random() * interval '1 day'`,
-    time: `random() * interval '23 hours'`,
-    interval: `make_interval(months => ((random() - 0.5) * 10 ^ (g % 6))::int, days => ((random() - 0.5) * 10 ^ (g % 5))::int, secs => (random() - 0.5) * 10 ^ (g % 8))`,
-    int8: `((random() - 0.5) * 2 * 10 ^ (g % 19))::int8`,
-    money: `((random() - 0.5) * 10 ^ (g % 14))::numeric::money`,
-    uuid: `gen_random_uuid()`,
-    inet: `('::'::inet + (random() * 10 ^ (g % 18))::int8)`,
-    'float8[]': `array[random(), -random() * 10 ^ (g % 30)]`,
-    tstzrange: `tstzrange('2000-01-01'::timestamptz + random() * interval '1 year', null)`,
-    bytea: `decode(md5(random()::text), 'hex')`,
-  }
-  const sessions = [
-    { IntervalStyle: 'postgres', bytea_output: 'hex' },
-    { IntervalStyle: 'postgres_verbose', bytea_output: 'escape' },
-    { IntervalStyle: 'sql_standard' },
-    { IntervalStyle: 'iso_8601' },
-  ]
-  it.each(sessions)('%o', async (session) => {
-    for (const [name, value] of Object.entries(session)) await client.query(`set ${name} = '${value}'`)
-    const types = Object.keys(random)
-    await client.query(`drop table if exists random_values; create table random_values (${types.map((type, i) => `c${i} ${type}`).join(', ')})`)
-    await client.query(`insert into random_values select ${Object.values(random).join(', ')} from generate_series(1, 1500) g`)
-    const mapped = await describeNamed('random_values')
-    const { binary, text } = await bothForms(mapped, 'random_values')
-    expect(binary.rows.length).toBe(1500)
-    for (const [i, type] of types.entries()) expect([type, binary.rows.map((row) => row[i])]).toEqual([type, text.rows.map((row) => row[i])])
-    await client.query('reset IntervalStyle; reset bytea_output')
-  })
-
-  it('texts of any characters, alone and in containers', async () => {
-    await client.query('drop table if exists texts; create table texts (t text, a text[], m hstore, r address, g textrange, j jsonb)')
-    const mapped = await describeNamed('texts')
-    const anyText = fc.string({
-      unit: fc.constantFrom('a', 'B', ' ', '"', '\\', ',', '{', '}', '(', ')', '[', "'", '\n', '\t', 'é', '🐘', '=', '>', 'N', 'U', 'L', ';', '.', '\v'),
-    })
-    await fc.assert(
-      fc.asyncProperty(fc.array(fc.tuple(anyText, anyText, anyText), { minLength: 1, maxLength: 30 }), async (rows) => {
-        await client.query('truncate texts')
-        for (const [a, b, c] of rows) {
-          await client.query(
-            `insert into texts values ($1, array[$1, $2, null, $3]::text[], hstore(array[[$1, $2], [$2 || 'x', null]]), row(1, $2, array[1], $3)::address,
-             textrange(least($1, $2), greatest($1, $2), '[]'), to_jsonb($3::text))`,
-            [a, b, c],
-          )
-        }
-        const { binary, text } = await bothForms(mapped, 'texts')
-        expect(binary.rows).toEqual(text.rows)
-        for (const [i, [a, b, c]] of rows.entries()) {
-          expect(binary.rows[i]!.slice(0, 2)).toEqual([a, [a, b, null, c]])
-          expect(binary.rows[i]![3]).toEqual([1, b, [1], c])
-          expect(JSON.parse(binary.rows[i]![5] as string)).toBe(c)
-        }
-      }),
-      { numRuns: 15 },
-    )
-  })
-})
-
-describe('the description of a table', () => {
-  it('gives keys, nullability, storage and source types', async () => {
-    await client.query(`create table described (b text not null, a int, "Odd ""name" mood[], n numeric(12,2), gen int generated always as (a + 1) stored, dropped int, primary key (b, a));
-      alter table described drop column dropped; alter table described add column big text`)
-    const { table, replicaIdentity } = await describeNamed('described')
-    expect(replicaIdentity).toBe('d')
-    expect(table.key).toEqual([0, 1])
-    expect(
-      table.columns.map(({ name, id, sourceType, nullable, mayBeUnchanged, maybeSpecial }) => [name, id, sourceType, nullable, mayBeUnchanged, maybeSpecial]),
-    ).toEqual([
-      ['b', 1, 'text', false, false, false],
-      ['a', 2, 'integer', false, false, false],
-      ['Odd "name', 3, 'public.mood[]', true, true, true],
-      ['n', 4, 'numeric(12,2)', true, true, true],
-      ['big', 7, 'text', true, true, false],
-    ])
-    expect((await describeNamed('described', { unrepresentable: 'error' })).table.columns.some(({ maybeSpecial }) => maybeSpecial)).toBe(false)
-  })
-
-  it('takes the key from the replica identity', async () => {
-    await client.query(`create table identified (id int primary key, u text not null unique, v text)`)
-    const key = async () => {
-      const { table } = await describeNamed('identified')
-      return [table.key.map((i) => table.columns[i]!.name), table.columns.filter((column) => column.mayBeUnchanged).map(({ name }) => name)]
-    }
-    expect(await key()).toEqual([['id'], ['u', 'v']])
-    await client.query('alter table identified replica identity full')
-    expect(await key()).toEqual([['id'], []])
-    await client.query('alter table identified replica identity using index identified_u_key')
-    expect(await key()).toEqual([['u'], ['v']])
-    await client.query('alter table identified replica identity nothing')
-    expect(await key()).toEqual([[], ['u', 'v']])
-  })
-
-  it('finds the identity of columns that were renamed or dropped after the message', async () => {
-    await client.query('drop table if exists moved; create table moved (id int primary key, a text, b int, c int)')
-    const { rows } = await client.query<{ oid: number }>(`select 'moved'::regclass::oid as oid`)
-    const column = (name: string, typeOid: number, key = false) => ({ name, typeOid, typeModifier: -1, key })
-    const streamed = { namespace: 'public', name: 'moved', columns: [column('id', 23, true), column('a', 25), column('b', 23), column('c', 23)], before: null }
-    await client.query('alter table moved drop column b; alter table moved rename a to z; alter table moved alter c type int8')
-    const { table } = await describeTable(client, rows[0]!.oid, mapping, streamed)
-    expect(table.columns.map(({ name, id, sourceType, type }) => [name, id, sourceType, type.kind])).toEqual([
-      ['id', 1, 'integer', 'int32'],
-      ['a', 2, 'text', 'string'],
-      ['b', 3, 'integer', 'int32'],
-      ['c', 4, 'integer', 'int32'],
-    ])
-    expect(table.key).toEqual([0])
-    await client.query('alter table moved drop column c; alter table moved add column d int')
-    const later = await describeTable(client, rows[0]!.oid, mapping, { ...streamed, before: table })
-    expect(later.table.columns.map(({ id, type }) => [id, type.kind])).toEqual([
-      [1, 'int32'],
-      [2, 'string'],
-      [3, 'int32'],
-      [4, 'int32'],
-    ])
-    // three were renamed or dropped, and four may be they
-    const { columns } = (await describeTable(client, rows[0]!.oid, mapping, streamed)).table
-    expect(columns.map(({ name, id, sourceType }) => [name, id < FIRST_LOST_ID ? id : 'lost', sourceType])).toEqual([
-      ['id', 1, 'integer'],
-      ['a', 'lost', 'text'],
-      ['b', 'lost', 'integer'],
-      ['c', 'lost', 'integer'],
-    ])
-    await client.query('alter table moved rename to elsewhere')
-    expect((await describeTable(client, rows[0]!.oid, mapping, streamed)).table.name).toBe('moved')
-    await client.query('drop table elsewhere')
-    await expect(describeTable(client, rows[0]!.oid, mapping, streamed)).rejects.toMatchObject({ code: 'source.table_gone' })
-  })
-
-  it('refuses the binary form of a type it does not know, by name and with the way out', async () => {
-    await client.query('drop table if exists unknown_type; create table unknown_type (q tsquery, a aclitem)')
-    const mapped = await describeNamed('unknown_type')
-    expect(mapped.columns.map(({ binaryReadable }) => binaryReadable)).toEqual([false, true])
-    const bytes = Buffer.alloc(8)
-    expect(() => mapped.columns[0]!.binary(bytes, viewOf(bytes), 0, 8, new RecordingWriter(mapped.table))).toThrow(/column q.*tsquery/)
-  })
 })

@@ -1,0 +1,93 @@
+/** How a table of the server is described. */
+import type pg from 'pg'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { FIRST_LOST_ID } from '../../connectors/postgres/relation-columns.ts'
+import { describeTable } from '../../connectors/postgres/type-mapping.ts'
+import { viewOf } from '../../connectors/postgres/type-reader.ts'
+import { RecordingWriter } from '../unit/connectors/postgres/recording-writer.ts'
+import { MAPPING, PostgresSession } from './postgres-session.ts'
+
+let session: PostgresSession
+let client: pg.Client
+beforeAll(async () => {
+  session = await PostgresSession.open()
+  client = session.client
+})
+afterAll(() => session?.close())
+
+it('gives keys, nullability, storage and source types', async () => {
+  await client.query(`create table described (b text not null, a int, "Odd ""name" mood[], n numeric(12,2), gen int generated always as (a + 1) stored, dropped int, primary key (b, a));
+    alter table described drop column dropped; alter table described add column big text`)
+  const { table, replicaIdentity } = await session.describe('described')
+  expect(replicaIdentity).toBe('d')
+  expect(table.key).toEqual([0, 1])
+  expect(
+    table.columns.map(({ name, id, sourceType, nullable, mayBeUnchanged, maybeSpecial }) => [name, id, sourceType, nullable, mayBeUnchanged, maybeSpecial]),
+  ).toEqual([
+    ['b', 1, 'text', false, false, false],
+    ['a', 2, 'integer', false, false, false],
+    ['Odd "name', 3, 'public.mood[]', true, true, true],
+    ['n', 4, 'numeric(12,2)', true, true, true],
+    ['big', 7, 'text', true, true, false],
+  ])
+  expect((await session.describe('described', { unrepresentable: 'error' })).table.columns.some(({ maybeSpecial }) => maybeSpecial)).toBe(false)
+})
+
+it('takes the key from the replica identity', async () => {
+  await client.query(`create table identified (id int primary key, u text not null unique, v text)`)
+  const key = async () => {
+    const { table } = await session.describe('identified')
+    return [table.key.map((i) => table.columns[i]!.name), table.columns.filter((column) => column.mayBeUnchanged).map(({ name }) => name)]
+  }
+  expect(await key()).toEqual([['id'], ['u', 'v']])
+  await client.query('alter table identified replica identity full')
+  expect(await key()).toEqual([['id'], []])
+  await client.query('alter table identified replica identity using index identified_u_key')
+  expect(await key()).toEqual([['u'], ['v']])
+  await client.query('alter table identified replica identity nothing')
+  expect(await key()).toEqual([[], ['u', 'v']])
+})
+
+it('finds the identity of columns that were renamed or dropped after the message', async () => {
+  await client.query('drop table if exists moved; create table moved (id int primary key, a text, b int, c int)')
+  const { rows } = await client.query<{ oid: number }>(`select 'moved'::regclass::oid as oid`)
+  const column = (name: string, typeOid: number, key = false) => ({ name, typeOid, typeModifier: -1, key })
+  const streamed = { namespace: 'public', name: 'moved', columns: [column('id', 23, true), column('a', 25), column('b', 23), column('c', 23)], before: null }
+  await client.query('alter table moved drop column b; alter table moved rename a to z; alter table moved alter c type int8')
+  const { table } = await describeTable(client, rows[0]!.oid, MAPPING, streamed)
+  expect(table.columns.map(({ name, id, sourceType, type }) => [name, id, sourceType, type.kind])).toEqual([
+    ['id', 1, 'integer', 'int32'],
+    ['a', 2, 'text', 'string'],
+    ['b', 3, 'integer', 'int32'],
+    ['c', 4, 'integer', 'int32'],
+  ])
+  expect(table.key).toEqual([0])
+  await client.query('alter table moved drop column c; alter table moved add column d int')
+  const later = await describeTable(client, rows[0]!.oid, MAPPING, { ...streamed, before: table })
+  expect(later.table.columns.map(({ id, type }) => [id, type.kind])).toEqual([
+    [1, 'int32'],
+    [2, 'string'],
+    [3, 'int32'],
+    [4, 'int32'],
+  ])
+  // three were renamed or dropped, and four may be they
+  const { columns } = (await describeTable(client, rows[0]!.oid, MAPPING, streamed)).table
+  expect(columns.map(({ name, id, sourceType }) => [name, id < FIRST_LOST_ID ? id : 'lost', sourceType])).toEqual([
+    ['id', 1, 'integer'],
+    ['a', 'lost', 'text'],
+    ['b', 'lost', 'integer'],
+    ['c', 'lost', 'integer'],
+  ])
+  await client.query('alter table moved rename to elsewhere')
+  expect((await describeTable(client, rows[0]!.oid, MAPPING, streamed)).table.name).toBe('moved')
+  await client.query('drop table elsewhere')
+  await expect(describeTable(client, rows[0]!.oid, MAPPING, streamed)).rejects.toMatchObject({ code: 'source.table_gone' })
+})
+
+it('refuses the binary form of a type it does not know, by name and with the way out', async () => {
+  await client.query('drop table if exists unknown_type; create table unknown_type (q tsquery, a aclitem)')
+  const mapped = await session.describe('unknown_type')
+  expect(mapped.columns.map(({ binaryReadable }) => binaryReadable)).toEqual([false, true])
+  const bytes = Buffer.alloc(8)
+  expect(() => mapped.columns[0]!.binary(bytes, viewOf(bytes), 0, 8, new RecordingWriter(mapped.table))).toThrow(/column q.*tsquery/)
+})
