@@ -30,6 +30,7 @@ export type { Json, SourceOffset } from './event/offset.ts'
 export { comparePositions, type Position, packPosition, unpackPosition } from './event/position.ts'
 export { type Column, type ColumnType, type ScalarKind, Special, type TableSchema, type Tuple, tableId, UNCHANGED, type Value } from './event/table-schema.ts'
 export { SingleValue } from './event/value-writer.ts'
+export { viewOf } from './event/view-of.ts'
 export type { LogPosition } from './log/log.ts'
 export type { Rejection, SinkBatch, SinkConnector, SinkLimits } from './materialize/sink-connector.ts'
 

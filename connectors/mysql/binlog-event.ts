@@ -1,4 +1,5 @@
 import { crc32 } from 'node:zlib'
+import { viewOf } from '../../core/plugin.ts'
 import { protocolError } from './mysql-error.ts'
 
 /** Event types: MySQL's libs/mysql/binlog/event/binlog_event.h, MariaDB's log_event.h. */
@@ -160,7 +161,7 @@ export class BinlogEvent {
       throw protocolError(`a binlog of version ${bytes.readUInt16LE(this.at)} with checksum algorithm ${algorithm}`, this.place)
     }
     this.#checksummed = algorithm === 1
-    if (this.#checksummed) this.#verify(bytes, new DataView(bytes.buffer, bytes.byteOffset, bytes.length), from, to)
+    if (this.#checksummed) this.#verify(bytes, viewOf(bytes), from, to)
     else this.end -= CHECKSUM_BYTES
   }
 

@@ -1,7 +1,7 @@
 import { mkdirSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import { crc32 } from 'node:zlib'
-import { type CaptureOutput, MillraceError, ScratchFile } from '../../core/plugin.ts'
+import { type CaptureOutput, MillraceError, ScratchFile, viewOf } from '../../core/plugin.ts'
 import { BinlogEvent, EVENT, HEADER_BYTES, ROW_EVENTS } from './binlog-event.ts'
 import { ChangeApplier, type ChangeApplierOptions } from './change-applier.ts'
 import { readStatement, type Statement } from './ddl-reader.ts'
@@ -14,7 +14,7 @@ import type { MysqlOffset } from './mysql-offset.ts'
 import { fileMark } from './server.ts'
 import type { AppliedMark, MysqlFence } from './snapshot-reader.ts'
 import { readPayloadHead, uncompress } from './transaction-payload.ts'
-import { viewOf, type WireConnection } from './wire-connection.ts'
+import type { WireConnection } from './wire-connection.ts'
 import { XaTransactions } from './xa-transactions.ts'
 
 /** Heartbeats come every second when there is nothing else: after this long without any the connection is dead. */
@@ -445,7 +445,10 @@ export class ChangeStream implements AppliedMark {
         return
       case 'unknown':
         if (!this.#isCaptured && !this.#isSettled()) {
-          throw historyLost(`an XA transaction is committed at ${place} that was prepared before the capture began, so its rows are not known`, this.#options.node)
+          throw historyLost(
+            `an XA transaction is committed at ${place} that was prepared before the capture began, so its rows are not known`,
+            this.#options.node,
+          )
         }
     }
     this.#end()

@@ -1,6 +1,6 @@
+import { viewOf } from '../../core/plugin.ts'
 import { HEADER_BYTES } from './binlog-event.ts'
 import { protocolError } from './mysql-error.ts'
-import { viewOf } from './wire-connection.ts'
 
 /** Room beyond an event that came in part. */
 const ROOM_BYTES = 256 * 1024

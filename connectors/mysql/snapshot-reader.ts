@@ -9,6 +9,7 @@ import {
   type SnapshotReader,
   type TableSchema,
   tableId,
+  viewOf,
 } from '../../core/plugin.ts'
 import { type CatalogTable, describeTable } from './catalog.ts'
 import { typeText } from './column-definition.ts'
@@ -17,7 +18,7 @@ import { SESSION, type Server, tableName, takeExactView, takeView } from './serv
 import { keyClause, keyLiterals } from './snapshot-order.ts'
 import type { SqlConnections } from './sql-connection.ts'
 import { type MappedTable, mapTable, type TypeMappingOptions } from './type-mapping.ts'
-import { identifier, literal, viewOf, type WireConnection } from './wire-connection.ts'
+import { identifier, literal, type WireConnection } from './wire-connection.ts'
 
 /** What a chunk's view is placed by: see `View.mark` and {@link AppliedMark}. */
 export interface MysqlFence {

@@ -1,7 +1,7 @@
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import mysql from 'mysql2'
-import { MillraceError } from '../../core/plugin.ts'
+import { MillraceError, viewOf } from '../../core/plugin.ts'
 import { mysqlError, ServerError } from './mysql-error.ts'
 
 const FIRST_CAPACITY = 256 * 1024
@@ -329,10 +329,6 @@ export function readLength(bytes: Buffer, at: number): { readonly value: number;
   if (first === 0xfc) return { value: bytes.readUInt16LE(at + 1), next: at + 3 }
   if (first === 0xfd) return { value: bytes.readUIntLE(at + 1, 3), next: at + 4 }
   return { value: Number(bytes.readBigUInt64LE(at + 1)), next: at + 9 }
-}
-
-export function viewOf(bytes: Buffer): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
 }
 
 /** A string literal that means the same under every sql_mode and character set. */

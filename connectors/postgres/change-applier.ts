@@ -1,4 +1,4 @@
-import { type CaptureOutput, type ChangeWriter, MillraceError, type TableSchema, tableId } from '../../core/plugin.ts'
+import { type CaptureOutput, type ChangeWriter, MillraceError, type TableSchema, tableId, viewOf } from '../../core/plugin.ts'
 import { formatLsn } from './lsn.ts'
 import { KIND, OLD_KEY, OLD_ROW, type PgoutputDecoder, protocolError, type RelationMessage, TAG } from './pgoutput.ts'
 import type { MappedTable, StreamedTable, WireReader } from './type-mapping.ts'
@@ -422,10 +422,6 @@ function columnAt(bytes: Buffer, view: DataView, at: number, index: number): num
 function afterColumn(bytes: Buffer, view: DataView, at: number): number {
   const kind = bytes[at]
   return kind === KIND.null || kind === KIND.unchanged ? at + 1 : at + 5 + view.getInt32(at + 1)
-}
-
-function viewOf(bytes: Buffer): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
 }
 
 function quoted(name: string): string {

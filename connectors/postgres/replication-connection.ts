@@ -1,7 +1,7 @@
 import net from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
-import { invariant, MillraceError } from '../../core/plugin.ts'
+import { invariant, MillraceError, viewOf } from '../../core/plugin.ts'
 import { connect } from './catalog-connection.ts'
 import { POSTGRES_EPOCH_US, protocolError } from './pgoutput.ts'
 import { postgresError, readServerError, type ServerError } from './postgres-error.ts'
@@ -343,8 +343,4 @@ export class ReplicationConnection implements AsyncDisposable {
     }
     this.#failure ??= new MillraceError('source.unreachable', 'the replication connection is closed')
   }
-}
-
-function viewOf(bytes: Buffer): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
 }

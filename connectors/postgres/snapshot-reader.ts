@@ -11,12 +11,13 @@ import {
   type SnapshotReader,
   type TableSchema,
   tableId,
+  viewOf,
 } from '../../core/plugin.ts'
 import { postgresError } from './postgres-error.ts'
 import { type CopiedRows, copyRows } from './snapshot-copy.ts'
 import { identifier, type KeyOrder, keyOrder } from './snapshot-order.ts'
 import { describeTable, type MappedColumn, type MappedTable, SESSION_SETTINGS, type TypeMappingOptions } from './type-mapping.ts'
-import { formatValue, readValue, viewOf, type WireReader } from './type-reader.ts'
+import { formatValue, readValue, type WireReader } from './type-reader.ts'
 
 /** What a chunk's view sees: `pg_current_snapshot()` and the end of the log at that moment. Transaction ids have 64 bits. */
 export interface PostgresFence {

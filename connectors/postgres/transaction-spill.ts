@@ -1,4 +1,4 @@
-import { invariant, ScratchFile } from '../../core/plugin.ts'
+import { invariant, ScratchFile, viewOf } from '../../core/plugin.ts'
 
 const READ_BYTES = 1024 * 1024
 /** Per record: its length, and how many Relation messages had come before it. Both unsigned 32 bits, big-endian. */
@@ -78,8 +78,4 @@ export class TransactionSpill {
   discard(): void {
     this.#file.discard()
   }
-}
-
-function viewOf(bytes: Buffer): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
 }

@@ -1,4 +1,4 @@
-import { type ChangeWriter, type ColumnType, MillraceError, type ScalarKind, SingleValue, Special, type Value } from '../../core/plugin.ts'
+import { type ChangeWriter, type ColumnType, MillraceError, type ScalarKind, SingleValue, Special, type Value, viewOf } from '../../core/plugin.ts'
 
 /**
  * Writes one column from its wire form at [at, at+length) of `bytes` (`view` is a DataView over the same memory with the same origin as `bytes`).
@@ -39,10 +39,6 @@ export function readText(reader: TypeReader, text: string): Value {
 /** Postgres' text of a value, special ones included. */
 export function formatValue(reader: TypeReader, value: Value): string {
   return value instanceof Special ? value.text : reader.format(value)
-}
-
-export function viewOf(bytes: Buffer): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
 }
 
 /** The text as it came. */

@@ -4,6 +4,7 @@ import { type FrameRecord, records } from '../event/record-batch.ts'
 import { columnConversions, compileConversion } from '../event/row-conversion.ts'
 import { hashBytes, hashHigh, hashKey, hashLow, hashPair, RowChecksum } from '../event/row-hash.ts'
 import { type TableSchema, type Tuple, UNCHANGED } from '../event/table-schema.ts'
+import { viewOf } from '../event/view-of.ts'
 import type { Log, LogPosition } from '../log/log.ts'
 import { AvroWriter } from '../schema/avro-writer.ts'
 import { RecordDecoders, WIRE_HEADER_BYTES } from '../schema/record-decoder.ts'
@@ -227,7 +228,7 @@ export class Replay {
         const until = left.get(partition)
         if (until === undefined) continue
         await decoders.prepare(frame)
-        const view = new DataView(frame.buffer, frame.byteOffset, frame.length)
+        const view = viewOf(frame)
         for (const record of records(frame)) {
           if (record.offset >= until) break
           const change = decodeOrSkip(decoders, frame, record)
@@ -280,7 +281,7 @@ export class KeyHasher {
   hash(change: RowChange, view: DataView, record: FrameRecord): void {
     if (change.key === null) {
       const text = Buffer.from(keyText(change.after ?? change.before))
-      hashKey(new DataView(text.buffer, text.byteOffset, text.length), 0, text.length)
+      hashKey(viewOf(text), 0, text.length)
       return
     }
     let convert = this.#conversions.get(change.table)

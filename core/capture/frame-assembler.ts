@@ -1,4 +1,5 @@
 import { FRAME_HEADER_BYTES, sealFrame } from '../event/record-batch.ts'
+import { viewOf } from '../event/view-of.ts'
 import type { Frame } from '../log/log.ts'
 
 /** A frame is closed and another opened beyond this many bytes; Kafka's default limit for one is 1 MiB. */
@@ -23,7 +24,7 @@ export class OpenFrame {
     this.topic = topic
     this.partition = partition
     this.buffer = buffer
-    this.view = new DataView(buffer.buffer, buffer.byteOffset, buffer.length)
+    this.view = viewOf(buffer)
   }
 }
 
@@ -69,7 +70,7 @@ export class FrameAssembler {
     frame.buffer.copy(grown, 0, 0, frame.at)
     this.give(frame.buffer)
     frame.buffer = grown
-    frame.view = new DataView(grown.buffer, grown.byteOffset, grown.length)
+    frame.view = viewOf(grown)
   }
 
   wrote(frame: OpenFrame): void {
@@ -114,7 +115,7 @@ export class FrameAssembler {
     if (!isBusy) this.#pool.pop()
     const wanted = isBusy ? ROLL_BYTES : FIRST_BYTES
     frame.buffer = this.#take(Math.max(wanted, FRAME_HEADER_BYTES + bytes + 8))
-    frame.view = new DataView(frame.buffer.buffer, frame.buffer.byteOffset, frame.buffer.length)
+    frame.view = viewOf(frame.buffer)
     frame.at = FRAME_HEADER_BYTES
     frame.count = 0
   }

@@ -3,6 +3,7 @@ import type { RowChange, Truncation } from '../event/change-event.ts'
 import { comparePositions, type Position } from '../event/position.ts'
 import { type FrameRecord, records } from '../event/record-batch.ts'
 import { type TableSchema, tableId } from '../event/table-schema.ts'
+import { viewOf } from '../event/view-of.ts'
 import type { Log, LogBatch, LogPosition, LogWriter } from '../log/log.ts'
 import type { RetryPolicy } from '../retry.ts'
 import { RecordDecoders } from '../schema/record-decoder.ts'
@@ -203,7 +204,7 @@ class Driver implements AsyncDisposable {
     this.#batch.begin(frame, partition, batch.baseOffset)
     this.#reserved -= frame.length
     this.#stalled = false
-    const view = new DataView(frame.buffer, frame.byteOffset, frame.length)
+    const view = viewOf(frame)
     for (const record of records(frame)) {
       if (record.offset < from) continue
       if (signal.aborted) throw STOPPED

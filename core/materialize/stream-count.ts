@@ -1,6 +1,7 @@
 import { MillraceError } from '../errors.ts'
 import { comparePositions, type Position } from '../event/position.ts'
 import { records } from '../event/record-batch.ts'
+import { viewOf } from '../event/view-of.ts'
 import { WindowLedger, windowOf } from '../event/window-ledger.ts'
 import type { Log, LogPosition } from '../log/log.ts'
 import type { RecordDecoders } from '../schema/record-decoder.ts'
@@ -37,7 +38,7 @@ export async function countStream(
     const end = left.get(partition)
     if (end === undefined) continue
     await decoders.prepare(frame)
-    const view = new DataView(frame.buffer, frame.byteOffset, frame.length)
+    const view = viewOf(frame)
     for (const record of records(frame)) {
       if (record.offset >= end) break
       const facts = decoders.glance(frame, record)

@@ -1,6 +1,7 @@
 /** Avro binary decoding of bytes in place, bounds-checked. Source: Apache Avro specification, "Binary Encoding". */
 import { isUtf8 } from 'node:buffer'
 import { MillraceError } from '../errors.ts'
+import { viewOf } from '../event/view-of.ts'
 
 const P28 = 2 ** 28
 const P63 = 2 ** 63
@@ -21,7 +22,7 @@ export class AvroReader {
   open(buffer: Buffer, from: number, to: number): void {
     if (buffer !== this.buffer) {
       this.buffer = buffer
-      this.view = new DataView(buffer.buffer, buffer.byteOffset, buffer.length)
+      this.view = viewOf(buffer)
     }
     this.at = from
     this.end = to

@@ -3,7 +3,7 @@ import type pg from 'pg'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { FIRST_LOST_ID } from '../../connectors/postgres/relation-columns.ts'
 import { describeTable } from '../../connectors/postgres/type-mapping.ts'
-import { viewOf } from '../../connectors/postgres/type-reader.ts'
+import { viewOf } from '../../core/plugin.ts'
 import { RecordingWriter } from '../unit/connectors/postgres/recording-writer.ts'
 import { MAPPING, PostgresSession } from './postgres-session.ts'
 

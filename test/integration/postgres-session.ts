@@ -1,7 +1,7 @@
 import pg from 'pg'
 import { copyRows } from '../../connectors/postgres/snapshot-copy.ts'
 import { describeTable, type MappedTable, SESSION_SETTINGS, type TypeMappingOptions } from '../../connectors/postgres/type-mapping.ts'
-import { viewOf } from '../../connectors/postgres/type-reader.ts'
+import { viewOf } from '../../core/plugin.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
 import { RecordingWriter } from '../unit/connectors/postgres/recording-writer.ts'
 

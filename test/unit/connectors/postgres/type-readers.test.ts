@@ -4,9 +4,9 @@ import { arrayOf, hstore, multirangeOf, rangeOf, recordOf, vector } from '../../
 import { date, timestamp, timestamptz } from '../../../../connectors/postgres/type-datetime.ts'
 import { canonicalInterval, formatInterval } from '../../../../connectors/postgres/type-interval.ts'
 import { decimal, float4, float8, formatDecimal, int8 } from '../../../../connectors/postgres/type-number.ts'
-import { readText, readValue, type TypeReader, viewOf } from '../../../../connectors/postgres/type-reader.ts'
+import { readText, readValue, type TypeReader } from '../../../../connectors/postgres/type-reader.ts'
 import { bytea, text, uuid } from '../../../../connectors/postgres/type-text.ts'
-import { MillraceError, Special, type Value } from '../../../../core/plugin.ts'
+import { MillraceError, Special, type Value, viewOf } from '../../../../core/plugin.ts'
 
 function readBinary(reader: TypeReader, bytes: Buffer): Value {
   // not at the start of its memory, as on the wire
