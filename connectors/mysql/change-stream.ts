@@ -4,7 +4,8 @@ import { crc32 } from 'node:zlib'
 import { type CaptureOutput, MillraceError, ScratchFile, viewOf } from '../../core/plugin.ts'
 import { BinlogEvent, EVENT, HEADER_BYTES, ROW_EVENTS } from './binlog-event.ts'
 import { ChangeApplier, type ChangeApplierOptions } from './change-applier.ts'
-import { readStatement, type Statement } from './ddl-reader.ts'
+import { readStatement } from './ddl-reader.ts'
+import { Definitions, type DefinitionsOptions } from './definitions.ts'
 import { EventCutter } from './event-cutter.ts'
 import { readGtid, readMariadbGtid } from './gtid-event.ts'
 import { type GtidSet, MariadbPosition } from './gtid-set.ts'
@@ -24,7 +25,7 @@ const MOST_EVENT_BYTES = 2 ** 31
 /** Of an event that is still arriving, so much must be there: the packet's OK byte, the event's header, a payload's head. */
 const EVENT_START_BYTES = 1 + HEADER_BYTES + 64
 
-export interface ChangeStreamOptions extends ChangeApplierOptions {
+export interface ChangeStreamOptions extends ChangeApplierOptions, DefinitionsOptions {
   /** Streaming already. */
   readonly connection: WireConnection
   readonly output: CaptureOutput
@@ -38,8 +39,6 @@ export interface ChangeStreamOptions extends ChangeApplierOptions {
   readonly checksums: boolean
   /** A folder of the stream's own. */
   readonly scratchDir: string
-  /** A statement that may have changed definitions, for the log. */
-  readonly onStatement: (namespace: string, kind: string) => void
   /** Whether a statement that is not in rows may concern a captured table. */
   readonly concerns: (namespace: string, text: string) => boolean
 }
@@ -51,6 +50,7 @@ export class ChangeStream implements AppliedMark {
   readonly #output: CaptureOutput
   readonly #event = new BinlogEvent()
   readonly #applier: ChangeApplier
+  readonly #definitions: Definitions
   /** Between two transactions: where the stream stands, in the numbers of fences. MariaDB: null until the server said where in its files it begins. */
   #mark: number | null
   /** Within a transaction, which a view must see when it has a greater mark than this. */
@@ -65,8 +65,6 @@ export class ChangeStream implements AppliedMark {
   #inner: Inner | null = null
   readonly #xa: XaTransactions
   #gtid = ''
-  /** Captured tables that were dropped, and not created since. */
-  readonly #dropped = new Set<string>()
   /** MariaDB streams again from before what is prepared: what was captured before the restart. */
   readonly #captured: MariadbPosition
   /** The transaction was captured before the restart, its rows and what it did to definitions. */
@@ -77,6 +75,7 @@ export class ChangeStream implements AppliedMark {
     this.#connection = options.connection
     this.#output = options.output
     this.#applier = new ChangeApplier(options)
+    this.#definitions = new Definitions(this.#applier, options)
     this.#event.expectChecksums(options.checksums)
     this.#mark = options.gtids.flavor === 'mysql' ? options.gtids.set.size : null
     this.#complete = options.from
@@ -404,27 +403,6 @@ export class ChangeStream implements AppliedMark {
     return this.#statement(bytes.toString('utf8', schemaAt, schemaAt + schemaLength), text)
   }
 
-  /** What a statement does to definitions, and to rows that are not in the binlog. */
-  async #define(statement: Statement, namespace: string): Promise<void> {
-    const { kind } = statement
-    if (kind === 'other' || kind === 'change' || kind === 'xa') return
-    const { place } = this.#event
-    if (kind === 'truncate' && statement.tables.length === 0) throw protocolError('a TRUNCATE whose table cannot be read', place)
-    this.#options.onStatement(namespace, kind)
-    if (kind !== 'truncate') this.#applier.forget()
-    if (kind === 'definition') return
-    for (const { namespace, name } of statement.tables) {
-      if (!this.#options.isCaptured(namespace, name)) continue
-      const id = `${namespace}.${name}`
-      const wasDropped = kind === 'create' && this.#dropped.delete(id)
-      if (kind === 'drop') this.#dropped.add(id)
-      else if (this.#isCaptured) continue
-      else if (kind === 'truncate') await this.#applier.truncate(namespace, name)
-      else if (kind === 'replace') this.#applier.setAside({ namespace, name }, replaced(id, place))
-      else if (wasDropped || !statement.isConditional) await this.#applier.recreate(namespace, name)
-    }
-  }
-
   #xaPrepare(bytes: Buffer): undefined {
     if (!this.#open) throw protocolError('an XA PREPARE outside of a transaction', this.#event.place)
     const rows = this.#xa.prepare(this.#event, bytes)
@@ -474,7 +452,7 @@ export class ChangeStream implements AppliedMark {
         },
       )
     }
-    await this.#define(statement, namespace)
+    await this.#definitions.apply(statement, namespace, { place: event.place, isCaptured: this.#isCaptured })
     // a transaction that began with BEGIN, and CREATE TABLE … SELECT, go on
     if (!this.#group && !/\bSTART TRANSACTION$/i.test(text)) this.#end()
   }
@@ -489,16 +467,6 @@ interface Inner {
 
 function heldRows(rows: ScratchFile): Inner {
   return { chunks: rows.pieces(), held: rows }
-}
-
-function replaced(table: string, place: string): MillraceError {
-  return new MillraceError(
-    'source.table_gone',
-    `the rows of ${table} were replaced at ${place} by a statement that does not say by which: partitions went, or another table took the name`,
-    {
-      fix: 'have it read anew',
-    },
-  )
 }
 
 function outOfOrder(gtid: string, place: string): MillraceError {
