@@ -1,13 +1,16 @@
 import { randomBytes } from 'node:crypto'
 import { gunzipSync, gzipSync, zstdDecompressSync } from 'node:zlib'
-import { Connection, compressionsAlgorithms, initProducerIdV4 } from '@platformatic/kafka'
+import { snappyUncompress } from 'hyparquet'
 import kafkajs from 'kafkajs'
 import { compressFrameSync, decompressFrameSync } from 'lz4-napi'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { partitionOf } from '../../core/event/murmur2.ts'
 import { records } from '../../core/event/record-batch.ts'
+import { BrokerConnection } from '../../core/log/kafka/broker-connection.ts'
 import { openKafkaLog } from '../../core/log/kafka/kafka-log.ts'
 import type { Compression } from '../../core/log/kafka/kafka-options.ts'
+import { kafkaSettings } from '../../core/log/kafka/kafka-settings.ts'
+import { initProducerId } from '../../core/log/kafka/transaction-requests.ts'
 import type { Log } from '../../core/log/log.ts'
 import { batchOf, frameFor, idFrame, readCount, startOf, topicSpec } from '../../testing/log.contract.ts'
 import { skipReason, testKafka } from '../services/kafka.ts'
@@ -29,8 +32,18 @@ CompressionCodecs[CompressionTypes.LZ4] = asCodec(
 CompressionCodecs[CompressionTypes.ZSTD] = asCodec((bytes) => bytes, zstdDecompressSync)
 CompressionCodecs[CompressionTypes.Snappy] = asCodec(
   (bytes) => bytes,
-  (bytes) => Buffer.from(compressionsAlgorithms.snappy.decompressSync(bytes)),
+  (bytes) => {
+    const output = Buffer.alloc(rawSnappyLength(bytes))
+    snappyUncompress(bytes, output)
+    return output
+  },
 )
+
+/** A raw block begins with the length of what it holds, as a varint. */
+function rawSnappyLength(bytes: Buffer): number {
+  const last = bytes.findIndex((byte) => byte < 0x80)
+  return bytes.subarray(0, last + 1).reduceRight((sum, byte) => sum * 128 + (byte & 0x7f), 0)
+}
 
 interface Read {
   readonly partition: number
@@ -264,9 +277,9 @@ describe.skipIf(reason !== null)(`kafkajs and Millrace on one broker${reason ===
 })
 
 async function bumpEpoch(broker: string, transactionalId: string): Promise<void> {
-  const connection = new Connection('another')
-  const [host, port] = broker.split(':')
-  await connection.connect(host!, Number(port))
-  await initProducerIdV4.api.async(connection, transactionalId, 60_000)
-  await connection.close()
+  const settings = kafkaSettings({ brokers: [broker], clientId: 'another' })
+  const connection = await BrokerConnection.open(settings.brokers[0]!, settings, false)
+  const { errorCode } = await initProducerId(connection, { transactionalId, id: -1n, epoch: -1 }, 60_000)
+  expect(errorCode).toBe(0)
+  connection.close()
 }

@@ -4,10 +4,10 @@ import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
-import { metadataV9 } from '@platformatic/kafka'
 import kafkajs from 'kafkajs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { BrokerConnection } from '../../core/log/kafka/broker-connection.ts'
+import { askMetadata } from '../../core/log/kafka/cluster-requests.ts'
 import { openKafkaLog } from '../../core/log/kafka/kafka-log.ts'
 import type { KafkaLogOptions, KafkaSasl } from '../../core/log/kafka/kafka-options.ts'
 import { kafkaSettings } from '../../core/log/kafka/kafka-settings.ts'
@@ -170,7 +170,7 @@ describe.skipIf(reason !== null)(`Kafka over TLS with SASL and client certificat
     const until = Date.now() + 5_000
     while (Date.now() < until) {
       // four at a time, so that requests are under way when the session is renewed
-      await Promise.all([1, 2, 3, 4].map(() => connection.call(metadataV9.api, [], false, false, false)))
+      await Promise.all([1, 2, 3, 4].map(() => askMetadata(connection, [])))
     }
     expect(connection.closed).toBe(false)
     connection.close()

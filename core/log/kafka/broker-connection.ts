@@ -1,10 +1,10 @@
 import net from 'node:net'
 import tls from 'node:tls'
-import { type API, type Connection, Reader, type Writer } from '@platformatic/kafka'
 import { authenticate } from './broker-authentication.ts'
 import { KafkaFault } from './kafka-fault.ts'
 import type { KafkaSettings } from './kafka-options.ts'
 import { alternatingBuffers, ResponseAssembler } from './response-assembler.ts'
+import { SASL_AUTHENTICATE, SASL_HANDSHAKE } from './sasl-requests.ts'
 
 const CONNECT_TIMEOUT_MS = 5_000
 const READ_BUFFER_BYTES = 256 * 1024
@@ -14,11 +14,10 @@ const RENEW_AFTER = 0.8
 /** Brokers refuse a session that is renewed within a second. Source: KIP-368. */
 const RENEW_AT_LEAST_MS = 1_100
 
-type Done = (error: Error | null, body?: Buffer) => void
-
 interface Pending {
   readonly correlation: number
-  readonly done: Done
+  readonly resolve: (body: Buffer) => void
+  readonly reject: (error: Error) => void
   readonly timer: NodeJS.Timeout
 }
 
@@ -27,15 +26,9 @@ interface Address {
   readonly port: number
 }
 
-/** What the library's request functions need of a connection: its `send`, through which they encode and decode. */
-export type LibraryConnection = Connection
-
 /**
  * One TCP or TLS connection to a broker, authenticated. Requests are pipelined; the broker answers in order. Byte ranges are written as they are,
- * without copying. A connection that failed stays failed: open another one.
- *
- * Ours rather than the library's, which copies every request and response several times (docs/decisions/0003-kafka-client.md); its request encoders
- * and SASL run on this one.
+ * without copying. A connection that failed stays failed: open another one. Why it is ours: docs/decisions/0003-kafka-client.md.
  */
 export class BrokerConnection {
   /** Told once when the connection fails. */
@@ -57,7 +50,7 @@ export class BrokerConnection {
 
   /**
    * `reuse`: a response is valid only until the one after the next begins to come.
-   * @throws the socket's error, a KafkaFault, or the library's when SASL fails
+   * @throws the socket's error, a KafkaFault, or the error of a token
    */
   static async open(address: Address, settings: KafkaSettings, reuse: boolean): Promise<BrokerConnection> {
     let connection: BrokerConnection | null = null
@@ -91,7 +84,7 @@ export class BrokerConnection {
 
   async #authenticate(settings: KafkaSettings): Promise<void> {
     if (settings.sasl === null) return
-    const lifetimeMs = await authenticate(this.#library(), settings.sasl)
+    const lifetimeMs = await authenticate(this, settings.sasl)
     if (lifetimeMs > 0 && this.#failure === null) {
       this.#renewal = setTimeout(() => void this.#renew(settings), Math.max(lifetimeMs * RENEW_AFTER, RENEW_AT_LEAST_MS))
       this.#renewal.unref()
@@ -113,56 +106,21 @@ export class BrokerConnection {
     for (const write of held) write()
   }
 
-  /** A request that the library encodes and decodes. */
-  call<Args extends unknown[], Result>(api: API<Args, Result>, ...args: Args): Promise<Result> {
-    return api.async(this.#library(), ...args)
-  }
-
-  /** A request of our own bytes (header v1, not flexible). The parts must stay as they are until it resolves or fails. */
-  request(apiKey: number, apiVersion: number, parts: readonly Buffer[]): Promise<Buffer> {
-    return new Promise((resolve, reject) => {
-      this.#send(apiKey, apiVersion, false, parts, (error, body) => {
-        if (error !== null) reject(error)
-        else resolve(body!)
-      })
-    })
-  }
-
-  #library(): LibraryConnection {
-    type Send = (
-      apiKey: number,
-      apiVersion: number,
-      payload: () => Writer,
-      parse: (correlation: number, apiKey: number, apiVersion: number, reader: Reader) => unknown,
-      flexibleRequest: boolean,
-      flexibleResponse: boolean,
-      done: (error: Error | null, result?: unknown) => void,
-    ) => void
-    const send: Send = (apiKey, apiVersion, payload, parse, flexibleRequest, flexibleResponse, done) => {
-      this.#send(apiKey, apiVersion, flexibleRequest, payload().buffers, (error, body) => {
-        if (error !== null) return done(error)
-        let result: unknown
-        try {
-          // a flexible header ends with its tagged fields, of which brokers send none
-          result = parse(0, apiKey, apiVersion, Reader.from(flexibleResponse ? body!.subarray(1) : body!))
-        } catch (failed) {
-          return done(failed as Error)
-        }
-        done(null, result)
-      })
-    }
-    return { send } as unknown as LibraryConnection
-  }
-
-  #send(apiKey: number, apiVersion: number, flexible: boolean, parts: readonly Buffer[], done: Done): void {
+  /**
+   * The parts must stay as they are until it resolves or fails. `flexible`: the request's header ends with tagged fields (none), and so does that of the
+   * response, which whoever reads it passes.
+   * @returns the response after its correlation id
+   */
+  request(apiKey: number, apiVersion: number, parts: readonly Buffer[], flexible = false): Promise<Buffer> {
     const { clientId, requestTimeoutMs } = this.#settings
-    const isSasl = apiKey === 17 || apiKey === 36
+    const isSasl = apiKey === SASL_HANDSHAKE || apiKey === SASL_AUTHENTICATE
+    const { promise, resolve, reject } = Promise.withResolvers<Buffer>()
     const write = () => {
-      if (this.#failure !== null) return done(this.#failure)
+      if (this.#failure !== null) return reject(this.#failure)
       const correlation = (this.#correlation = (this.#correlation + 1) & 0x7fffffff)
       const header = requestHeader(apiKey, apiVersion, correlation, clientId, flexible, parts)
       const timer = setTimeout(() => this.#fail(new KafkaFault('REQUEST_TIMED_OUT', `no answer within ${requestTimeoutMs} ms`)), requestTimeoutMs)
-      this.#pending.push({ correlation, done, timer })
+      this.#pending.push({ correlation, resolve, reject, timer })
       this.#socket.cork()
       this.#socket.write(header)
       for (const part of parts) this.#socket.write(part)
@@ -170,6 +128,7 @@ export class BrokerConnection {
     }
     if (this.#renewing && !isSasl) this.#held!.push(write)
     else write()
+    return promise
   }
 
   /** Called by the socket for each whole response. */
@@ -181,7 +140,7 @@ export class BrokerConnection {
       return
     }
     clearTimeout(pending.timer)
-    pending.done(null, body.subarray(CORRELATION_BYTES))
+    pending.resolve(body.subarray(CORRELATION_BYTES))
   }
 
   #fail(error: Error): void {
@@ -190,9 +149,9 @@ export class BrokerConnection {
     this.onFailure?.()
     clearTimeout(this.#renewal)
     this.#socket.destroy()
-    for (const { timer, done } of this.#pending.splice(0)) {
+    for (const { timer, reject } of this.#pending.splice(0)) {
       clearTimeout(timer)
-      done(error)
+      reject(error)
     }
   }
 

@@ -1,11 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { findCoordinatorV3, metadataV9 } from '@platformatic/kafka'
 import { MillraceError } from '../../errors.ts'
 import { BrokerConnection } from './broker-connection.ts'
-import { asLogError, faultId, isFinal, KafkaFault } from './kafka-fault.ts'
+import { askMetadata, findCoordinator } from './cluster-requests.ts'
+import { faultId } from './error-names.ts'
+import { asLogError, checkCode, isFinal, KafkaFault } from './kafka-fault.ts'
 import type { KafkaSettings } from './kafka-options.ts'
 
-const TRANSACTION_KEY = 1
 const BACKOFF_MIN_MS = 5
 const BACKOFF_MAX_MS = 1_000
 
@@ -116,26 +116,21 @@ export class Cluster {
 
   /** Asks for the leaders of these topics (null: all topics of the cluster). What does not exist, or not yet where we ask, stays to be asked for. */
   async refresh(topics: readonly string[] | null): Promise<void> {
-    const broker = await this.anyBroker()
-    const answer = await broker.call(metadataV9.api, topics === null ? null : [...topics], false, false, false).catch((error: unknown) => {
-      const response = responseOf<{ brokers: unknown }>(error)
-      if (response === null) throw error
-      return response as never
-    })
+    const answer = await askMetadata(await this.anyBroker(), topics)
     this.#brokers.clear()
     for (const { nodeId, host, port } of answer.brokers) this.#brokers.set(nodeId, { host, port })
     if (topics === null) this.forget(this.#topics.keys())
-    for (const topic of answer.topics) {
-      const failed = faultId(topic.errorCode)
-      if (failed === 'TOPIC_AUTHORIZATION_FAILED' || failed === 'INVALID_TOPIC_EXCEPTION') throw new KafkaFault(failed, `topic ${topic.name}`)
+    for (const { topic, errorCode, internal, partitions } of answer.topics) {
+      const failed = faultId(errorCode)
+      if (failed === 'TOPIC_AUTHORIZATION_FAILED' || failed === 'INVALID_TOPIC_EXCEPTION') throw new KafkaFault(failed, `topic ${topic}`)
       if (failed !== null) {
-        this.#stale.add(topic.name)
+        this.#stale.add(topic)
         continue
       }
-      const leaders: number[] = new Array<number>(topic.partitions.length).fill(-1)
-      for (const { partitionIndex, leaderId } of topic.partitions) leaders[partitionIndex] = leaderId
-      this.#topics.set(topic.name, { internal: topic.isInternal, leaders })
-      this.#stale.delete(topic.name)
+      const leaders: number[] = new Array<number>(partitions.length).fill(-1)
+      for (const { partition, leader } of partitions) leaders[partition] = leader
+      this.#topics.set(topic, { internal, leaders })
+      this.#stale.delete(topic)
     }
   }
 
@@ -178,9 +173,8 @@ export class Cluster {
 
   /** Node id of the transaction coordinator of a transactional id. */
   async coordinator(transactionalId: string): Promise<number> {
-    const broker = await this.anyBroker()
-    const { coordinators } = await broker.call(findCoordinatorV3.api, TRANSACTION_KEY, [transactionalId])
-    const { nodeId, host, port } = coordinators[0]!
+    const { errorCode, message, nodeId, host, port } = await findCoordinator(await this.anyBroker(), transactionalId)
+    checkCode(errorCode, `transactional id ${transactionalId}${message ? `: ${message}` : ''}`)
     this.#brokers.set(nodeId, { host, port })
     return nodeId
   }
@@ -195,10 +189,4 @@ export class Cluster {
     }
     this.#connections.clear()
   }
-}
-
-/** The decoded response that the library keeps in an error which only says that some item in it failed. */
-export function responseOf<T>(error: unknown): T | null {
-  const response = (error as { response?: unknown } | null)?.response
-  return response !== null && typeof response === 'object' ? (response as T) : null
 }

@@ -1,5 +1,6 @@
 import type { BrokerConnection } from './broker-connection.ts'
-import { faultId, KafkaFault } from './kafka-fault.ts'
+import { faultId } from './error-names.ts'
+import { checkCode } from './kafka-fault.ts'
 import { WireReader, WireWriter } from './wire.ts'
 
 const FETCH = 1
@@ -50,8 +51,7 @@ export async function fetchFrames(
   writer.int32(0).string('')
   const reader = new WireReader(await connection.request(FETCH, VERSION, writer.parts()))
   reader.int32() // throttle time
-  const failed = faultId(reader.int16())
-  if (failed !== null) throw new KafkaFault(failed, 'fetch')
+  checkCode(reader.int16(), 'fetch')
   reader.int32() // session
   const found: FetchedPartition[] = []
   for (const _ of reader.array()) {

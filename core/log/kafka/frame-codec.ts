@@ -1,15 +1,18 @@
+import { createRequire } from 'node:module'
 import { constants, gunzipSync, gzipSync, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { crc32c } from '@node-rs/crc32'
-import { compressionsAlgorithms } from '@platformatic/kafka'
-import { compressFrameSync, decompressFrameSync } from 'lz4-napi'
 import { MillraceError } from '../../errors.ts'
 import { ATTRIBUTES_AT, FRAME_HEADER_BYTES, stampChecksum } from '../../event/record-batch.ts'
 import type { Compression } from './kafka-options.ts'
+import { compressSnappy, decompressSnappy } from './snappy.ts'
 
 /** Codec numbers of RecordBatch attributes. */
 const CODEC: Readonly<Record<Compression, number>> = { none: 0, gzip: 1, snappy: 2, lz4: 3, zstd: 4 }
 const CODEC_BITS = 0x07
 const ZSTD_FAST = { params: { [constants.ZSTD_c_compressionLevel]: 1 } }
+/** Loaded with the first frame that needs it: it takes 7 MB. */
+const lz4 = (): typeof import('lz4-napi') => load('lz4-napi') as typeof import('lz4-napi')
+const load = createRequire(import.meta.url)
 const NAMES = Object.keys(CODEC) as Compression[]
 
 /**
@@ -52,9 +55,9 @@ function compress(body: Buffer, compression: Exclude<Compression, 'none'>): Buff
     case 'gzip':
       return gzipSync(body, { level: 1 })
     case 'snappy':
-      return Buffer.from(compressionsAlgorithms.snappy.compressSync(body))
+      return compressSnappy(body)
     case 'lz4':
-      return compressFrameSync(body)
+      return lz4().compressFrameSync(body)
     case 'zstd':
       return zstdCompressSync(body, ZSTD_FAST)
   }
@@ -67,9 +70,9 @@ function decompress(body: Buffer, compression: Compression): Buffer {
     case 'gzip':
       return gunzipSync(body)
     case 'snappy':
-      return Buffer.from(compressionsAlgorithms.snappy.decompressSync(body))
+      return decompressSnappy(body)
     case 'lz4':
-      return decompressFrameSync(body)
+      return lz4().decompressFrameSync(body)
     case 'zstd':
       return zstdDecompressSync(body)
   }

@@ -1,20 +1,14 @@
-import { ConfigResourceTypes, createTopicsV5, describeConfigsV4 } from '@platformatic/kafka'
 import { MillraceError } from '../../errors.ts'
 import type { TopicSpec } from '../log.ts'
-import { type Cluster, responseOf } from './cluster.ts'
-import { faultId, KafkaFault } from './kafka-fault.ts'
+import type { Cluster } from './cluster.ts'
+import { faultId } from './error-names.ts'
+import { checkCode, KafkaFault } from './kafka-fault.ts'
 import { PROGRESS_TOPIC_CONFIG } from './progress-topic.ts'
+import { createTopics, describeTopics, type NewTopic } from './topic-requests.ts'
 
 const CREATE_TIMEOUT_MS = 20_000
 /** As long as in the embedded log: whoever reads no more often misses deletes. */
 const TOMBSTONE_MS = 7 * 24 * 3600 * 1000
-
-interface Wanted {
-  readonly topic: string
-  readonly partitions: number
-  readonly replicationFactor: number
-  readonly config: Readonly<Record<string, string>>
-}
 
 /** See `Log.ensureTopics`. @throws log.refused when a topic differs in partitions or in whether it is compacted */
 export async function ensureKafkaTopics(cluster: Cluster, specs: readonly TopicSpec[]): Promise<void> {
@@ -33,7 +27,7 @@ export async function ensureKafkaTopics(cluster: Cluster, specs: readonly TopicS
 }
 
 /** Without retention a compacted stream is a table: no record of a key goes by its age. With retention, rows go as well. */
-function compactedConfig(retentionMs: number | null): Wanted['config'] {
+function compactedConfig(retentionMs: number | null): NewTopic['config'] {
   return { 'cleanup.policy': retentionMs === null ? 'compact' : 'compact,delete', 'delete.retention.ms': String(TOMBSTONE_MS) }
 }
 
@@ -42,7 +36,7 @@ export async function ensureProgressTopic(cluster: Cluster): Promise<void> {
   await cluster.retry('making the progress topic', () => ensure(cluster, [{ topic, partitions: 1, replicationFactor, config: PROGRESS_TOPIC_CONFIG }], true))
 }
 
-async function ensure(cluster: Cluster, wanted: readonly Wanted[], anyPartitions = false): Promise<void> {
+async function ensure(cluster: Cluster, wanted: readonly NewTopic[], anyPartitions = false): Promise<void> {
   if (wanted.length === 0) return
   const names = wanted.map(({ topic }) => topic)
   await cluster.refresh(names)
@@ -71,38 +65,25 @@ async function ensure(cluster: Cluster, wanted: readonly Wanted[], anyPartitions
   )
 }
 
-async function create(cluster: Cluster, missing: readonly Wanted[]): Promise<void> {
-  const topics = missing.map(({ topic, partitions, replicationFactor, config }) => ({
-    name: topic,
-    numPartitions: partitions,
-    replicationFactor,
-    assignments: [],
-    configs: Object.entries(config).map(([name, value]) => ({ name, value })),
-  }))
-  const broker = await cluster.anyBroker()
-  const answer = await broker.call(createTopicsV5.api, topics, CREATE_TIMEOUT_MS, false).catch((error: unknown) => {
-    const response = responseOf<Awaited<ReturnType<typeof createTopicsV5.api.async>>>(error)
-    if (response === null) throw error
-    return response
-  })
-  for (const { name, errorCode, errorMessage } of answer.topics) {
-    const failed = faultId(errorCode)
-    if (failed !== null && failed !== 'TOPIC_ALREADY_EXISTS') throw new KafkaFault(failed, `topic ${name}${errorMessage === null ? '' : `: ${errorMessage}`}`)
+async function create(cluster: Cluster, missing: readonly NewTopic[]): Promise<void> {
+  for (const { topic, errorCode, message } of await createTopics(await cluster.anyBroker(), missing, CREATE_TIMEOUT_MS)) {
+    if (faultId(errorCode) !== 'TOPIC_ALREADY_EXISTS') checkCode(errorCode, inTopic(topic, message))
   }
 }
 
+const inTopic = (topic: string, message: string | null): string => `topic ${topic}${message ? `: ${message}` : ''}`
+
 /** A compacted stream on a topic that deletes by age would lose rows, and the other way round would lose changes. */
-async function checkCompaction(cluster: Cluster, existing: readonly Wanted[]): Promise<void> {
+async function checkCompaction(cluster: Cluster, existing: readonly NewTopic[]): Promise<void> {
   if (existing.length === 0) return
-  const broker = await cluster.anyBroker()
-  const resources = existing.map(({ topic }) => ({ resourceType: ConfigResourceTypes.TOPIC, resourceName: topic, configurationKeys: ['cleanup.policy'] }))
-  const { results } = await broker.call(describeConfigsV4.api, resources, false, false)
-  for (const { resourceName, configs } of results) {
-    const found = configs.find(({ name }) => name === 'cleanup.policy')?.value ?? ''
-    const wanted = existing.find(({ topic }) => topic === resourceName)?.config['cleanup.policy'] ?? ''
+  const topics = existing.map(({ topic }) => topic)
+  for (const { topic, errorCode, message, settings } of await describeTopics(await cluster.anyBroker(), topics, ['cleanup.policy'])) {
+    checkCode(errorCode, inTopic(topic, message))
+    const found = settings['cleanup.policy'] ?? ''
+    const wanted = existing.find((one) => one.topic === topic)?.config['cleanup.policy'] ?? ''
     if (found.includes('compact') !== wanted.includes('compact')) {
-      throw new MillraceError('log.refused', `topic ${resourceName} has cleanup.policy=${found}, but its stream wants ${wanted}`, {
-        fix: `kafka-configs.sh --alter --entity-type topics --entity-name ${resourceName} --add-config cleanup.policy=[${wanted}]`,
+      throw new MillraceError('log.refused', `topic ${topic} has cleanup.policy=${found}, but its stream wants ${wanted}`, {
+        fix: `kafka-configs.sh --alter --entity-type topics --entity-name ${topic} --add-config cleanup.policy=[${wanted}]`,
       })
     }
   }

@@ -4,7 +4,7 @@ import type { Json } from '../../event/offset.ts'
 import type { EncodedBatch, LogWriter, Progress } from '../log.ts'
 import { backOff, type Cluster } from './cluster.ts'
 import { Flights } from './flights.ts'
-import { asLogError, faultIds, isFenced, isFinal } from './kafka-fault.ts'
+import { asLogError, faultOf, isFenced, isFinal } from './kafka-fault.ts'
 import { ProducerSession, type Shipment, shipmentOf } from './producer-session.ts'
 import { newWriterId, type Ownership, progressFrame, progressPartition, readNodeState } from './progress-topic.ts'
 
@@ -289,7 +289,8 @@ class KafkaWriter implements LogWriter {
     const shipments = [group.claim, group.progress, ...group.appends.flatMap((append) => append.shipments)].filter((shipment) => shipment !== null)
     if (!this.#exactlyOnce) {
       // out of order is the echo of an earlier frame's failure, unless it comes again
-      const lost = faultIds(error).some((id) => id === 'UNKNOWN_PRODUCER_ID' || (id === 'OUT_OF_ORDER_SEQUENCE_NUMBER' && attempt > 0))
+      const fault = faultOf(error)
+      const lost = fault === 'UNKNOWN_PRODUCER_ID' || (fault === 'OUT_OF_ORDER_SEQUENCE_NUMBER' && attempt > 0)
       if (!lost && !isFenced(error)) return false
       await this.#reclaim()
       for (const shipment of shipments) if (!shipment.acknowledged) shipment.sequence = -1

@@ -1,10 +1,7 @@
-import { listOffsetsV6 } from '@platformatic/kafka'
 import type { Cluster } from './cluster.ts'
-import { responseOf } from './cluster.ts'
-import { faultId, KafkaFault } from './kafka-fault.ts'
-
-const EARLIEST = -2n
-const LATEST = -1n
+import { faultId } from './error-names.ts'
+import { KafkaFault } from './kafka-fault.ts'
+import { EARLIEST, LATEST, listOffsets } from './topic-requests.ts'
 
 export interface PartitionBounds {
   readonly topic: string
@@ -19,38 +16,27 @@ export async function partitionBounds(
   wanted: readonly { readonly topic: string; readonly partition: number }[],
   end: 'last-stable' | 'high-watermark',
 ): Promise<readonly PartitionBounds[]> {
-  const starts = await offsets(cluster, wanted, EARLIEST, 0)
-  const ends = await offsets(cluster, wanted, LATEST, end === 'last-stable' ? 1 : 0)
+  const starts = await offsets(cluster, wanted, EARLIEST, false)
+  const ends = await offsets(cluster, wanted, LATEST, end === 'last-stable')
   return wanted.map((partition, index) => ({ ...partition, start: starts[index]!, end: ends[index]! }))
 }
 
 async function offsets(
   cluster: Cluster,
   wanted: readonly { readonly topic: string; readonly partition: number }[],
-  timestamp: bigint,
-  isolation: 0 | 1,
+  which: typeof EARLIEST | typeof LATEST,
+  committedOnly: boolean,
 ): Promise<readonly bigint[]> {
   const found = new Map<string, bigint>()
   for (const [leader, list] of Map.groupBy(wanted, ({ topic, partition }) => cluster.leader(topic, partition))) {
-    const topics = [...Map.groupBy(list, ({ topic }) => topic)].map(([name, parts]) => ({
-      name,
-      partitions: parts.map(({ partition }) => ({ partitionIndex: partition, currentLeaderEpoch: -1, timestamp })),
-    }))
     const connection = await cluster.connection('control', leader)
-    const answer = await connection.call(listOffsetsV6.api, -1, isolation, topics).catch((error: unknown) => {
-      const response = responseOf<Awaited<ReturnType<typeof listOffsetsV6.api.async>>>(error)
-      if (response === null) throw error
-      return response
-    })
-    for (const { name, partitions } of answer.topics) {
-      for (const { partitionIndex, errorCode, offset } of partitions) {
-        const failed = faultId(errorCode)
-        if (failed !== null) {
-          cluster.forget([name])
-          throw new KafkaFault(failed, `${name} partition ${partitionIndex}`)
-        }
-        found.set(`${name}/${partitionIndex}`, offset)
+    for (const { topic, partition, errorCode, offset } of await listOffsets(connection, list, which, committedOnly)) {
+      const failed = faultId(errorCode)
+      if (failed !== null) {
+        cluster.forget([topic])
+        throw new KafkaFault(failed, `${topic} partition ${partition}`)
       }
+      found.set(`${topic}/${partition}`, offset)
     }
   }
   return wanted.map(({ topic, partition }) => {

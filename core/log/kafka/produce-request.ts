@@ -56,5 +56,6 @@ export async function produce(connection: BrokerConnection, transactionalId: str
       results.push({ topic, partition, errorCode, message, baseOffset })
     }
   }
+  reader.int32() // throttle time
   return results
 }

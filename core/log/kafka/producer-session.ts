@@ -1,12 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { addPartitionsToTxnV3, endTxnV3, initProducerIdV4 } from '@platformatic/kafka'
 import { stampProducer } from '../../event/record-batch.ts'
 import type { Frame } from '../log.ts'
 import type { BrokerConnection } from './broker-connection.ts'
 import { backOff, type Cluster } from './cluster.ts'
+import { faultId, UNKNOWN_SERVER_ERROR } from './error-names.ts'
 import { encodeFrame } from './frame-codec.ts'
-import { faultId, hasFault, isFenced, isFinal, KafkaFault } from './kafka-fault.ts'
+import { checkCode, hasFault, isFenced, isFinal, KafkaFault } from './kafka-fault.ts'
 import { type ProducePart, produce } from './produce-request.ts'
+import { addPartitionsToTxn, endTxn, initProducerId, type Producer } from './transaction-requests.ts'
 
 /** How long the coordinator lets a transaction stay open when its producer is silent. */
 const TRANSACTION_TIMEOUT_MS = 60_000
@@ -26,33 +27,34 @@ export const shipmentOf = (frame: Frame): Shipment => ({ frame, sequence: -1, ac
  */
 export class ProducerSession {
   readonly #cluster: Cluster
-  readonly #transactionalId: string
   readonly #purpose: string
   readonly #transactional: boolean
   readonly #sequences = new Map<string, number>()
   /** Partitions whose broker has taken a frame of this producer epoch: only then does it hold later ones to their order. */
   readonly #established = new Set<string>()
   #added = new Set<string>()
-  #producerId = -1n
-  #epoch = -1
+  #producer: Producer
   #coordinator = -1
 
   constructor(cluster: Cluster, transactionalId: string, purpose: string, transactional: boolean) {
     this.#cluster = cluster
-    this.#transactionalId = transactionalId
+    this.#producer = { transactionalId, id: -1n, epoch: -1 }
     this.#purpose = purpose
     this.#transactional = transactional
   }
 
   /**
    * Gets an epoch of its own and aborts the open transaction of this transactional id. `take`: fences whoever has it. `keep`: only if it is still ours.
-   * @throws KafkaFault or the library's errors; PRODUCER_FENCED when somebody took it
+   * @throws KafkaFault, or the connection's error; PRODUCER_FENCED when somebody took it
    */
   async start(how: 'take' | 'keep'): Promise<void> {
-    const [id, epoch] = how === 'take' ? [-1n, -1] : [this.#producerId, this.#epoch]
-    const answer = await this.#ask((connection) => connection.call(initProducerIdV4.api, this.#transactionalId, TRANSACTION_TIMEOUT_MS, id, epoch))
-    this.#producerId = answer.producerId
-    this.#epoch = answer.producerEpoch
+    const before = how === 'take' ? { transactionalId: this.#producer.transactionalId, id: -1n, epoch: -1 } : this.#producer
+    const { id, epoch } = await this.#ask(async (connection) => {
+      const answer = await initProducerId(connection, before, TRANSACTION_TIMEOUT_MS)
+      checkCode(answer.errorCode, this.#of(`transactions of ${TRANSACTION_TIMEOUT_MS} ms`))
+      return answer
+    })
+    this.#producer = { ...before, id, epoch }
     this.#sequences.clear()
     this.#established.clear()
     this.#added = new Set()
@@ -66,12 +68,10 @@ export class ProducerSession {
       if (!this.#added.has(key)) fresh.set(key, { topic, partition })
     }
     if (fresh.size === 0) return
-    const topics = [...Map.groupBy(fresh.values(), ({ topic }) => topic)].map(([name, list]) => ({ name, partitions: list.map(({ partition }) => partition) }))
-    const transaction = { transactionalId: this.#transactionalId, producerId: this.#producerId, producerEpoch: this.#epoch, verifyOnly: false, topics }
     const deadline = Date.now() + TRANSACTION_TIMEOUT_MS
     for (;;) {
       try {
-        await this.#ask((connection) => connection.call(addPartitionsToTxnV3.api, [transaction]))
+        await this.#ask((connection) => this.#add(connection, fresh))
         break
       } catch (error) {
         if (!hasFault(error, 'CONCURRENT_TRANSACTIONS') || Date.now() > deadline) throw error
@@ -79,6 +79,18 @@ export class ProducerSession {
       }
     }
     for (const key of fresh.keys()) this.#added.add(key)
+  }
+
+  async #add(connection: BrokerConnection, partitions: ReadonlyMap<string, { readonly topic: string; readonly partition: number }>): Promise<void> {
+    const added = await addPartitionsToTxn(connection, this.#producer, [...partitions.values()])
+    const codes = new Map(added.map(({ topic, partition, errorCode }) => [`${topic}/${partition}`, errorCode]))
+    const faults = [...partitions].flatMap(([key, { topic, partition }]) => {
+      const failed = faultId(codes.get(key) ?? UNKNOWN_SERVER_ERROR)
+      return failed === null ? [] : [new KafkaFault(failed, this.#of(`topic ${topic} partition ${partition}`))]
+    })
+    // OPERATION_NOT_ATTEMPTED only says that another partition failed
+    const cause = faults.find(isFinal) ?? faults.find(({ id }) => id !== 'OPERATION_NOT_ATTEMPTED') ?? faults[0]
+    if (cause !== undefined) throw cause
   }
 
   connection(leader: number): Promise<BrokerConnection> {
@@ -101,10 +113,10 @@ export class ProducerSession {
         // sequences wrap to 0 after 2^31 - 1
         this.#sequences.set(key, (shipment.sequence + count) & 0x7fffffff)
       }
-      stampProducer(buffer, this.#producerId, this.#epoch, shipment.sequence, this.#transactional)
+      stampProducer(buffer, this.#producer.id, this.#producer.epoch, shipment.sequence, this.#transactional)
       parts.push({ topic, partition, pieces: encodeFrame(buffer, end, compression) })
     }
-    return this.#outcome(shipments, produce(connection, this.#transactional ? this.#transactionalId : null, parts))
+    return this.#outcome(shipments, produce(connection, this.#transactional ? this.#producer.transactionalId : null, parts))
   }
 
   async #outcome(shipments: readonly Shipment[], answer: ReturnType<typeof produce>): Promise<void> {
@@ -113,7 +125,7 @@ export class ProducerSession {
     for (const shipment of shipments) {
       const { topic, partition, end } = shipment.frame
       const result = results.get(`${topic}/${partition}`)
-      const failed = result === undefined ? 'UNKNOWN_SERVER_ERROR' : faultId(result.errorCode)
+      const failed = faultId(result?.errorCode ?? UNKNOWN_SERVER_ERROR)
       if (failed === null || failed === 'DUPLICATE_SEQUENCE_NUMBER') {
         shipment.acknowledged = true
         this.#established.add(`${topic}/${partition}`)
@@ -149,13 +161,17 @@ export class ProducerSession {
     this.#added = new Set()
   }
 
-  #end(commit: boolean): Promise<unknown> {
-    return this.#ask((connection) => connection.call(endTxnV3.api, this.#transactionalId, this.#producerId, this.#epoch, commit))
+  #end(commit: boolean): Promise<void> {
+    return this.#ask(async (connection) => checkCode(await endTxn(connection, this.#producer, commit), this.#of(commit ? 'commit' : 'abort')))
+  }
+
+  #of(what: string): string {
+    return `transactional id ${this.#producer.transactionalId}, ${what}`
   }
 
   async #ask<T>(request: (connection: BrokerConnection) => Promise<T>): Promise<T> {
     try {
-      if (this.#coordinator < 0) this.#coordinator = await this.#cluster.coordinator(this.#transactionalId)
+      if (this.#coordinator < 0) this.#coordinator = await this.#cluster.coordinator(this.#producer.transactionalId)
       return await request(await this.#cluster.connection(`${this.#purpose}:coordinator`, this.#coordinator))
     } catch (error) {
       if (!hasFault(error, 'CONCURRENT_TRANSACTIONS')) this.#coordinator = -1

@@ -1,4 +1,8 @@
-/** Reads the fields of a Kafka response that is not flexible, in order. Source: kafka.apache.org/protocol#protocol_types */
+import { KafkaFault } from './kafka-fault.ts'
+
+const VARINT_BYTES = 5
+
+/** Reads the fields of a Kafka response, in order. What ends too early throws a KafkaFault. Source: kafka.apache.org/protocol#protocol_types */
 export class WireReader {
   readonly bytes: Buffer
   #at = 0
@@ -7,36 +11,73 @@ export class WireReader {
     this.bytes = bytes
   }
 
+  /** @returns where the field of so many bytes begins */
+  #pass(bytes: number): number {
+    const from = this.#at
+    if (bytes > this.bytes.length - from) throw new KafkaFault('NETWORK_EXCEPTION', `a response of ${this.bytes.length} bytes ends too early`)
+    this.#at = from + bytes
+    return from
+  }
+
+  int8(): number {
+    return this.bytes.readInt8(this.#pass(1))
+  }
+
+  boolean(): boolean {
+    return this.int8() !== 0
+  }
+
   int16(): number {
-    return this.bytes.readInt16BE((this.#at += 2) - 2)
+    return this.bytes.readInt16BE(this.#pass(2))
   }
 
   int32(): number {
-    return this.bytes.readInt32BE((this.#at += 4) - 4)
+    return this.bytes.readInt32BE(this.#pass(4))
   }
 
   int64(): bigint {
-    return this.bytes.readBigInt64BE((this.#at += 8) - 8)
+    return this.bytes.readBigInt64BE(this.#pass(8))
   }
 
   string(): string | null {
     const length = this.int16()
-    return length < 0 ? null : this.bytes.toString('utf8', this.#at, (this.#at += length))
+    if (length < 0) return null
+    const from = this.#pass(length)
+    return this.bytes.toString('utf8', from, from + length)
   }
 
   /** A slice of the response. */
   nullableBytes(): Buffer {
-    const length = this.int32()
-    return length <= 0 ? this.bytes.subarray(0, 0) : this.bytes.subarray(this.#at, (this.#at += length))
+    const length = Math.max(0, this.int32())
+    const from = this.#pass(length)
+    return this.bytes.subarray(from, from + length)
   }
 
   *array(): Generator<number> {
     const count = this.int32()
     for (let i = 0; i < count; i++) yield i
   }
+
+  /** Of a flexible version: what newer brokers may add, none of which we know. */
+  skipTaggedFields(): void {
+    for (let left = this.#unsignedVarint(); left > 0; left--) {
+      this.#unsignedVarint() // tag
+      this.#pass(this.#unsignedVarint())
+    }
+  }
+
+  #unsignedVarint(): number {
+    let value = 0
+    for (let i = 0; i < VARINT_BYTES; i++) {
+      const byte = this.bytes.readUInt8(this.#pass(1))
+      value += (byte & 0x7f) * 2 ** (7 * i)
+      if (byte < 0x80) return value
+    }
+    throw new KafkaFault('NETWORK_EXCEPTION', 'a response has a number that does not end')
+  }
 }
 
-/** Gathers the fields of a request that is not flexible; large byte ranges stay apart and are not copied. */
+/** Gathers the fields of a request; large byte ranges stay apart and are not copied. */
 export class WireWriter {
   readonly #parts: Buffer[] = []
   #chunk = Buffer.allocUnsafe(512)
@@ -62,6 +103,10 @@ export class WireWriter {
     return this
   }
 
+  boolean(value: boolean): this {
+    return this.int8(value ? 1 : 0)
+  }
+
   int16(value: number): this {
     this.#room(2)
     this.#at = this.#chunk.writeInt16BE(value, this.#at)
@@ -83,7 +128,40 @@ export class WireWriter {
   string(value: string | null): this {
     if (value === null) return this.int16(-1)
     const length = Buffer.byteLength(value)
-    this.int16(length)
+    return this.int16(length).#text(value, length)
+  }
+
+  strings(values: readonly string[] | null): this {
+    this.int32(values?.length ?? -1)
+    for (const value of values ?? []) this.string(value)
+    return this
+  }
+
+  int32s(values: readonly number[]): this {
+    this.int32(values.length)
+    for (const value of values) this.int32(value)
+    return this
+  }
+
+  /** Of a flexible version. */
+  compactString(value: string): this {
+    const length = Buffer.byteLength(value)
+    return this.#unsignedVarint(length + 1).#text(value, length)
+  }
+
+  /** Of a flexible version. */
+  noTaggedFields(): this {
+    return this.#unsignedVarint(0)
+  }
+
+  #unsignedVarint(value: number): this {
+    this.#room(VARINT_BYTES)
+    for (; value > 0x7f; value = Math.floor(value / 128)) this.#at = this.#chunk.writeUInt8((value & 0x7f) | 0x80, this.#at)
+    this.#at = this.#chunk.writeUInt8(value, this.#at)
+    return this
+  }
+
+  #text(value: string, length: number): this {
     this.#room(length)
     this.#at += this.#chunk.write(value, this.#at)
     return this
