@@ -129,8 +129,9 @@ class TypeParser {
     this.#userTypes = userTypes
   }
 
-  parse(): CqlType {
-    const type = this.#type(false)
+  /** What is inside another type is frozen, whether it is said or not. */
+  parse(frozen = false): CqlType {
+    const type = this.#type(frozen)
     if (this.#at !== this.#text.length) this.#unknown()
     return type
   }
@@ -173,7 +174,7 @@ class TypeParser {
     const plain = name.startsWith('"') ? name.slice(1, -1).replaceAll('""', '"') : name
     const definition = this.#userTypes(plain)
     if (definition === undefined) this.#unknown()
-    const fields = definition.fieldNames.map((field, i) => ({ name: field, type: new TypeParser(definition.fieldTypes[i]!, this.#userTypes).parse() }))
+    const fields = definition.fieldNames.map((field, i) => ({ name: field, type: new TypeParser(definition.fieldTypes[i]!, this.#userTypes).parse(true) }))
     return { kind: 'udt', name: plain, fields, frozen }
   }
 
