@@ -38,13 +38,19 @@ export interface EntryBlock {
   readonly positions: readonly number[]
 }
 
-/**
- * Why there is no further block:
- * - `durable`: everything up to the offset that was asked for has been given
- * - `end`: nothing more was written, though the file is longer (the database died; `_cdc.idx` names the file's length then)
- * - `truncated`: a section is not there as a whole. While the segment is written, it will be; when it is complete, this is {@link SegmentReader.truncation}
- */
-export type SegmentTail = 'durable' | 'end' | 'truncated'
+/** What `_cdc.idx` beside the segment says. */
+export interface SyncedTo {
+  /** What lies before this position will not change. */
+  readonly offset: number
+  /** The database is done with the segment. */
+  readonly complete: boolean
+}
+
+/** @returns null while the file is just being written */
+export function parseSyncedTo(index: string): SyncedTo | null {
+  const found = /^(\d+)(\nCOMPLETED)?/.exec(index)
+  return found === null ? null : { offset: Number(found[1]), complete: found[2] !== undefined }
+}
 
 /** Reads forward, while the database appends. Not reentrant. */
 export class SegmentReader implements AsyncDisposable {
@@ -63,7 +69,6 @@ export class SegmentReader implements AsyncDisposable {
   /** Bytes of the file that are durable; from where on. */
   #window: Buffer = Buffer.alloc(0)
   #windowFrom = 0
-  #tail: SegmentTail = 'durable'
 
   private constructor(file: string, handle: FileHandle, descriptor: SegmentDescriptor, uncompress: Uncompress | null, from: number) {
     this.file = file
@@ -102,26 +107,19 @@ export class SegmentReader implements AsyncDisposable {
     return this.#at
   }
 
-  /** Why the last {@link read} gave null. */
-  get tail(): SegmentTail {
-    return this.#tail
-  }
-
-  /** The error that `tail === 'truncated'` is once the segment is complete. */
-  truncation(): MillraceError {
-    return segmentError('the segment is complete, but the section that starts here is cut off', this.file, this.#at)
-  }
-
   /**
-   * The next entries, about 1 MB of them, or one that is larger.
-   * @param until the durable offset from `_cdc.idx`; never lower than before
-   * @throws source.protocol for a checksum or a length that is wrong: with file and offset; again at the next call
+   * The next entries, about 1 MB of them, or one that is larger; null: there are no more yet, or, when the segment is complete, no more at all.
+   *
+   * A segment whose index was completed after the database had died says its file's length there, which is more than was written.
+   *
+   * @throws source.protocol with file and offset, again at the next call, for a checksum or a length that is wrong, and for a complete segment of which
+   * something is missing
    */
-  async read(until: number): Promise<EntryBlock | null> {
+  async read(synced: SyncedTo): Promise<EntryBlock | null> {
     for (;;) {
-      if (this.#at >= this.#sectionEnd && !(await this.#openSection(until))) return null
-      const block = this.#plain === null ? await this.#readFile() : this.#readPlain(this.#plain)
-      if (block === null) return null
+      if (this.#at >= this.#sectionEnd && !(await this.#openSection(synced))) return null
+      const block = this.#plain === null ? await this.#readFile() : this.#entries(this.#plain, this.#at - this.#plainFrom, this.#plainFrom, true)
+      if (block === null) throw this.#cutOff('a section is cut off by the end of the file')
       if (block.starts.length > 0) return block
     }
   }
@@ -132,45 +130,48 @@ export class SegmentReader implements AsyncDisposable {
 
   /** Goes to the section of `from`, marker by marker. */
   async #seek(from: number): Promise<void> {
-    while (this.#logicalAt < from) {
-      if (!(await this.#openSection(Number.POSITIVE_INFINITY, from))) {
+    while (this.#at < from) {
+      if (!(await this.#openSection({ offset: Number.POSITIVE_INFINITY, complete: false }, from))) {
         throw segmentError(`the segment has no position ${from}, which was read before`, this.file, this.#logicalAt)
       }
-      if (from <= this.#sectionEnd) {
-        if (from < this.#at) throw segmentError(`position ${from} lies within a marker`, this.file, this.#at)
-        this.#at = from
-        return
-      }
-      this.#at = this.#sectionEnd
-      this.#plain = null
+      if (from < this.#at) throw segmentError(`position ${from} lies within a marker`, this.file, this.#at)
+      this.#at = Math.min(from, this.#sectionEnd)
     }
+    // it may go beyond what is durable
+    this.#window = Buffer.alloc(0)
   }
 
-  /** @param wanted nothing before this position needs to be uncompressed */
-  async #openSection(until: number, wanted = 0): Promise<boolean> {
-    this.#plain = null
+  /** @param wanted what lies before this position need not be uncompressed */
+  async #openSection(synced: SyncedTo, wanted = 0): Promise<boolean> {
+    const { complete, offset } = synced
+    const until = complete ? Number.POSITIVE_INFINITY : offset
     const marker = this.#markerAt
     const logical = this.#logicalAt
     const head = this.#uncompress === null ? MARKER_BYTES : MARKER_BYTES + 4
-    if (logical + MARKER_BYTES > until) return this.#stop(logical >= until ? 'durable' : 'end')
+    this.#plain = null
+    if (logical + MARKER_BYTES > until) return false
     const bytes = this.#uncompress === null ? await this.#load(marker, head, until) : await this.#exactly(marker, head)
-    if (bytes === null) return this.#stop('end')
+    if (bytes === null || (bytes.readInt32BE(0) === 0 && bytes.readInt32BE(4) === 0)) {
+      if (complete && logical < offset && offset !== (await this.#handle.stat()).size) throw this.#cutOff(`${offset} bytes were written`)
+      return false
+    }
     const next = bytes.readInt32BE(0)
-    const checksum = bytes.readUInt32BE(4)
-    if (next === 0 && checksum === 0) return this.#stop('end')
-    if (checksum !== markerChecksum(this.descriptor.id, marker)) throw segmentError('the marker of a section has a wrong checksum', this.file, logical)
+    if (bytes.readUInt32BE(4) !== markerChecksum(this.descriptor.id, marker)) {
+      throw segmentError('the marker of a section has a wrong checksum', this.file, logical)
+    }
     if (next < marker + head) throw segmentError(`a section ends at ${next}, before it starts`, this.file, logical)
     let end = next
-    if (this.#uncompress === null) {
-      if (next > until) return this.#stop('truncated')
-    } else {
+    if (this.#uncompress !== null) {
       const length = bytes.readInt32BE(MARKER_BYTES)
       if (length < 0) throw segmentError(`a section has ${length} bytes`, this.file, logical)
       end = logical + MARKER_BYTES + length
-      if (end > until) return this.#stop('truncated')
+      if (end > until) return false
       if (end > wanted) {
         const compressed = await this.#exactly(marker + head, next - marker - head)
-        if (compressed === null) return this.#stop('truncated')
+        if (compressed === null) {
+          if (complete) throw this.#cutOff('a section is cut off by the end of the file')
+          return false
+        }
         try {
           this.#plain = this.#uncompress(compressed, length)
         } catch (cause) {
@@ -178,7 +179,7 @@ export class SegmentReader implements AsyncDisposable {
         }
         this.#plainFrom = logical + MARKER_BYTES
       }
-    }
+    } else if (next > until) return false
     this.#markerAt = next
     this.#logicalAt = end
     this.#sectionEnd = end
@@ -186,9 +187,8 @@ export class SegmentReader implements AsyncDisposable {
     return true
   }
 
-  #stop(tail: SegmentTail): false {
-    this.#tail = tail
-    return false
+  #cutOff(what: string): MillraceError {
+    return segmentError(`${what}, but nothing more is there`, this.file, this.#at)
   }
 
   /** Of a section that lies in the file as it is. */
@@ -203,12 +203,7 @@ export class SegmentReader implements AsyncDisposable {
       bytes = await this.#load(from, size === 0 ? left : ENTRY_HEAD_BYTES + size + CHECKSUM_BYTES, this.#sectionEnd)
       block = bytes === null ? null : this.#entries(bytes, 0, from, bytes.length === left)
     }
-    if (block === null) this.#tail = 'truncated'
     return block
-  }
-
-  #readPlain(plain: Buffer): EntryBlock {
-    return this.#entries(plain, this.#at - this.#plainFrom, this.#plainFrom, true)
   }
 
   /**
@@ -221,6 +216,7 @@ export class SegmentReader implements AsyncDisposable {
     const positions: number[] = []
     const to = bytes.length
     const last = from + BLOCK_BYTES
+    let fault: string | null = null
     let at = from
     while (at < last) {
       if (to - at < 4) {
@@ -230,30 +226,34 @@ export class SegmentReader implements AsyncDisposable {
       const size = bytes.readInt32BE(at)
       if (size === 0) {
         if (!whole) break
-        for (let i = at; i < to; i++) if (bytes[i] !== 0) throw segmentError('an entry of 0 bytes with others behind it', this.file, base + at)
-        at = to
+        if (isZero(bytes, at, to)) at = to
+        else fault = 'an entry of 0 bytes with others behind it'
         break
       }
       if (to - at < ENTRY_HEAD_BYTES) {
-        if (whole) throw segmentError('an entry is cut off by the end of its section', this.file, base + at)
+        if (whole) fault = 'an entry is cut off by the end of its section'
         break
-      }
-      const sizeChecksum = checksum(bytes, at, at + 4, 0)
-      if (sizeChecksum !== bytes.readUInt32BE(at + 4)) throw segmentError('the size of an entry has a wrong checksum', this.file, base + at)
-      if (size < LEAST_MUTATION_BYTES || base + at + size + ENTRY_HEAD_BYTES + CHECKSUM_BYTES > this.#sectionEnd) {
-        throw segmentError(`an entry of ${size} bytes, which does not fit its section`, this.file, base + at)
       }
       const start = at + ENTRY_HEAD_BYTES
       const end = start + size
-      if (end + CHECKSUM_BYTES > to) break
+      const sizeChecksum = checksum(bytes, at, at + 4, 0)
+      if (sizeChecksum !== bytes.readUInt32BE(at + 4)) fault = 'the size of an entry has a wrong checksum'
+      else if (size < LEAST_MUTATION_BYTES || base + end + CHECKSUM_BYTES > this.#sectionEnd) fault = `an entry of ${size} bytes, which does not fit its section`
+      if (fault !== null || end + CHECKSUM_BYTES > to) break
       // both sums go on: this one starts from the size
-      if (checksum(bytes, start, end, sizeChecksum) !== bytes.readUInt32BE(end)) throw segmentError('an entry has a wrong checksum', this.file, base + at)
+      if (checksum(bytes, start, end, sizeChecksum) !== bytes.readUInt32BE(end)) {
+        fault = 'an entry has a wrong checksum'
+        break
+      }
       starts.push(start)
       ends.push(end)
       at = end + CHECKSUM_BYTES
       positions.push(base + at)
     }
+    // what comes before it is given first
+    if (fault !== null && starts.length === 0) throw segmentError(fault, this.file, base + at)
     this.#at = base + at
+    if (this.#at >= this.#sectionEnd) this.#plain = null
     return { bytes, starts, ends, positions }
   }
 
@@ -341,6 +341,11 @@ function markerChecksum(id: bigint, markerAt: number): number {
   writeId(words, 0, id)
   words.writeInt32BE(markerAt, 8)
   return crc32(words)
+}
+
+function isZero(bytes: Buffer, from: number, to: number): boolean {
+  for (let i = from; i < to; i++) if (bytes[i] !== 0) return false
+  return true
 }
 
 const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
