@@ -113,7 +113,7 @@ export class MutationDecoder {
     this.#end = to
     this.#file = file
     this.#offset = offset
-    const count = this.#count()
+    const count = this.#uvint()
     let updates: PartitionUpdate[] | null = null
     for (let i = 0; i < count; i++) {
       const start = this.#at
@@ -151,7 +151,7 @@ export class MutationDecoder {
     if ((flags & PARTITION.empty) === 0) {
       this.#minTimestamp = plus(this.#long(), EPOCH_MICROS)
       this.#minLocalTime = Number(this.#long()) + EPOCH_SECONDS
-      this.#minTtl = this.#count()
+      this.#minTtl = this.#uvint()
       const hasStatic = (flags & PARTITION.staticRow) !== 0
       const statics = hasStatic ? this.#header(table) : null
       if (typeof statics === 'string') return statics
@@ -163,7 +163,7 @@ export class MutationDecoder {
         if ((rowFlags & UNFILTERED.extension) === 0 || (this.#byte() & EXTENSION_STATIC) === 0) this.#malformed('a static row is none')
         staticRow = this.#row(rowFlags, NO_SLICES, statics)
       }
-      if ((flags & PARTITION.rowEstimate) !== 0) this.#count()
+      if ((flags & PARTITION.rowEstimate) !== 0) this.#uvint()
       let open: { readonly start: readonly Slice[]; readonly inclusive: boolean; readonly deletion: Deletion } | null = null
       for (;;) {
         const rowFlags = this.#byte()
@@ -231,7 +231,7 @@ export class MutationDecoder {
         const { writtenAt, deletedAt } = this.#deletion()
         if (writtenAt !== NEVER) (complexDeletions ??= []).push({ column: column.index, writtenAt, deletedAt })
       }
-      for (let left = this.#count(); left > 0; left--) cells.push(this.#cell(column, liveness))
+      for (let left = this.#uvint(); left > 0; left--) cells.push(this.#cell(column, liveness))
     }
     return { clustering, liveness, deletion, cells, complexDeletions: complexDeletions ?? NO_DELETIONS }
   }
@@ -273,7 +273,7 @@ export class MutationDecoder {
       }
     }
     const columns: DecodedColumn[] = []
-    for (let left = this.#count(); left > 0; left--) {
+    for (let left = this.#uvint(); left > 0; left--) {
       const { from, to } = this.#sized()
       const name = this.#bytes.toString('utf8', from, to)
       const column = table.columns.get(name)
@@ -294,12 +294,12 @@ export class MutationDecoder {
       const high = typeof missing === 'number' ? Math.floor(missing / TWO_32) | 0 : Number(BigInt.asIntN(32, missing >> 32n))
       return header.filter((_, i) => (((i < 32 ? low : high) >>> (i & 31)) & 1) === 0)
     }
-    const missing = this.#count()
+    const missing = this.#uvint()
     if (missing === 0) return header
     if (missing > header.length) this.#malformed('more columns are missing than there are')
     const present = header.length - missing
     // the shorter list of both
-    const listsPresent = present < header.length / 2
+    const listsPresent = present < Math.floor(header.length / 2)
     const listed = new Set<number>()
     for (let left = listsPresent ? present : missing; left > 0; left--) {
       const index = this.#uvint()
@@ -357,11 +357,6 @@ export class MutationDecoder {
     const length = this.#uvint()
     if (length > this.#end - this.#at) this.#cutOff()
     return length
-  }
-
-  /** Of things that follow, each of a byte or more; also what is no count but small. */
-  #count(): number {
-    return this.#uvint()
   }
 
   /** Whole numbers of Cassandra's unsigned VIntCoding: as many bytes follow the first as it has leading ones. */

@@ -39,17 +39,11 @@ export interface EntryBlock {
 }
 
 /** What `_cdc.idx` beside the segment says. */
-export interface SyncedTo {
+export interface SegmentIndex {
   /** What lies before this position will not change. */
-  readonly offset: number
+  readonly until: number
   /** The database is done with the segment. */
-  readonly complete: boolean
-}
-
-/** @returns null while the file is just being written */
-export function parseSyncedTo(index: string): SyncedTo | null {
-  const found = /^(\d+)(\nCOMPLETED)?/.exec(index)
-  return found === null ? null : { offset: Number(found[1]), complete: found[2] !== undefined }
+  readonly completed: boolean
 }
 
 /** Reads forward, while the database appends. Not reentrant. */
@@ -108,16 +102,16 @@ export class SegmentReader implements AsyncDisposable {
   }
 
   /**
-   * The next entries, about 1 MB of them, or one that is larger; null: there are no more yet, or, when the segment is complete, no more at all.
+   * The next entries, about 1 MB of them, or one that is larger; null: there are no more yet, or, when the segment is completed, no more at all.
    *
    * A segment whose index was completed after the database had died says its file's length there, which is more than was written.
    *
-   * @throws source.protocol with file and offset, again at the next call, for a checksum or a length that is wrong, and for a complete segment of which
+   * @throws source.protocol with file and offset, again at the next call, for a checksum or a length that is wrong, and for a completed segment of which
    * something is missing
    */
-  async read(synced: SyncedTo): Promise<EntryBlock | null> {
+  async read(index: SegmentIndex): Promise<EntryBlock | null> {
     for (;;) {
-      if (this.#at >= this.#sectionEnd && !(await this.#openSection(synced))) return null
+      if (this.#at >= this.#sectionEnd && !(await this.#openSection(index))) return null
       const block = this.#plain === null ? await this.#readFile() : this.#entries(this.#plain, this.#at - this.#plainFrom, this.#plainFrom, true)
       if (block === null) throw this.#cutOff('a section is cut off by the end of the file')
       if (block.starts.length > 0) return block
@@ -131,7 +125,7 @@ export class SegmentReader implements AsyncDisposable {
   /** Goes to the section of `from`, marker by marker. */
   async #seek(from: number): Promise<void> {
     while (this.#at < from) {
-      if (!(await this.#openSection({ offset: Number.POSITIVE_INFINITY, complete: false }, from))) {
+      if (!(await this.#openSection({ until: Number.POSITIVE_INFINITY, completed: false }, from))) {
         throw segmentError(`the segment has no position ${from}, which was read before`, this.file, this.#logicalAt)
       }
       if (from < this.#at) throw segmentError(`position ${from} lies within a marker`, this.file, this.#at)
@@ -142,9 +136,9 @@ export class SegmentReader implements AsyncDisposable {
   }
 
   /** @param wanted what lies before this position need not be uncompressed */
-  async #openSection(synced: SyncedTo, wanted = 0): Promise<boolean> {
-    const { complete, offset } = synced
-    const until = complete ? Number.POSITIVE_INFINITY : offset
+  async #openSection(index: SegmentIndex, wanted = 0): Promise<boolean> {
+    const { completed } = index
+    const until = completed ? Number.POSITIVE_INFINITY : index.until
     const marker = this.#markerAt
     const logical = this.#logicalAt
     const head = this.#uncompress === null ? MARKER_BYTES : MARKER_BYTES + 4
@@ -152,7 +146,7 @@ export class SegmentReader implements AsyncDisposable {
     if (logical + MARKER_BYTES > until) return false
     const bytes = this.#uncompress === null ? await this.#load(marker, head, until) : await this.#exactly(marker, head)
     if (bytes === null || (bytes.readInt32BE(0) === 0 && bytes.readInt32BE(4) === 0)) {
-      if (complete && logical < offset && offset !== (await this.#handle.stat()).size) throw this.#cutOff(`${offset} bytes were written`)
+      if (completed && logical < index.until && index.until !== (await this.#handle.stat()).size) throw this.#cutOff(`${index.until} bytes were written`)
       return false
     }
     const next = bytes.readInt32BE(0)
@@ -169,7 +163,7 @@ export class SegmentReader implements AsyncDisposable {
       if (end > wanted) {
         const compressed = await this.#exactly(marker + head, next - marker - head)
         if (compressed === null) {
-          if (complete) throw this.#cutOff('a section is cut off by the end of the file')
+          if (completed) throw this.#cutOff('a section is cut off by the end of the file')
           return false
         }
         try {
