@@ -15,8 +15,8 @@ const COMPRESSORS: Readonly<Record<string, Uncompress>> = {
     return plausible(bytes, length) && uncompressSync(bytes)
   },
   SnappyCompressor: (bytes, length) => plausible(bytes, length) && uncompressSnappy(bytes, length),
-  DeflateCompressor: (bytes, length) => inflateSync(bytes, { maxOutputLength: length }),
-  ZstdCompressor: (bytes, length) => zstdDecompressSync(bytes, { maxOutputLength: length }),
+  DeflateCompressor: (bytes, length) => inflateSync(bytes, { maxOutputLength: Math.max(1, length) }),
+  ZstdCompressor: (bytes, length) => zstdDecompressSync(bytes, { maxOutputLength: Math.max(1, length) }),
   NoopCompressor: (bytes) => bytes,
 }
 
@@ -26,7 +26,7 @@ export function compressorOf(className: string): Uncompress | undefined {
   const uncompress = Object.hasOwn(COMPRESSORS, name) ? COMPRESSORS[name] : undefined
   if (uncompress === undefined) return undefined
   return (bytes, length) => {
-    if (length === 0) return Buffer.alloc(0)
+    if (length === 0 && bytes.length === 0) return bytes
     const plain = uncompress(bytes, length)
     if (plain.length !== length) throw new RangeError(`${plain.length} bytes instead of ${length}`)
     return plain
