@@ -5,6 +5,7 @@ import { auditCost } from './audit-cost.ts'
 import { BINLOG } from './binlog-cases.ts'
 import type { BenchCase, CaseOptions } from './cases.ts'
 import * as cases from './cases.ts'
+import { commitLog } from './commit-log.ts'
 import type { Measurement } from './drain.ts'
 import { Lab } from './lab.ts'
 import type { LogKind } from './millrace-run.ts'
@@ -20,6 +21,7 @@ const CASES: Readonly<Record<string, BenchCase>> = {
   start: cases.start,
   iceberg: cases.iceberg,
   audit: auditCost,
+  'commit-log': commitLog,
 }
 const HELP = `npm run bench -- NAME [options]
 

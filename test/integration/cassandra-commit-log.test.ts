@@ -28,7 +28,7 @@ describe.skipIf(skipReason() !== null)('against the reader of Cassandra', () => 
   test.each(CASES)('$name', { timeout: 240_000 }, async ({ name, version, yaml, kept }) => {
     const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-commit-log-'))
     try {
-      const recording = await recordCommitLog(dir, version, yaml, labStatements(version))
+      const recording = await recordCommitLog({ dir, version, yaml, statements: labStatements(version), reread: true })
       const tables = describeTables(recording.schema, () => true)
       expect(recording.segments.length).toBeGreaterThan(0)
       let updates = 0

@@ -1,11 +1,14 @@
 // Runs statements through a Cassandra of its own and says what its own CommitLogReader finds in the segments that they left in cdc_raw: run by commit-log.ts.
-// Arguments: a file of statements, one a line (`---` starts a new segment); the folder for copies of segments, schema.jsonl and <segment>.jsonl.
+// Arguments: a file of statements, one a line (`---` starts a new segment, `1000 x ` before one runs it so often, with each number for %d); the folder for
+// copies of segments, schema.jsonl and <segment>.jsonl; whether these last are written.
 import java.io.PrintStream;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import org.apache.cassandra.config.DatabaseDescriptor;
 import org.apache.cassandra.cql3.QueryProcessor;
 import org.apache.cassandra.cql3.UntypedResultSet;
@@ -32,22 +35,30 @@ import org.apache.cassandra.service.CassandraDaemon;
 import org.apache.cassandra.utils.ByteBufferUtil;
 
 public class CommitLogLab {
+  private static final Pattern REPEATED = Pattern.compile("(\\d+) x (.*)");
+
   public static void main(String[] args) throws Exception {
     new CassandraDaemon(true).activate();
     Path out = Path.of(args[1]);
     for (String line : Files.readAllLines(Path.of(args[0]))) {
       if (line.equals("---")) CommitLog.instance.forceRecycleAllSegments();
-      else if (!line.isBlank()) QueryProcessor.process(line, ConsistencyLevel.ONE);
+      else {
+        Matcher repeated = REPEATED.matcher(line);
+        if (!repeated.matches()) QueryProcessor.process(line, ConsistencyLevel.ONE);
+        else for (int i = 0; i < Integer.parseInt(repeated.group(1)); i++) QueryProcessor.process(repeated.group(2).replace("%d", "" + i), ConsistencyLevel.ONE);
+      }
     }
     CommitLog.instance.sync(true);
+    CommitLog.instance.forceRecycleAllSegments();
     schema(out);
     try (var files = Files.list(Path.of(DatabaseDescriptor.getCDCLogLocation().toString()))) {
       for (Path index : files.filter(file -> file.toString().endsWith("_cdc.idx")).toList()) {
+        while (!Files.readString(index).contains("COMPLETED")) CommitLog.instance.sync(true);
         Path segment = index.resolveSibling(index.getFileName().toString().replace("_cdc.idx", ".log"));
         Path copy = out.resolve(segment.getFileName().toString());
         Files.copy(index, out.resolve(index.getFileName().toString()));
         Files.copy(segment, copy);
-        try (PrintStream lines = new PrintStream(copy.toString().replace(".log", ".jsonl"))) {
+        if (args[2].equals("true")) try (PrintStream lines = new PrintStream(copy.toString().replace(".log", ".jsonl"))) {
           new CommitLogReader().readCommitLogSegment(new Lines(lines), new File(copy.toString()), false);
         }
       }

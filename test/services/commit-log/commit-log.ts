@@ -40,7 +40,7 @@ export interface RecordedSegment {
   /** Path of the segment; its index lies beside it. */
   readonly file: string
   readonly index: string
-  /** A line of JSON for each mutation that Cassandra's reader gave. */
+  /** A line of JSON for each mutation that Cassandra's reader gave; empty when that was not asked for. */
   readonly mutations: readonly string[]
 }
 
@@ -50,12 +50,21 @@ export interface Recording {
   readonly segments: readonly RecordedSegment[]
 }
 
-/**
- * @param dir empty folder
- * @param yaml lines of cassandra.yaml more
- * @param statements run one after the other; `---` starts a new segment
- */
-export async function recordCommitLog(dir: string, version: string, yaml: readonly string[], statements: readonly string[]): Promise<Recording> {
+export interface RecordingOptions {
+  /** Empty folder. */
+  readonly dir: string
+  /** Of Cassandra, as Maven has it. */
+  readonly version: string
+  /** Lines of cassandra.yaml more. */
+  readonly yaml: readonly string[]
+  /** Run one after the other; `---` starts a new segment; `1000 x ` before one runs it so often, with each number from 0 on for %d. */
+  readonly statements: readonly string[]
+  /** Cassandra's own reader reads them too. */
+  readonly reread: boolean
+}
+
+/** @throws with the output of Cassandra when it or a statement fails */
+export async function recordCommitLog({ dir, version, yaml, statements, reread }: RecordingOptions): Promise<Recording> {
   const jars = await mavenJars(`cassandra-${version}`, [{ group: 'org.apache.cassandra', artifact: 'cassandra-all', version }])
   const [storagePort, jmxPort] = (await freePorts(2)) as [number, number]
   const data = path.join(dir, 'data')
@@ -107,10 +116,12 @@ export async function recordCommitLog(dir: string, version: string, yaml: readon
       '-Dcassandra.ring_delay_ms=1',
       '-Dcassandra.superuser_setup_delay_ms=-1',
       '-Dio.netty.tryReflectionSetAccessible=true',
-      ...['-cp', `${jars}/*`, path.join(import.meta.dirname, 'CommitLogLab.java'), script, out],
+      ...['-cp', `${jars}/*`, path.join(import.meta.dirname, 'CommitLogLab.java'), script, out, String(reread)],
     ],
     { cwd: dir, timeout: DEADLINE_MS, maxBuffer: 64 * 1024 * 1024 },
-  )
+  ).catch((error: { stdout?: string; stderr?: string }) => {
+    throw new Error(`Cassandra ${version} failed:\n${(error.stdout ?? '').slice(-4000)}\n${(error.stderr ?? '').slice(-4000)}`, { cause: error })
+  })
   const lines = (file: string) => readFileSync(path.join(out, file), 'utf8').split('\n').filter((line) => line !== '')
   return {
     schema: lines('schema.jsonl').map((line) => JSON.parse(line)),
@@ -120,7 +131,7 @@ export async function recordCommitLog(dir: string, version: string, yaml: readon
       .map((name) => ({
         file: path.join(out, name),
         index: readFileSync(path.join(out, name.replace('.log', '_cdc.idx')), 'utf8'),
-        mutations: lines(name.replace('.log', '.jsonl')),
+        mutations: reread ? lines(name.replace('.log', '.jsonl')) : [],
       })),
   }
 }
