@@ -14,7 +14,7 @@ const DEFINITIONS = [
   'CREATE TABLE lab.hits (id int PRIMARY KEY, n counter, m counter) WITH cdc = true',
   `CREATE TABLE lab.every (id int PRIMARY KEY, a ascii, bi bigint, bl blob, bo boolean, da date, de decimal, dou double, du duration, f float, i inet, it int, si smallint,
     te text, ti time, ts timestamp, tu timeuuid, ty tinyint, u uuid, v varint) WITH cdc = true`,
-  `CREATE TABLE lab.wide (id int PRIMARY KEY, ${Array.from({ length: 70 }, (_, i) => `c${i} int`).join(', ')}, words set<text>) WITH cdc = true`,
+  `CREATE TABLE lab.wide (p int, id int, ${Array.from({ length: 70 }, (_, i) => `c${i} int`).join(', ')}, words set<text>, PRIMARY KEY (p, id)) WITH cdc = true`,
   `CREATE TABLE lab.keys (${Array.from({ length: 36 }, (_, i) => `k${i} int`).join(', ')}, v int, PRIMARY KEY (k0, ${Array.from({ length: 35 }, (_, i) => `k${i + 1}`).join(', ')})) WITH cdc = true`,
 ]
 
@@ -26,7 +26,9 @@ const VECTORS = [
 ]
 
 const wide = (columns: readonly number[], id: number) =>
-  `INSERT INTO lab.wide (id, ${columns.map((i) => `c${i}`).join(', ')}) VALUES (${id}, ${columns.map((i) => i - 35).join(', ')})`
+  `INSERT INTO lab.wide (p, id, ${columns.map((i) => `c${i}`).join(', ')}) VALUES (1, ${id}, ${columns.map((i) => i - 35).join(', ')})`
+const WORDS = "UPDATE lab.wide SET words = {'w'} WHERE p = 1 AND id = 7"
+const batch = (statements: readonly string[]) => `BEGIN UNLOGGED BATCH ${statements.join('; ')}; APPLY BATCH`
 const upTo = (count: number) => Array.from({ length: count }, (_, i) => i)
 const TENANT = '6ba7b810-9dad-11d1-80b4-00c04fd430c8'
 const EVENTS = `lab.events WHERE tenant = ${TENANT} AND day = '2026-01-02'`
@@ -99,12 +101,11 @@ const CHANGES = [
 
   wide(upTo(70), 1),
   wide([0], 2),
-  wide([0, 13, 69], 3),
-  wide(upTo(36), 4),
-  wide(upTo(35), 5),
-  wide(upTo(34), 6),
-  `UPDATE lab.wide SET words = words + {'w'}, c69 = null WHERE id = 1`,
-  `BEGIN UNLOGGED BATCH ${[wide(upTo(70), 7), wide([3], 7), 'DELETE c5 FROM lab.wide WHERE id = 7'].join('; ')}; APPLY BATCH`,
+  `UPDATE lab.wide SET words = words + {'w'}, c69 = null WHERE p = 1 AND id = 1`,
+  // 71 columns, of which rows have more or fewer than half; 64 and 63 of them
+  batch([wide(upTo(70), 1), wide([3], 2), wide([0, 13, 69], 3), wide(upTo(36), 4), wide(upTo(35), 5), wide(upTo(34), 6), WORDS]),
+  batch([wide(upTo(64), 1), wide([63], 2), wide(upTo(33), 3), wide(upTo(32), 4), wide(upTo(31), 5)]),
+  batch([wide(upTo(63), 1), wide([62], 2), wide([31, 32], 3), wide(upTo(31), 4), wide(upTo(62), 5)]),
   // columns that rows of one partition do not share
   `BEGIN UNLOGGED BATCH INSERT INTO lab.orders (customer, id, qty) VALUES ('hal', 1, 1); INSERT INTO lab.orders (customer, id, price) VALUES ('hal', 2, 2); INSERT INTO lab.orders (customer, id, note, tags) VALUES ('hal', 3, 'n', {'h'}); APPLY BATCH`,
   `INSERT INTO lab.keys (${upTo(36)
