@@ -30,7 +30,13 @@ export async function commitLog({ lab, rows, report }: CaseOptions): Promise<voi
     let recorded = recordings.get(name)
     if (recorded === undefined) {
       const dir = lab.folder(`commit-log-${name}`)
-      recorded = recordCommitLog({ dir, version: VERSION, yaml: ['commitlog_segment_size: 32MiB', 'cdc_total_space: 8GiB', ...yaml], statements: STATEMENTS(rows), reread: false })
+      recorded = recordCommitLog({
+        dir,
+        version: VERSION,
+        yaml: ['commitlog_segment_size: 32MiB', 'cdc_total_space: 8GiB', ...yaml],
+        statements: STATEMENTS(rows),
+        reread: false,
+      })
       recordings.set(name, recorded)
     }
     const recording = await recorded

@@ -112,7 +112,7 @@ const text: CqlReader = scalar(
 const blob: CqlReader = scalar(
   { kind: 'bytes' },
   (bytes, from, to, writer) => writer.bytes(bytes, from, to),
-  (bytes, from, to) => Uint8Array.prototype.slice.call(bytes, from, to),
+  (bytes, from, to) => new Uint8Array(bytes.subarray(from, to)),
   false,
 )
 
@@ -382,7 +382,7 @@ function mapOf(key: CqlReader, value: CqlReader): CqlReader {
   ]
   return container({ kind: 'array', element: { kind: 'record', fields } }, (bytes, from, to) => {
     const elements = new Elements(bytes, from, to, 'map')
-    const entries = Array.from({ length: elements.count() }, () => [elements.next(key), elements.next(value)])
+    const entries = Array.from({ length: elements.count() }, (): Value[] => [elements.next(key), elements.next(value)])
     elements.end()
     return entries.some((entry) => entry.some(isSpecial)) ? undefined : entries
   })

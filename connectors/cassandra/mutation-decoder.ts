@@ -98,7 +98,7 @@ export class MutationDecoder {
   /** The tables as they are from now on. */
   describe(tables: Iterable<TableDescription>): void {
     const all = [...tables]
-    this.#tables = new Map(all.map((description) => [idBytes(description.id).latin1Slice(), decodedTable(description)]))
+    this.#tables = new Map(all.map((description) => [idBytes(description.id).toString('latin1'), decodedTable(description)]))
     this.#captured = all.filter(({ captured }) => captured).map(({ id }) => idBytes(id))
   }
 
@@ -118,7 +118,7 @@ export class MutationDecoder {
     for (let i = 0; i < count; i++) {
       const start = this.#at
       if (this.#end - start < TABLE_ID_BYTES) this.#cutOff()
-      const table = this.#tables.get(bytes.latin1Slice(start, start + TABLE_ID_BYTES))
+      const table = this.#tables.get(bytes.toString('latin1', start, start + TABLE_ID_BYTES))
       const isLast = i === count - 1
       if (table?.description.captured !== true && isLast) {
         this.#at = to
@@ -290,7 +290,7 @@ export class MutationDecoder {
     if (header.length < 64) {
       const missing = this.#long()
       if (missing === 0) return header
-      const low = typeof missing === 'number' ? missing % TWO_32 | 0 : Number(BigInt.asIntN(32, missing))
+      const low = typeof missing === 'number' ? (missing % TWO_32) | 0 : Number(BigInt.asIntN(32, missing))
       const high = typeof missing === 'number' ? Math.floor(missing / TWO_32) | 0 : Number(BigInt.asIntN(32, missing >> 32n))
       return header.filter((_, i) => (((i < 32 ? low : high) >>> (i & 31)) & 1) === 0)
     }
@@ -478,5 +478,7 @@ function plus(a: WriteTime, b: WriteTime): WriteTime {
 
 /** Two bits of 64. */
 function bitsAt(bits: WriteTime, shift: number): number {
-  return typeof bits === 'number' && bits >= 0 && bits < TWO_32 && shift < 31 ? (bits >>> shift) & 3 : Number((BigInt.asUintN(64, BigInt(bits)) >> BigInt(shift)) & 3n)
+  return typeof bits === 'number' && bits >= 0 && bits < TWO_32 && shift < 31
+    ? (bits >>> shift) & 3
+    : Number((BigInt.asUintN(64, BigInt(bits)) >> BigInt(shift)) & 3n)
 }

@@ -232,7 +232,8 @@ export class SegmentReader implements AsyncDisposable {
       const end = start + size
       const sizeChecksum = checksum(bytes, at, at + 4, 0)
       if (sizeChecksum !== bytes.readUInt32BE(at + 4)) fault = 'the size of an entry has a wrong checksum'
-      else if (size < LEAST_MUTATION_BYTES || base + end + CHECKSUM_BYTES > this.#sectionEnd) fault = `an entry of ${size} bytes, which does not fit its section`
+      else if (size < LEAST_MUTATION_BYTES || base + end + CHECKSUM_BYTES > this.#sectionEnd)
+        fault = `an entry of ${size} bytes, which does not fit its section`
       if (fault !== null || end + CHECKSUM_BYTES > to) break
       // both sums go on: this one starts from the size
       if (checksum(bytes, start, end, sizeChecksum) !== bytes.readUInt32BE(end)) {

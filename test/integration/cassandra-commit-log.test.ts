@@ -38,7 +38,7 @@ describe.skipIf(skipReason() !== null)('against the reader of Cassandra', () => 
         expect(lines).toEqual(segment.mutations.map((line) => JSON.parse(line)))
         updates += lines.length
       }
-      expect(updates).toBeGreaterThan(70)
+      expect(updates).toBeGreaterThanOrEqual(60)
       if (kept && process.env.MILLRACE_RECORD === '1') writeGolden(path.join(GOLDEN, `${name}.json.gz`), recording, 'lab')
     } finally {
       rmSync(dir, { recursive: true, force: true })

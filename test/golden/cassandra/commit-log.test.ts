@@ -147,7 +147,7 @@ describe.each(RECORDINGS)('%s', (name) => {
       te: UNCHANGED,
     })
     expect(row(4)).toMatchObject({ da: 2147483647, de: '1E-10', dou: Number.POSITIVE_INFINITY, du: '7d', ts: new Special('-9223372036854775808'), v: '-128' })
-    expect(new Set(values.get(5)!.slice(1))).toEqual(new Set([null]))
+    expect(Object.entries(row(5)).filter(([column, value]) => column !== 'id' && value !== null)).toEqual([])
   })
 
   test('gives collections, user types and tuples, frozen or not', () => {
@@ -215,7 +215,9 @@ describe.each(RECORDINGS)('%s', (name) => {
 
   test('names a column that is not described', () => {
     const { id } = tableNamed('orders')
-    const decoder = new MutationDecoder(tables.map((table) => (table.id === id ? { ...table, columns: table.columns.filter((one) => one.name !== 'gone') } : table)))
+    const decoder = new MutationDecoder(
+      tables.map((table) => (table.id === id ? { ...table, columns: table.columns.filter((one) => one.name !== 'gone') } : table)),
+    )
     const unread = entries.flatMap(({ bytes, position }) => decoder.decode(bytes, 0, bytes.length, name, position).unread ?? [])
     expect(unread).toContainEqual({ table: id, column: 'gone', mayHoldCaptured: true })
   })

@@ -32,22 +32,40 @@ import org.apache.cassandra.db.rows.UnfilteredRowIterator;
 import org.apache.cassandra.io.util.File;
 import org.apache.cassandra.schema.TableMetadata;
 import org.apache.cassandra.service.CassandraDaemon;
+import org.apache.cassandra.service.StorageService;
 import org.apache.cassandra.utils.ByteBufferUtil;
 
 public class CommitLogLab {
+  private static final List<String> failures = new ArrayList<>();
   private static final Pattern REPEATED = Pattern.compile("(\\d+) x (.*)");
 
-  public static void main(String[] args) throws Exception {
+  // its threads keep the process alive
+  public static void main(String[] args) {
+    int status = 0;
+    try {
+      run(args);
+    } catch (Throwable error) {
+      error.printStackTrace(System.out);
+      status = 1;
+    }
+    System.out.flush();
+    Runtime.getRuntime().halt(status);
+  }
+
+  private static void run(String[] args) throws Exception {
     new CassandraDaemon(true).activate();
+    // no clients, but counters need a replica that is ready for them
+    StorageService.instance.setRpcReady(true);
     Path out = Path.of(args[1]);
     for (String line : Files.readAllLines(Path.of(args[0]))) {
       if (line.equals("---")) CommitLog.instance.forceRecycleAllSegments();
       else {
         Matcher repeated = REPEATED.matcher(line);
-        if (!repeated.matches()) QueryProcessor.process(line, ConsistencyLevel.ONE);
-        else for (int i = 0; i < Integer.parseInt(repeated.group(1)); i++) QueryProcessor.process(repeated.group(2).replace("%d", "" + i), ConsistencyLevel.ONE);
+        if (!repeated.matches()) process(line);
+        else for (int i = 0; i < Integer.parseInt(repeated.group(1)); i++) process(repeated.group(2).replace("%d", "" + i));
       }
     }
+    if (!failures.isEmpty()) throw new IllegalStateException(String.join("\n", failures));
     CommitLog.instance.sync(true);
     CommitLog.instance.forceRecycleAllSegments();
     schema(out);
@@ -63,8 +81,14 @@ public class CommitLogLab {
         }
       }
     }
-    System.out.println("done");
-    Runtime.getRuntime().halt(0);
+  }
+
+  private static void process(String statement) {
+    try {
+      QueryProcessor.process(statement, ConsistencyLevel.ONE);
+    } catch (RuntimeException error) {
+      failures.add(statement + ": " + error);
+    }
   }
 
   private static void schema(Path out) throws Exception {

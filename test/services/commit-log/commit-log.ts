@@ -9,7 +9,7 @@ import { findJava, javaSkipReason, mavenJars } from '../maven.ts'
 const run = promisify(execFile)
 /** Cassandra has no Security Manager to start with on later ones. */
 const JDK = 17
-const DEADLINE_MS = 180_000
+const DEADLINE_MS = 90_000
 
 /** Packages that Cassandra reaches into: what its own start script opens. */
 const OPENED = [
@@ -107,11 +107,20 @@ export async function recordCommitLog({ dir, version, yaml, statements, reread }
     [
       ...(agent === undefined ? [] : [`-javaagent:${path.join(jars, agent)}`]),
       ...OPENED.flatMap((name) => ['--add-opens', `${name}=ALL-UNNAMED`, '--add-exports', `${name}=ALL-UNNAMED`]),
-      ...['-Xmx512m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-Djava.security.manager=allow', '-Djava.awt.headless=true', '-Djdk.attach.allowAttachSelf=true'],
+      ...[
+        '-Xmx512m',
+        '-XX:+UseSerialGC',
+        '-XX:TieredStopAtLevel=1',
+        '-Djava.security.manager=allow',
+        '-Djava.awt.headless=true',
+        '-Djdk.attach.allowAttachSelf=true',
+      ],
       `-Dcassandra.config=file://${config}`,
       `-Dlogback.configurationFile=file://${logback}`,
       `-Dcassandra.storagedir=${data}`,
       `-Dcassandra.jmx.local.port=${jmxPort}`,
+      // else it closes its output
+      '-Dcassandra-foreground=yes',
       '-Dcassandra.skip_wait_for_gossip_to_settle=0',
       '-Dcassandra.ring_delay_ms=1',
       '-Dcassandra.superuser_setup_delay_ms=-1',
@@ -120,9 +129,12 @@ export async function recordCommitLog({ dir, version, yaml, statements, reread }
     ],
     { cwd: dir, timeout: DEADLINE_MS, maxBuffer: 64 * 1024 * 1024 },
   ).catch((error: { stdout?: string; stderr?: string }) => {
-    throw new Error(`Cassandra ${version} failed:\n${(error.stdout ?? '').slice(-4000)}\n${(error.stderr ?? '').slice(-4000)}`, { cause: error })
+    throw new Error(`Cassandra ${version} failed:\n${(error.stdout ?? '').slice(-6000)}\n${(error.stderr ?? '').slice(-4000)}`, { cause: error })
   })
-  const lines = (file: string) => readFileSync(path.join(out, file), 'utf8').split('\n').filter((line) => line !== '')
+  const lines = (file: string) =>
+    readFileSync(path.join(out, file), 'utf8')
+      .split('\n')
+      .filter((line) => line !== '')
   return {
     schema: lines('schema.jsonl').map((line) => JSON.parse(line)),
     segments: readdirSync(out)

@@ -9,7 +9,7 @@ export function describeTables(schema: Recording['schema'], captured: (keyspace:
   const rows = (table: string) => schema.filter(([name]) => name === table).map(([, row]) => row)
   const types = new Map(rows('types').map((row) => [`${row.keyspace_name}.${row.type_name}`, row]))
   const columns = [...rows('columns').map((row) => ({ row, dropped: false })), ...rows('dropped_columns').map((row) => ({ row, dropped: true }))]
-  return [...rows('tables'), ...rows('views').map((row) => ({ ...row, table_name: row.view_name }))].map((table) => {
+  return [...rows('tables'), ...rows('views').map((row): typeof row => ({ ...row, table_name: row.view_name }))].map((table) => {
     const keyspace = String(table.keyspace_name)
     const name = String(table.table_name)
     const typeOf = (text: unknown): CqlType =>
@@ -36,7 +36,7 @@ export function describeTables(schema: Recording['schema'], captured: (keyspace:
   })
 }
 
-/** A mutation as CommitLogLab.java writes its lines. */
+/** A mutation as CommitLogLab.java writes its lines: Cassandra leaves out what is of dropped columns. */
 export function mutationLine(position: number, { updates }: Mutation): unknown {
   return {
     position,
@@ -48,15 +48,17 @@ export function mutationLine(position: number, { updates }: Mutation): unknown {
         clustering: one.clustering.map(hex),
         liveness: one.liveness && [String(one.liveness.writtenAt), one.liveness.ttl, one.liveness.expiresAt],
         deletion: one.deletion && times(one.deletion),
-        cells: one.cells.map((cell) => [
-          name(cell.column),
-          hex({ from: cell.pathFrom, to: cell.pathTo }),
-          String(cell.writtenAt),
-          cell.ttl,
-          cell.localTime,
-          cell.tombstone,
-          hex(cell),
-        ]),
+        cells: one.cells
+          .filter(({ column }) => !table.columns[column]!.dropped)
+          .map((cell) => [
+            name(cell.column),
+            hex({ from: cell.pathFrom, to: cell.pathTo }),
+            String(cell.writtenAt),
+            cell.ttl,
+            cell.localTime,
+            cell.tombstone,
+            hex(cell),
+          ]),
         complex: one.complexDeletions.map((deleted) => [name(deleted.column), ...times(deleted)]),
       })
       return {

@@ -81,7 +81,7 @@ const CHANGES = [
     [5, 4], {9: 'nine', -9: ''}, {place: {street: 't', number: null}, tags: null}, (1, null, [1, -1]), {'k': [{street: 'a', number: 1}, {street: null, number: 2}], 'e': []})`,
   'UPDATE lab.shapes SET l = l + [9], m[\'c\'] = 3, s = s - {00000000-0000-0000-0000-000000000001}, u."Zip" = -5 WHERE id = 1',
   "UPDATE lab.shapes SET l[1] = 11, mt = {'only': 'one'}, u.place = null, fu = null, fl = [], t = (2, 'two', []) WHERE id = 1",
-  'DELETE l[0], m[\'a\'], u.tags FROM lab.shapes WHERE id = 1',
+  "DELETE l[0], m['a'], u.tags FROM lab.shapes WHERE id = 1",
   'UPDATE lab.shapes USING TTL 100 SET m = {\'ttl\': 1}, l = [1], u = {"Zip": 1} WHERE id = 2',
   'UPDATE lab.shapes SET l = null, m = null, mt = null, s = {}, u = null, deep = null WHERE id = 1',
 

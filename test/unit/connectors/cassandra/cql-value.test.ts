@@ -25,7 +25,7 @@ function read(type: string, bytes: Buffer): Value {
   const writer = new TupleWriter(table)
   writer.start()
   reader.write(around, 1, 1 + bytes.length, writer)
-  expect(writer.row()).toEqual([value])
+  expect(writer.row().map((one) => (one instanceof Uint8Array ? new Uint8Array(one) : one))).toEqual([value])
   if (value instanceof Special) expect(reader.canBeSpecial).toBe(true)
   return value
 }
@@ -38,7 +38,7 @@ describe('types', () => {
     'place',
     'frozen<"Ad""dress">',
     'vector<float, 1536>',
-    'list<frozen<vector<text, 2>>>',
+    'list<vector<text, 2>>',
   ])('%s is read and written', (text) => expect(cqlTypeText(parse(text))).toBe(text))
 
   test('what is inside a user type is frozen', () => {
@@ -47,8 +47,7 @@ describe('types', () => {
   })
 
   test.each(['money', 'list<int', 'list<>', 'int>', "'org.example.Own'", 'map<int>', ''])('%s is not known', (text) =>
-    expect(() => parse(text)).toThrow(expect.objectContaining({ code: 'source.schema_unsupported' })),
-  )
+    expect(() => parse(text)).toThrow(expect.objectContaining({ code: 'source.schema_unsupported' })))
 })
 
 describe('values', () => {
