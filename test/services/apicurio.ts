@@ -1,12 +1,12 @@
 /** A real schema registry that speaks Confluent's API: Apicurio Registry with an in-memory database, one per test run. */
 import { spawn } from 'node:child_process'
-import { openSync, readFileSync } from 'node:fs'
+import { openSync } from 'node:fs'
 import path from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
-import { freePort } from '../../control/demo/postgres-server.ts'
+import { freePorts } from './free-ports.ts'
 import { findJava, javaSkipReason, mavenArchive } from './maven.ts'
 import { serviceVersion } from './service-version.ts'
 import { sharedService } from './shared-service.ts'
+import { untilAnswering } from './until-answering.ts'
 
 const VERSION = serviceVersion('registry')
 const JDK = 21
@@ -31,7 +31,7 @@ export async function startRegistry(dir: string): Promise<{ readonly url: string
   const java = findJava(JDK)
   if (java === null) throw new Error(skipReason() ?? 'no java')
   const home = await mavenArchive(`apicurio-${VERSION}`, { group: 'io.apicurio', artifact: 'apicurio-registry-app', version: VERSION }, 'all')
-  const [port, managementPort] = [await freePort(), await freePort()]
+  const [port, managementPort] = (await freePorts(2)) as [number, number]
   const log = path.join(dir, 'registry.log')
   const out = openSync(log, 'a')
   const settings = {
@@ -54,16 +54,7 @@ export async function startRegistry(dir: string): Promise<{ readonly url: string
   })
   child.unref()
   const url = `http://127.0.0.1:${port}/apis/ccompat/v7`
-  const deadline = Date.now() + START_DEADLINE_MS
-  for (;;) {
-    const ok = await fetch(`${url}/subjects`, { signal: AbortSignal.timeout(5000) }).then(
-      (response) => response.ok,
-      () => false,
-    )
-    if (ok) return { url, pid: child.pid! }
-    if (child.exitCode !== null || Date.now() > deadline) {
-      throw new Error(`Apicurio Registry did not start (exit ${child.exitCode}):\n${readFileSync(log, 'utf8').slice(-4000)}`)
-    }
-    await delay(100)
-  }
+  const answers = async () => (await fetch(`${url}/subjects`, { signal: AbortSignal.timeout(5000) })).ok
+  await untilAnswering(child, { name: 'Apicurio Registry', log, patienceMs: START_DEADLINE_MS, answers })
+  return { url, pid: child.pid! }
 }

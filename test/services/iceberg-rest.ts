@@ -1,13 +1,13 @@
 /** Iceberg's own REST catalog server for tests (RESTCatalogServer of iceberg-open-api) on a JdbcCatalog in SQLite, tables in a local folder or in S3. */
 import { spawn } from 'node:child_process'
-import { mkdirSync, openSync, readFileSync } from 'node:fs'
+import { mkdirSync, openSync } from 'node:fs'
 import path from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { freePort } from '../../control/demo/postgres-server.ts'
 import { findJava, javaSkipReason, mavenJars } from './maven.ts'
 import { BUCKET, OWNER, testS3 } from './seaweedfs.ts'
 import { serviceVersion } from './service-version.ts'
 import { sharedService } from './shared-service.ts'
+import { untilAnswering } from './until-answering.ts'
 
 const VERSION = serviceVersion('iceberg')
 const JDK = 17
@@ -92,15 +92,7 @@ async function start(dir: string, jars: string, env: Readonly<Record<string, str
   )
   child.unref()
   const uri = `http://127.0.0.1:${port}`
-  for (const deadline = Date.now() + START_DEADLINE_MS; ; ) {
-    const ok = await fetch(`${uri}/v1/config`, { signal: AbortSignal.timeout(5000) }).then(
-      (response) => response.ok,
-      () => false,
-    )
-    if (ok) return { uri, pid: child.pid! }
-    if (child.exitCode !== null || Date.now() > deadline) child.kill('SIGKILL')
-    if (child.exitCode !== null || Date.now() > deadline)
-      throw new Error(`the REST catalog did not start (exit ${child.exitCode}):\n${readFileSync(log, 'utf8').slice(-4000)}`)
-    await delay(100)
-  }
+  const answers = async () => (await fetch(`${uri}/v1/config`, { signal: AbortSignal.timeout(5000) })).ok
+  await untilAnswering(child, { name: 'the REST catalog', log, patienceMs: START_DEADLINE_MS, answers })
+  return { uri, pid: child.pid! }
 }

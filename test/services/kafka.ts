@@ -1,14 +1,14 @@
 /** A real Apache Kafka broker (KRaft, one node): one per test run by {@link testKafka}, private ones for fault tests by {@link startKafka}. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { existsSync, mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, openSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import path from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { freePorts } from './free-ports.ts'
 import { findJava, javaSkipReason, mavenJars } from './maven.ts'
 import { serviceVersion } from './service-version.ts'
 import { sharedService } from './shared-service.ts'
+import { untilAnswering } from './until-answering.ts'
 
 const run = promisify(execFile)
 const KAFKA_VERSION = serviceVersion('kafka')
@@ -133,13 +133,7 @@ export async function startKafka(options: KafkaServerOptions): Promise<KafkaServ
       ],
       { stdio: ['ignore', out, out], detached: true },
     )
-    const deadline = Date.now() + START_DEADLINE_MS
-    while (!(await answers(port))) {
-      if (child.exitCode !== null || Date.now() > deadline) {
-        throw new Error(`Kafka did not start (exit ${child.exitCode}):\n${readFileSync(log, 'utf8').slice(-4000)}`)
-      }
-      await delay(50)
-    }
+    await untilAnswering(child, { name: 'Kafka', log, patienceMs: START_DEADLINE_MS, answers: () => answers(port) })
   }
   const end = async (signal: NodeJS.Signals) => {
     if (child.exitCode !== null || child.signalCode !== null) return

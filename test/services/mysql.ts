@@ -1,14 +1,14 @@
 /** Real MySQL 9 and MariaDB servers from Debian's packages: one of each per run, and private ones for tests that break them. */
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import path from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import mysql from 'mysql2/promise'
 import { freePort } from '../../control/demo/postgres-server.ts'
 import { type DebianTree, debianSkipReason, debianTree } from './debian-tree.ts'
 import { sharedService } from './shared-service.ts'
+import { untilAnswering } from './until-answering.ts'
 
 const run = promisify(execFile)
 
@@ -93,7 +93,12 @@ export async function startMysql(options: MysqlServerOptions): Promise<MysqlServ
   const [program, ...args] = [...tree.command(flavor === 'mysql' ? 'mysqld' : 'mariadbd'), '--no-defaults', ...flags(all)]
   const child = spawn(program!, args, { stdio: 'ignore', detached })
   if (detached) child.unref()
-  await untilAnswering(child, port, path.join(dir, 'server.log'))
+  const answers = async () => {
+    const connection = await mysql.createConnection({ host: '127.0.0.1', port, user: 'root' })
+    await connection.end()
+    return true
+  }
+  await untilAnswering(child, { name: flavor, log: path.join(dir, 'server.log'), patienceMs: START_TIMEOUT_MS, answers })
   return {
     port,
     pid: child.pid!,
@@ -166,19 +171,6 @@ async function bootstrapMariadb(tree: DebianTree, dataDir: string): Promise<void
   child.stdin.end(script)
   const code = await new Promise((resolve) => child.once('exit', resolve))
   if (code !== 0) throw new Error(`mariadbd --bootstrap failed: ${errors}`)
-}
-
-async function untilAnswering(child: ChildProcess, port: number, log: string): Promise<void> {
-  for (const deadline = Date.now() + START_TIMEOUT_MS; ; await delay(50)) {
-    if (child.exitCode !== null) throw new Error(`the server ended: ${existsSync(log) ? readFileSync(log, 'utf8').slice(-3000) : ''}`)
-    try {
-      const connection = await mysql.createConnection({ host: '127.0.0.1', port, user: 'root' })
-      await connection.end()
-      return
-    } catch (error) {
-      if (Date.now() > deadline) throw error
-    }
-  }
 }
 
 export interface MysqlDatabase {

