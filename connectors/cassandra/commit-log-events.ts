@@ -58,12 +58,12 @@ export interface Mutation {
   readonly unread: Unread | null
 }
 
-/** Describe the table as it is now and decode the entry again; when that does not help, see `mayHoldCaptured`. */
+/** The table may be new: describe it as it is now and decode the entry again; when that does not help, see `mayHoldCaptured`. */
 export interface Unread {
   readonly table: string
   /** A column that the description lacks; null: the table is not known at all. */
   readonly column: string | null
-  /** false: it is certain that nothing of a captured table was missed, as with a table that was dropped long ago. */
+  /** false: it is certain that nothing of a table that is described as captured was missed; what was dropped long ago is like that. */
   readonly mayHoldCaptured: boolean
 }
 

@@ -120,7 +120,7 @@ export class MutationDecoder {
       if (this.#end - start < TABLE_ID_BYTES) this.#cutOff()
       const table = this.#tables.get(bytes.toString('latin1', start, start + TABLE_ID_BYTES))
       const isLast = i === count - 1
-      if (table?.description.captured !== true && isLast) {
+      if (table !== undefined && !table.description.captured && isLast) {
         this.#at = to
         break
       }
