@@ -6,7 +6,10 @@ import type { Json } from '../event/offset.ts'
  */
 export interface Log extends AsyncDisposable {
   readonly kind: 'embedded' | 'kafka'
-  /** Creates what is missing; a topic that exists keeps its partitions, and an error says so when they differ from the spec. */
+  /**
+   * Creates what is missing; a topic that exists stays as it is.
+   * @throws log.refused when its partitions differ from the spec, or it would lose what the spec keeps
+   */
   ensureTopics(specs: readonly TopicSpec[]): Promise<void>
   topics(): Promise<readonly { readonly topic: string; readonly partitions: number }[]>
   /**

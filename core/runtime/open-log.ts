@@ -31,7 +31,7 @@ export async function openLog({ mesh, secrets, logger, readOnly }: OpenLogOption
   }
   const { openKafkaLog } = await import('../log/kafka/kafka-log.ts')
   const { kind, ...options } = config
-  return openKafkaLog({ ...defined(options), clientId: config.clientId ?? `millrace-${mesh.name}` })
+  return openKafkaLog({ ...defined(options), clientId: config.clientId ?? `millrace-${mesh.name}`, onWarning: (message) => logger.warn(message) })
 }
 
 /** Opens the mesh's schema registry. @throws registry.unreachable, registry.refused, config.* */

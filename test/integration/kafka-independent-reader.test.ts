@@ -8,7 +8,7 @@ import { partitionOf } from '../../core/event/murmur2.ts'
 import { records } from '../../core/event/record-batch.ts'
 import { BrokerConnection } from '../../core/log/kafka/broker-connection.ts'
 import { openKafkaLog } from '../../core/log/kafka/kafka-log.ts'
-import type { Compression } from '../../core/log/kafka/kafka-options.ts'
+import type { KafkaLogOptions } from '../../core/log/kafka/kafka-options.ts'
 import { kafkaSettings } from '../../core/log/kafka/kafka-settings.ts'
 import { initProducerId } from '../../core/log/kafka/transaction-requests.ts'
 import type { Log } from '../../core/log/log.ts'
@@ -17,6 +17,7 @@ import { skipReason, testKafka } from '../services/kafka.ts'
 
 const { CompressionCodecs, CompressionTypes, Kafka, logLevel, Partitioners } = kafkajs
 const reason = skipReason()
+const WEEK = String(7 * 24 * 3600 * 1000)
 const fresh = (what: string): string => `${what}-${randomBytes(4).toString('hex')}`
 
 // kafkajs brings gzip; the others are plugged in, with other code than ours where there is some
@@ -59,7 +60,7 @@ describe.skipIf(reason !== null)(`kafkajs and Millrace on one broker${reason ===
   const progressTopic = fresh('progress')
   const openLogs: Log[] = []
 
-  const open = async (facts: { compression?: Compression; delivery?: 'exactly-once' | 'idempotent' } = {}) => {
+  const open = async (facts: Pick<KafkaLogOptions, 'compression' | 'delivery' | 'onWarning'> = {}) => {
     const log = await openKafkaLog({ brokers, progressTopic, ...facts })
     openLogs.push(log)
     return log
@@ -267,6 +268,42 @@ describe.skipIf(reason !== null)(`kafkajs and Millrace on one broker${reason ===
       code: 'log.refused',
       message: expect.stringContaining(aged),
     })
+  })
+
+  test('a topic that exists and would lose what its stream keeps is refused, one that keeps more is told, both with the command that repairs it', async () => {
+    const warnings: string[] = []
+    const log = await open({ onWarning: (message) => warnings.push(message) })
+    const [table, aged] = [fresh('table'), fresh('aged')]
+    const admin = client.admin()
+    await admin.connect()
+    const entries = (settings: Readonly<Record<string, string>>) => Object.entries(settings).map(([name, value]) => ({ name, value }))
+    await admin.createTopics({
+      topics: [
+        { topic: table, numPartitions: 1, configEntries: entries({ 'cleanup.policy': 'compact,delete', 'retention.ms': '3600000' }) },
+        { topic: aged, numPartitions: 1, configEntries: entries({ 'cleanup.policy': 'delete', 'retention.ms': '3600000' }) },
+      ],
+    })
+    const command = (topic: string, settings: string) => `--entity-type topics --entity-name ${topic} --add-config ${settings}`
+    const refused = async (spec: ReturnType<typeof topicSpec>, settings: string) =>
+      expect(log.ensureTopics([spec])).rejects.toMatchObject({ code: 'log.refused', fix: expect.stringContaining(command(spec.topic, settings)) })
+    await refused(topicSpec(table, 1, { compacted: true }), 'cleanup.policy=compact')
+    await refused(topicSpec(aged, 1), 'retention.ms=-1')
+    await refused(topicSpec(aged, 1, { retentionMs: 7_200_000 }), 'retention.ms=7200000')
+    expect(warnings).toEqual([])
+    await log.ensureTopics([topicSpec(aged, 1, { retentionMs: 3_600_000 })])
+    expect(warnings).toEqual([])
+    await log.ensureTopics([topicSpec(aged, 1, { retentionMs: 60_000 })])
+    expect(warnings).toEqual([expect.stringContaining(command(aged, 'retention.ms=60000'))])
+    // repaired as the message says
+    await admin.alterConfigs({
+      validateOnly: false,
+      resources: [
+        { type: kafkajs.ConfigResourceTypes.TOPIC, name: table, configEntries: entries({ 'cleanup.policy': 'compact', 'delete.retention.ms': WEEK }) },
+      ],
+    })
+    await admin.disconnect()
+    await log.ensureTopics([topicSpec(table, 1, { compacted: true })])
+    expect(warnings.length).toBe(1)
   })
 
   test('an unreachable cluster gives log.unreachable, a missing topic log.refused', async () => {

@@ -54,6 +54,8 @@ export interface KafkaLogOptions {
   readonly unreachableMs?: number
   /** A broker that has not answered a request for so long is taken for dead, milliseconds. */
   readonly requestTimeoutMs?: number
+  /** Told of a topic that exists and keeps more than its stream wants, with the command that repairs it. */
+  readonly onWarning?: (message: string) => void
 }
 
 export interface KafkaSettings {
@@ -70,4 +72,5 @@ export interface KafkaSettings {
   readonly topicConfig: Readonly<Record<string, string>>
   readonly unreachableMs: number
   readonly requestTimeoutMs: number
+  readonly onWarning: (message: string) => void
 }

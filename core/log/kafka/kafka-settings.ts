@@ -21,6 +21,7 @@ export function kafkaSettings(options: KafkaLogOptions): KafkaSettings {
     topicConfig: options.topicConfig ?? {},
     unreachableMs: options.unreachableMs ?? 120_000,
     requestTimeoutMs: options.requestTimeoutMs ?? 30_000,
+    onWarning: options.onWarning ?? (() => {}),
   }
 }
 

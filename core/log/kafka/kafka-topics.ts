@@ -10,7 +10,7 @@ const CREATE_TIMEOUT_MS = 20_000
 /** As long as in the embedded log: whoever reads no more often misses deletes. */
 const TOMBSTONE_MS = 7 * 24 * 3600 * 1000
 
-/** See `Log.ensureTopics`. @throws log.refused when a topic differs in partitions or in whether it is compacted */
+/** See `Log.ensureTopics`. @throws log.refused when a topic differs in partitions, or would lose what its stream keeps */
 export async function ensureKafkaTopics(cluster: Cluster, specs: readonly TopicSpec[]): Promise<void> {
   const { settings } = cluster
   const wanted = specs.map((spec) => ({
@@ -59,7 +59,7 @@ async function ensure(cluster: Cluster, wanted: readonly NewTopic[], anyPartitio
       })
     }
   }
-  await checkCompaction(
+  await checkSettings(
     cluster,
     wanted.filter((one) => !missing.includes(one)),
   )
@@ -73,18 +73,70 @@ async function create(cluster: Cluster, missing: readonly NewTopic[]): Promise<v
 
 const inTopic = (topic: string, message: string | null): string => `topic ${topic}${message ? `: ${message}` : ''}`
 
-/** A compacted stream on a topic that deletes by age would lose rows, and the other way round would lose changes. */
-async function checkCompaction(cluster: Cluster, existing: readonly NewTopic[]): Promise<void> {
+/** A setting of a topic that exists, other than its stream wants it. */
+export interface SettingDifference {
+  readonly name: string
+  readonly wanted: string
+  readonly found: string
+  /** Records would go, or be superseded, that the stream keeps; else the topic only keeps them longer, or its tombstones shorter. */
+  readonly loses: boolean
+}
+
+const CHECKED = ['cleanup.policy', 'retention.ms', 'delete.retention.ms']
+
+export function differingSettings(wanted: Readonly<Record<string, string>>, found: Readonly<Record<string, string>>): readonly SettingDifference[] {
+  const differences: SettingDifference[] = []
+  const differs = (name: string, loses: boolean) => differences.push({ name, wanted: wanted[name] ?? '', found: found[name] ?? '', loses })
+  const [policy, foundPolicy] = [policies(wanted['cleanup.policy']), policies(found['cleanup.policy'])]
+  const deletes = foundPolicy.has('delete')
+  if (policy.has('compact') !== foundPolicy.has('compact')) differs('cleanup.policy', true)
+  else if (policy.has('delete') !== deletes) differs('cleanup.policy', deletes)
+  const [retention, foundRetention] = [milliseconds(wanted['retention.ms']), milliseconds(found['retention.ms'])]
+  if (policy.has('delete') && deletes && retention !== foundRetention) differs('retention.ms', foundRetention < retention)
+  const tombstones = wanted['delete.retention.ms']
+  if (tombstones !== undefined && milliseconds(found['delete.retention.ms']) < milliseconds(tombstones)) differs('delete.retention.ms', false)
+  return differences
+}
+
+function policies(setting = ''): ReadonlySet<string> {
+  return new Set(setting.split(',').flatMap((policy) => (policy.trim() === '' ? [] : [policy.trim()])))
+}
+
+/** Kafka's -1 is for ever, and so is what is not set. */
+function milliseconds(setting = '-1'): number {
+  return Number(setting) < 0 ? Number.POSITIVE_INFINITY : Number(setting)
+}
+
+/** @throws log.refused when a topic that exists would lose what its stream keeps; what it keeps beyond that is only told */
+async function checkSettings(cluster: Cluster, existing: readonly NewTopic[]): Promise<void> {
   if (existing.length === 0) return
-  const topics = existing.map(({ topic }) => topic)
-  for (const { topic, errorCode, message, settings } of await describeTopics(await cluster.anyBroker(), topics, ['cleanup.policy'])) {
-    checkCode(errorCode, inTopic(topic, message))
-    const found = settings['cleanup.policy'] ?? ''
-    const wanted = existing.find((one) => one.topic === topic)?.config['cleanup.policy'] ?? ''
-    if (found.includes('compact') !== wanted.includes('compact')) {
-      throw new MillraceError('log.refused', `topic ${topic} has cleanup.policy=${found}, but its stream wants ${wanted}`, {
-        fix: `kafka-configs.sh --alter --entity-type topics --entity-name ${topic} --add-config cleanup.policy=[${wanted}]`,
-      })
-    }
+  const found = await topicSettings(
+    cluster,
+    existing.map(({ topic }) => topic),
+    CHECKED,
+  )
+  for (const { topic, config } of existing) {
+    const differences = differingSettings(config, found.get(topic) ?? {})
+    if (differences.length === 0) continue
+    const say = differences.map(({ name, wanted, found }) => `${name}=${found} where its stream wants ${wanted}`).join(', ')
+    const settings = differences.map(({ name, wanted }) => `${name}=${wanted.includes(',') ? `[${wanted}]` : wanted}`).join(',')
+    const repair = `kafka-configs.sh --bootstrap-server ${cluster.name} --alter --entity-type topics --entity-name ${topic} --add-config ${settings}`
+    const fix = `${repair}, or set \`topics\` of the source as the topic is`
+    if (differences.some(({ loses }) => loses)) throw new MillraceError('log.refused', `topic ${topic} has ${say}`, { fix })
+    cluster.settings.onWarning(`topic ${topic} has ${say}; to repair it: ${fix}`)
   }
+}
+
+/** Settings as they are in force, by topic. @throws KafkaFault */
+export async function topicSettings(
+  cluster: Cluster,
+  topics: readonly string[],
+  names: readonly string[],
+): Promise<ReadonlyMap<string, Readonly<Record<string, string>>>> {
+  const found = new Map<string, Readonly<Record<string, string>>>()
+  for (const { topic, errorCode, message, settings } of await describeTopics(await cluster.anyBroker(), topics, names)) {
+    checkCode(errorCode, inTopic(topic, message))
+    found.set(topic, settings)
+  }
+  return found
 }
