@@ -21,9 +21,9 @@ export interface Log extends AsyncDisposable {
    * Batches from the given positions on, committed data only, in offset order per partition, forever: waits at the end of the log. Ends when
    * `signal` aborts. A slow reader is not buffered for beyond a few MB. A reader gets to `bounds().end`: offsets there that hold no record (Kafka's
    * control records, aborted or compacted ones) come as a batch of count 0 whose `nextOffset` is past them.
-   * @throws log.position_lost when a position is before the first retained offset
+   * @throws log.position_lost when a position is before the first retained offset, or deletes may have been taken away before the reader came to them
    */
-  consume(from: readonly LogPosition[], signal: AbortSignal): AsyncIterable<LogBatch>
+  consume(from: readonly ReadFrom[], signal: AbortSignal): AsyncIterable<LogBatch>
   /**
    * First retained and next offset of every partition. The end counts committed records only, or, asked for what is `written`, all: whatever a writer
    * appended before or together with a record that can be read lies before it, in every partition.
@@ -49,6 +49,16 @@ export interface LogPosition {
   readonly topic: string
   readonly partition: number
   readonly offset: bigint
+}
+
+/** Where a reader begins. */
+export interface ReadFrom extends LogPosition {
+  /**
+   * A moment, epoch milliseconds, at which the reader had everything that was in the log, or had nothing and began at the start; null: it does not know.
+   * A log that keeps tombstones for a time, and does not remember which it took, holds it against that time where something is missing. Absent: a
+   * reader to whom deletes are no matter.
+   */
+  readonly asOfMs?: () => number | null
 }
 
 /** Small facts of a node that land together with its records: its offset, the state of its snapshots. */

@@ -9,6 +9,7 @@ interface LandedJson {
   readonly landed: LedgerJson
   readonly rejected: LedgerJson
   readonly superseded: LedgerJson
+  readonly asOf?: number | null
 }
 
 /**
@@ -21,16 +22,24 @@ export class LandedWindows {
   readonly rejected: WindowLedger
   /** Updates that came before the row they belong to, which the snapshot brought later. */
   readonly superseded: WindowLedger
+  /** A moment, epoch milliseconds, at which the target had all that was in the log, see `ReadFrom`; null: not known. */
+  readonly asOfMs: number | null
 
-  constructor(landed = new WindowLedger(LANDED_WINDOWS), rejected = new WindowLedger(LANDED_WINDOWS), superseded = new WindowLedger(LANDED_WINDOWS)) {
+  constructor(
+    landed = new WindowLedger(LANDED_WINDOWS),
+    rejected = new WindowLedger(LANDED_WINDOWS),
+    superseded = new WindowLedger(LANDED_WINDOWS),
+    asOfMs: number | null = null,
+  ) {
     this.landed = landed
     this.rejected = rejected
     this.superseded = superseded
+    this.asOfMs = asOfMs
   }
 
   /** As it is once a batch landed: `batch` counts all its changes, of which some did not land. */
-  with(batch: WindowLedger, rejected: WindowLedger, superseded: WindowLedger): LandedWindows {
-    const next = LandedWindows.of({ landed: this.landed.toJSON(), rejected: this.rejected.toJSON(), superseded: this.superseded.toJSON() })
+  with(batch: WindowLedger, rejected: WindowLedger, superseded: WindowLedger, asOf: number | null = null): LandedWindows {
+    const next = LandedWindows.of({ landed: this.landed.toJSON(), rejected: this.rejected.toJSON(), superseded: this.superseded.toJSON(), asOf })
     next.landed.addAll(batch)
     for (const missing of [rejected, superseded]) next.landed.removeAll(missing)
     next.rejected.addAll(rejected)
@@ -67,18 +76,20 @@ export class LandedWindows {
 
   /** The text that lands with these positions. */
   toText(positions: readonly LogPosition[]): string {
-    const { landed, rejected, superseded } = this
+    const { landed, rejected, superseded, asOfMs } = this
     const json: LandedJson = {
       positions: positions.map(({ partition, offset }) => [partition, String(offset)] as const),
       landed: landed.toJSON(),
       rejected: rejected.toJSON(),
       superseded: superseded.toJSON(),
+      asOf: asOfMs,
     }
     return JSON.stringify(json)
   }
 
-  private static of({ landed, rejected, superseded }: Omit<LandedJson, 'positions'>): LandedWindows {
-    return new LandedWindows(WindowLedger.of(LANDED_WINDOWS, landed), WindowLedger.of(LANDED_WINDOWS, rejected), WindowLedger.of(LANDED_WINDOWS, superseded))
+  private static of({ landed, rejected, superseded, asOf = null }: Omit<LandedJson, 'positions'>): LandedWindows {
+    const ledger = (json: LedgerJson) => WindowLedger.of(LANDED_WINDOWS, json)
+    return new LandedWindows(ledger(landed), ledger(rejected), ledger(superseded), asOf)
   }
 
   /** What {@link toText} gave, and the positions of that commit. */

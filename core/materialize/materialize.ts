@@ -97,6 +97,10 @@ class Driver implements AsyncDisposable {
   #windows: LandedWindows | null = null
   #ends = new Map<number, bigint>()
   #endsAt = 0
+  /** A moment at which the target had all that was in the log, see `ReadFrom`; null: not known. */
+  #asOf: number | null = null
+  /** Where the log ended at a moment, until the target has come to it. */
+  #mark: { readonly at: number; readonly ends: ReadonlyMap<number, bigint> } | null = null
   /** Bytes of the budget that were taken for a frame and are not in the open batch yet. */
   #reserved = 0
   /** A flush is worth its while from so many changes on. */
@@ -132,6 +136,7 @@ class Driver implements AsyncDisposable {
     }
     const positions = this.#positionsOf(this.#applied)
     this.#windows = await this.#retrying(() => recallWindows({ sink, topic, positions, log: this.#options.log, decoders: this.#decoders, signal }))
+    this.#asOf ??= positions.every(({ offset }) => offset === 0n) ? this.#endsAt : (this.#windows?.asOfMs ?? null)
     this.#report()
     while (!signal.aborted) await this.#retrying(() => this.#readOn())
   }
@@ -145,7 +150,8 @@ class Driver implements AsyncDisposable {
   async #readOn(): Promise<void> {
     const { log, topic, signal } = this.#options
     const partitions = this.#partitionsToRead()
-    const from = partitions.map((partition) => ({ topic, partition, offset: this.#read.get(partition)! }))
+    const asOfMs = () => this.#asOf
+    const from = partitions.map((partition) => ({ topic, partition, offset: this.#read.get(partition)!, asOfMs }))
     const reader = new StreamReader(log, from, signal)
     let moved = false
     try {
@@ -388,7 +394,7 @@ class Driver implements AsyncDisposable {
     const rejections = new Rejections(this.#options, this.#letters, table, run, (work) => this.#retrying(work))
     let windows = this.#windows
     const memo = (): string | null => {
-      windows = this.#windows?.with(run.windows(), run.windows(rejections.lost), run.windows(rejections.superseded)) ?? null
+      windows = this.#windows?.with(run.windows(), run.windows(rejections.lost), run.windows(rejections.superseded), this.#asOf) ?? null
       return windows?.toText(positions) ?? null
     }
     const onRejected = (some: readonly Rejection[]): Promise<void> => rejections.take(some)
@@ -405,6 +411,7 @@ class Driver implements AsyncDisposable {
     this.#windows = windows
     memory.give(this.#batch.released(run.release()))
     for (const { partition, offset } of positions) this.#applied.set(partition, offset)
+    this.#reachMark()
     this.#rows += run.changes.length - rejections.count
     this.#rejected += rejections.lost.length
     const last = run.changes.findLast((change) => change.committedAt !== 0n)
@@ -427,12 +434,21 @@ class Driver implements AsyncDisposable {
   /** Ends of the partitions; new ones are read from their beginning, as are those that the target never had. */
   async #refreshEnds(): Promise<void> {
     const { log, topic } = this.#options
+    const at = Date.now()
     for (const { partition, end } of await log.bounds(topic)) {
       this.#ends.set(partition, end)
       if (!this.#read.has(partition)) this.#read.set(partition, 0n)
     }
     if (this.#read.size === 0) throw new MillraceError('log.unreachable', `the log does not know the partitions of ${topic} yet`)
     this.#endsAt = Date.now()
+    this.#mark ??= { at, ends: new Map(this.#ends) }
+    this.#reachMark()
+  }
+
+  #reachMark(): void {
+    if (this.#mark === null || ![...this.#mark.ends].every(([partition, end]) => (this.#applied.get(partition) ?? 0n) >= end)) return
+    this.#asOf = this.#mark.at
+    this.#mark = null
   }
 
   /** @param onFailure called at each failure that is tried again */

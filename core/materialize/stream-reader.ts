@@ -1,4 +1,4 @@
-import type { Log, LogBatch, LogPosition } from '../log/log.ts'
+import type { Log, LogBatch, ReadFrom } from '../log/log.ts'
 
 /** Pulls a log one batch at a time, with a deadline: nothing is asked for while the caller is busy. */
 export class StreamReader {
@@ -8,7 +8,7 @@ export class StreamReader {
   readonly #signal: AbortSignal
   #asked: Promise<IteratorResult<LogBatch>> | null = null
 
-  constructor(log: Log, from: readonly LogPosition[], signal: AbortSignal) {
+  constructor(log: Log, from: readonly ReadFrom[], signal: AbortSignal) {
     this.#signal = signal
     this.#stop = () => this.#abort.abort()
     if (signal.aborted) this.#stop()

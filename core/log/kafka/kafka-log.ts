@@ -1,5 +1,5 @@
 import { MillraceError } from '../../errors.ts'
-import type { Log, LogBatch, LogPosition, LogWriter, Progress, TopicSpec } from '../log.ts'
+import type { Log, LogBatch, LogWriter, Progress, ReadFrom, TopicSpec } from '../log.ts'
 import { Cluster } from './cluster.ts'
 import { hasFault, KafkaFault } from './kafka-fault.ts'
 import type { KafkaLogOptions } from './kafka-options.ts'
@@ -49,7 +49,7 @@ class KafkaLog implements Log {
     return openKafkaWriter(this.#cluster, node)
   }
 
-  consume(from: readonly LogPosition[], signal: AbortSignal): AsyncIterable<LogBatch> {
+  consume(from: readonly ReadFrom[], signal: AbortSignal): AsyncIterable<LogBatch> {
     return readBatches(this.#cluster, from, signal)
   }
 

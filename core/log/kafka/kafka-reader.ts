@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto'
 import { MillraceError } from '../../errors.ts'
 import { FRAME_HEADER_BYTES, frameLength, frameOf, readFrameHeader, records, stampChecksum, stampOffset } from '../../event/record-batch.ts'
-import type { LogBatch, LogPosition } from '../log.ts'
+import type { LogBatch, ReadFrom } from '../log.ts'
 import { backOff, type Cluster } from './cluster.ts'
 import { type FetchedPartition, fetchFrames } from './fetch-request.ts'
 import { decodeFrame } from './frame-codec.ts'
 import { asLogError, isFinal, KafkaFault } from './kafka-fault.ts'
+import { topicSettings } from './kafka-topics.ts'
 import { isCommitMarker } from './progress-topic.ts'
 
 /** Bytes asked for at once; one answer is worked on while the next is under way, so twice this is held at most. */
@@ -14,10 +15,14 @@ const PARTITION_BYTES = 1024 * 1024
 const POLL_MS = 500
 /** A topic that was just made, or a leader that moves, may be unknown for so long. */
 const UNKNOWN_TOPIC_MS = 15_000
+/** A transaction may be open, and clocks may differ, for so long; but never by more than this part of the time that tombstones stay. */
+const SLACK_MS = 60_000
+const SLACK = 0.1
 
 interface Cursor {
   readonly topic: string
   readonly partition: number
+  readonly asOfMs: ReadFrom['asOfMs']
   offset: bigint
   busy: boolean
 }
@@ -29,10 +34,10 @@ interface Answer {
 }
 
 /** See `Log.consume`. A frame that begins before the asked offset is cut, so that no batch holds an earlier record; its base offset stays. */
-export async function* readBatches(cluster: Cluster, from: readonly LogPosition[], signal: AbortSignal): AsyncGenerator<LogBatch, void, void> {
+export async function* readBatches(cluster: Cluster, from: readonly ReadFrom[], signal: AbortSignal): AsyncGenerator<LogBatch, void, void> {
   if (signal.aborted) return
   const purpose = `reader:${randomUUID()}`
-  const cursors: Cursor[] = from.map(({ topic, partition, offset }) => ({ topic, partition, offset, busy: false }))
+  const cursors: Cursor[] = from.map((position) => ({ ...position, asOfMs: position.asOfMs, busy: false }))
   const topics = [...new Set(from.map(({ topic }) => topic))]
   const pending = new Map<number, Promise<Answer>>()
   let wake: ((nothing: null) => void) | null = null
@@ -79,8 +84,10 @@ export async function* readBatches(cluster: Cluster, from: readonly LogPosition[
         const cursor = answer.cursors.find(({ topic, partition }) => topic === found.topic && partition === found.partition)
         if (cursor === undefined) continue
         if (found.fault === 'OFFSET_OUT_OF_RANGE') throw await positionLost(cluster, cursor, found)
-        if (found.fault === null) takeFrames(cursor, found, batches)
-        else fault ??= new KafkaFault(found.fault, `topic ${found.topic} partition ${found.partition}`)
+        if (found.fault === null) {
+          const missing = takeFrames(cursor, found, batches)
+          if (missing !== null && cursor.asOfMs !== undefined) await checkCleaned(cluster, cursor, missing, cursor.asOfMs())
+        } else fault ??= new KafkaFault(found.fault, `topic ${found.topic} partition ${found.partition}`)
       }
       if (fault === null) {
         failures = 0
@@ -136,15 +143,33 @@ async function positionLost(cluster: Cluster, cursor: Cursor, found: FetchedPart
   )
 }
 
+/** What compaction took before the reader came to it may have been a tombstone, once those may go. @throws log.position_lost */
+async function checkCleaned(cluster: Cluster, { topic, partition }: Cursor, missing: bigint, asOfMs: number | null): Promise<void> {
+  const doing = `looking at how long ${topic} keeps tombstones`
+  const settings = await cluster.retry(doing, () => topicSettings(cluster, [topic], ['cleanup.policy', 'delete.retention.ms']))
+  const { 'cleanup.policy': policy = '', 'delete.retention.ms': kept = '0' } = settings.get(topic) ?? {}
+  const patienceMs = Number(kept) - Math.min(SLACK_MS, SLACK * Number(kept))
+  if (!policy.includes('compact') || (asOfMs !== null && Date.now() - asOfMs < patienceMs)) return
+  const place = `${topic} partition ${partition} of Kafka at ${cluster.name}`
+  const when = asOfMs === null ? 'at a time that is not known' : `at ${new Date(asOfMs).toISOString()}`
+  throw new MillraceError(
+    'log.position_lost',
+    `${place} was compacted from offset ${missing} on, keeps tombstones for ${kept} ms, and this reader last had all of it ${when}: deletes may be missed`,
+    { fix: 'give the sink a new target, and raise delete.retention.ms of the topic for sinks that are away for long' },
+  )
+}
+
 /**
  * Committed data of one partition's answer, in order; moves the cursor past all of it. Commit markers and aborted data count for the end of the log, so
  * a reader must be able to pass them: the last batch's `nextOffset` does, and where an answer has nothing else a batch without records does.
+ * @returns the first offset from which compaction took records, or null
  */
-function takeFrames(cursor: Cursor, found: FetchedPartition, batches: LogBatch[]): void {
+function takeFrames(cursor: Cursor, found: FetchedPartition, batches: LogBatch[]): bigint | null {
   const { topic, partition, offset: from } = cursor
   const aborted = [...found.aborted].sort((a, b) => (a.firstOffset < b.firstOffset ? -1 : 1))
   const aborting = new Set<bigint>()
   const own: LogBatch[] = []
+  let missing: bigint | null = null
   for (let at = 0; ; ) {
     const length = frameLength(found.frames, at)
     if (length < 0) break
@@ -155,10 +180,14 @@ function takeFrames(cursor: Cursor, found: FetchedPartition, batches: LogBatch[]
     while (aborted.length > 0 && aborted[0]!.firstOffset < nextOffset) aborting.add(aborted.shift()!.producerId)
     if (header.control && !isCommitMarker(stored)) aborting.delete(header.producerId)
     if (nextOffset <= cursor.offset) continue
+    if (header.baseOffset > cursor.offset) missing ??= cursor.offset
+    const first = header.baseOffset < from ? from : header.baseOffset
+    if (!header.control && header.count === 0) missing ??= first
     if (!header.control && header.count > 0 && !(header.transactional && aborting.has(header.producerId))) {
       const plain = decodeFrame(stored, header.codec)
       const frame = header.baseOffset < from ? withoutEarlier(plain, from) : plain
       const count = frame.readInt32BE(57)
+      if (BigInt(count) < nextOffset - first) missing ??= first
       if (count > 0) own.push({ topic, partition, frame, baseOffset: header.baseOffset, nextOffset, count, appendedAt: header.maxTimestamp })
     }
     cursor.offset = nextOffset
@@ -167,6 +196,7 @@ function takeFrames(cursor: Cursor, found: FetchedPartition, batches: LogBatch[]
   if (last !== undefined) own.push({ ...last, nextOffset: cursor.offset })
   else if (cursor.offset > from) own.push(passing(topic, partition, from, cursor.offset))
   for (const batch of own) batches.push(batch)
+  return missing
 }
 
 /** A batch without records that only moves a reader on. */

@@ -2,7 +2,7 @@ import { MillraceError } from '../../../../core/errors.ts'
 import type { Json } from '../../../../core/event/offset.ts'
 import { frameOf, type PlainRecord, records, stampChecksum, stampOffset } from '../../../../core/event/record-batch.ts'
 import { compactFrame } from '../../../../core/log/embedded/compact-frame.ts'
-import type { EncodedBatch, Log, LogBatch, LogPosition, LogWriter, Progress, TopicSpec } from '../../../../core/log/log.ts'
+import type { EncodedBatch, Log, LogBatch, LogWriter, Progress, ReadFrom, TopicSpec } from '../../../../core/log/log.ts'
 
 interface Stored {
   readonly frame: Buffer
@@ -85,7 +85,7 @@ export class MemoryLog implements Log {
     this.#waiting.clear()
   }
 
-  async *consume(from: readonly LogPosition[], signal: AbortSignal): AsyncGenerator<LogBatch> {
+  async *consume(from: readonly ReadFrom[], signal: AbortSignal): AsyncGenerator<LogBatch> {
     const next = from.map((position) => ({ ...position }))
     while (!signal.aborted) {
       let idle = true
