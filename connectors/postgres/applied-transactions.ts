@@ -36,14 +36,21 @@ export class AppliedTransactions {
 /**
  * Transactions (32 bits) that are committed and that nobody sees yet, since they wait for a standby: those streamed before a restart are not sent again. Where
  * the role may not see which of the others' do, every one that has written counts, until it ends.
+ * @param table oid of the table, or of the root of partitions, that they wrote; all when absent
  */
-export async function unseenCommits(client: pg.ClientBase): Promise<readonly number[]> {
+export async function unseenCommits(client: pg.ClientBase, table: number | null = null): Promise<readonly number[]> {
   // COMMIT PREPARED waits without a transaction of its own: any that is prepared may be its. What a role may not see has no backend_type
   const { rows } = await client.query<{ xid: string }>(
     `select l.transactionid::text as xid from pg_locks l left join pg_stat_activity a on a.pid = l.pid
-      where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock' and current_setting('synchronous_standby_names') <> ''
-        and case when a.pid is not null then a.backend_type is null or a.wait_event = 'SyncRep'
-            else exists (select from pg_stat_activity w where w.backend_xid is null and (w.backend_type is null or w.wait_event = 'SyncRep')) end`,
+      cross join (select current_setting('synchronous_standby_names') <> '' as may) waiting
+      where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
+        and case when a.pid is not null then a.backend_type is null and may or a.wait_event = 'SyncRep'
+            else exists (select from pg_stat_activity w where w.backend_xid is null and (w.backend_type is null and may or w.wait_event = 'SyncRep')) end
+        and ($1::oid is null or exists (
+          select from pg_locks t where t.virtualtransaction = l.virtualtransaction and t.locktype = 'relation' and t.mode like '%Exclusive%'
+            and t.database = (select oid from pg_database where datname = current_database())
+            and (t.relation = $1 or t.relation in (select relid from pg_partition_tree($1)))))`,
+    [table],
   )
   return rows.map(({ xid }) => Number(xid))
 }

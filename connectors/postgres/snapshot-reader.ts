@@ -13,6 +13,8 @@ import {
   tableId,
   viewOf,
 } from '../../core/plugin.ts'
+import { unseenCommits } from './applied-transactions.ts'
+import { sees } from './fence.ts'
 import { postgresError } from './postgres-error.ts'
 import { type CopiedRows, copyRows } from './snapshot-copy.ts'
 import { identifier, type KeyOrder, keyOrder } from './snapshot-order.ts'
@@ -69,6 +71,8 @@ const MOST_TRIES = 100
 const SCAN_BYTES = 4_000_000
 const SCAN_FIRST_ROWS = 200
 const SCAN_MOST_ROWS = 20_000
+/** A scan waits so long for a view that has all that is committed. */
+const UNSEEN_MS = 30_000
 
 const BEGIN = `begin transaction isolation level repeatable read read only;
 ${Object.entries(SETTINGS)
@@ -159,13 +163,14 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
     }
   }
 
-  /** Reads a whole table in one view, see `SourceReader.scan`. @returns the insert LSN at the view */
+  /**
+   * Reads a whole table in one view, see `SourceReader.scan`. @returns the insert LSN at the view
+   * @throws audit.unfinished when commits of the table wait for a synchronous standby all the while: the stream has them, and no view
+   */
   async scan(table: TableSchema, open: (shape: TableSchema) => ScanTarget, signal: AbortSignal): Promise<bigint> {
     return this.#use(`to read ${tableId(table)}`, async (client) => {
-      const results = (await client.query(BEGIN)) as unknown as readonly pg.QueryResult<{ snapshot: string; lsn: string; at: string }>[]
-      const { lsn } = results.at(-1)!.rows[0]!
-      const oid = await findTable(client, table, null)
-      const mapped = await describeTable(client, oid!, this.#options.mapping, undefined, new Set(table.columns.map(({ id }) => id)))
+      const { lsn, oid } = await this.#wholeView(client, table, signal)
+      const mapped = await describeTable(client, oid, this.#options.mapping, undefined, new Set(table.columns.map(({ id }) => id)))
       const { writer, beginRow, endRow } = open(mapped.table)
       const read = mapped.table.key.length > 0 ? readByKey : readByPage
       let limit = SCAN_FIRST_ROWS
@@ -178,8 +183,28 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
         if (copied.rows > 0) limit = Math.max(1, Math.min(SCAN_MOST_ROWS, Math.round((SCAN_BYTES * copied.rows) / (copied.bytes.length - copied.first))))
       }
       await client.query('commit')
-      return BigInt(lsn)
+      return lsn
     })
+  }
+
+  /** Begins a transaction in a view of a table that has all its commits which are in the stream. */
+  async #wholeView(client: pg.Client, table: TableSchema, signal: AbortSignal): Promise<{ readonly lsn: bigint; readonly oid: number }> {
+    const deadline = Date.now() + UNSEEN_MS
+    for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, 50)) {
+      // asked before and after: one that ends in between is in neither the view nor the second answer
+      const before = await unseenCommits(client, (await findTable(client, table, null))!)
+      const { fence } = await this.#view(client, signal)
+      const oid = (await findTable(client, table, null))!
+      const unseen = [...before, ...(await unseenCommits(client, oid))]
+      if (unseen.every((xid) => sees(fence, xid))) return { lsn: fence.lsn, oid }
+      await client.query('rollback')
+      if (Date.now() > deadline) {
+        throw new MillraceError('audit.unfinished', `commits to ${tableId(table)} wait for a synchronous standby: they are in the stream, and in no view`, {
+          fix: 'bring a standby of synchronous_standby_names back, and GRANT pg_read_all_stats to the role, which else waits for all that write to the table',
+        })
+      }
+      await delay(waitMs)
+    }
   }
 
   /** Begins a transaction in a view that is accepted. */

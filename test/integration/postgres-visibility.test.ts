@@ -7,7 +7,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import postgres from '../../connectors/postgres/index.ts'
 import { parseLsn } from '../../connectors/postgres/lsn.ts'
 import { type PostgresServer, startPostgres } from '../../control/demo/postgres-server.ts'
-import { type SourceConnector, type TableSchema, UNCHANGED } from '../../core/plugin.ts'
+import { TupleWriter } from '../../core/event/tuple-writer.ts'
+import { type SourceConnector, type SourceReader, type TableSchema, UNCHANGED } from '../../core/plugin.ts'
 import { RunningCapture, until } from './running-capture.ts'
 
 let dir: string
@@ -59,10 +60,12 @@ async function commitUnseen(text: string): Promise<{ release: () => Promise<void
   await until('the commit waits', async () => (await sql("select 1 from pg_stat_activity where wait_event = 'SyncRep'")).rowCount === 1)
   return {
     async release() {
-      await sql("alter system set synchronous_standby_names = ''")
-      await sql('select pg_reload_conf()')
+      // ends the wait and not the commit; the setting goes after that, since others see it gone before the commit
+      await sql("select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'")
       await committed
       await client.end()
+      await sql("alter system set synchronous_standby_names = ''")
+      await sql('select pg_reload_conf()')
     },
   }
 }
@@ -158,4 +161,37 @@ test.each([
     await before.stop()
     await busy.end()
   }
+})
+
+/** Ids of a table as the audit reads it. */
+async function scan(reader: SourceReader, table: TableSchema): Promise<readonly unknown[]> {
+  const ids: unknown[] = []
+  const open = (shape: TableSchema) => {
+    const writer = new TupleWriter(shape)
+    return { writer, beginRow: () => writer.start(), endRow: () => ids.push(writer.row()[0]) }
+  }
+  await reader.scan(table, open, new AbortController().signal)
+  return ids.sort()
+}
+
+test.each(['postgres', 'plain'])('the audit of %s reads no view of a table that lacks what the stream has of it', async (role) => {
+  await sql(`do $$ begin create role plain login replication; exception when duplicate_object then end $$`)
+  const [waited, other] = [`a_${role}`, `b_${role}`]
+  for (const name of [waited, other])
+    await sql(`create table ${name} (id int primary key); insert into ${name} values (1); alter table ${name} owner to ${role}`)
+  const config = postgres.config.parse({ url: server.url.replace('postgres@', `${role}@`), tables: [`public.${waited}`, `public.${other}`] })
+  const context = { mesh: 'visible', node: `audit-${role}`, dataDir: path.join(dir, `audit-${role}`), logger: pino({ level: 'silent' }), metric: () => {} }
+  await using reader = await postgres.openReader(config, context)
+  const tables = await reader.tables()
+  const named = (name: string) => tables.find((table) => table.name === name)!
+  const inserted = await commitUnseen(`insert into ${waited} values (2)`)
+  expect(await scan(reader, named(other))).toEqual([1])
+  let isRead = false
+  const scanning = scan(reader, named(waited)).finally(() => {
+    isRead = true
+  })
+  for (let i = 0; i < 50; i++) await sql('select 1')
+  expect(isRead).toBe(false)
+  await inserted.release()
+  expect(await scanning).toEqual([1, 2])
 })
