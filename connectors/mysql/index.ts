@@ -3,11 +3,16 @@ import { type MysqlConfig, mysqlConfig } from './mysql-config.ts'
 import { openMysqlReader } from './mysql-reader.ts'
 import { openMysql } from './open-mysql.ts'
 import { checkMysql } from './preflight.ts'
+import { SERVERS } from './server.ts'
+
+const { mysql, mariadb } = SERVERS
 
 export default definePlugin<MysqlConfig>({
   kind: 'source',
   name: 'mysql',
-  summary: 'Captures committed changes of MySQL 8.0 to 9.x and MariaDB 10.6 to 11.x from the binlog, by GTID.',
+  summary:
+    `Captures committed changes of MySQL and MariaDB from the binlog, by GTID; tested on MySQL ${mysql.tested} and MariaDB ${mariadb.tested}, ` +
+    `takes MySQL ${mysql.from}, MariaDB ${mariadb.from} and later.`,
   config: mysqlConfig,
   sourceFields: [
     { name: 'gtid', type: 'string' },

@@ -1,7 +1,7 @@
 import { type Finding, type PluginContext, TablePatterns, tableId } from '../../core/plugin.ts'
 import { type CatalogTable, listTables } from './catalog.ts'
 import { connectOptions, type MysqlConfig, replicaIdentity } from './mysql-config.ts'
-import { lacks, OLDEST, readServer, SESSION, type Server } from './server.ts'
+import { lacks, readServer, SERVERS, SESSION, type Server } from './server.ts'
 import { SqlConnections } from './sql-connection.ts'
 import { mapTable } from './type-mapping.ts'
 import type { WireConnection } from './wire-connection.ts'
@@ -29,7 +29,8 @@ function serverFindings(server: Server): readonly Finding[] {
   const ok = (subject: string, message: string) => {
     if (!lacking.some((lack) => lack.subject === subject)) found.push({ level: 'ok', subject, message })
   }
-  ok('server version', `${server.versionText}; ${server.flavor} ${OLDEST[server.flavor] / 10_000 >= 10 ? '10.6' : '8.0'} or later is supported`)
+  const { product, from, tested } = SERVERS[server.flavor]
+  ok('server version', `${server.versionText}; tested on ${product} ${tested}, taken from ${from} on`)
   ok('log_bin', 'on')
   ok('binlog_format', server.format)
   if (server.flavor === 'mysql') ok('gtid_mode', server.gtidMode)

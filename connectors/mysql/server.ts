@@ -26,7 +26,20 @@ export interface Server {
 /** Text in UTF-8 but for the columns of tables, which come in their own character sets; times in UTC; values as they are stored. */
 export const SESSION: readonly string[] = [`set names utf8mb4`, `set session time_zone = '+00:00', session sql_mode = ''`]
 
-export const OLDEST: Readonly<Record<Flavor, number>> = { mysql: 80_000, mariadb: 100_600 }
+export interface Supported {
+  readonly product: string
+  /** Older servers are refused. */
+  readonly oldest: number
+  readonly from: string
+  /** What the tests run against. */
+  readonly tested: string
+}
+
+/** The one place that says which servers are taken, and which were tried. */
+export const SERVERS: Readonly<Record<Flavor, Supported>> = {
+  mysql: { product: 'MySQL', oldest: 80_000, from: '8.0', tested: '9.7' },
+  mariadb: { product: 'MariaDB', oldest: 100_600, from: '10.6', tested: '11.8' },
+}
 
 export async function readServer(connection: WireConnection): Promise<Server> {
   const [versionText] = (await connection.query('select version()'))[0]!
@@ -69,8 +82,8 @@ export interface Lack {
 export function lacks(server: Server): readonly Lack[] {
   const found: Lack[] = []
   const { flavor, version } = server
-  const product = flavor === 'mysql' ? 'MySQL 8.0' : 'MariaDB 10.6'
-  if (version < OLDEST[flavor]) found.push({ subject: 'server version', message: `${server.versionText} is too old`, fix: `upgrade to ${product} or later` })
+  const { product, oldest, from } = SERVERS[flavor]
+  if (version < oldest) found.push({ subject: 'server version', message: `${server.versionText} is too old`, fix: `upgrade to ${product} ${from} or later` })
   if (!server.logBin) found.push({ subject: 'log_bin', message: 'the server writes no binlog', fix: 'start the server with --log-bin' })
   if (server.serverId === 0) found.push({ subject: 'server_id', message: 'it is 0', fix: 'set server_id to a number of its own in the server configuration' })
   if (server.format.toUpperCase() !== 'ROW') {
