@@ -2,11 +2,11 @@ import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { decimalText } from '../../connectors/iceberg/value-codec.ts'
-import type { TableSchema, Tuple, Value } from '../../core/plugin.ts'
+import type { RowChange, TableSchema, Tuple } from '../../core/plugin.ts'
 import { ICEBERG_READERS, type PythonSession, pythonSession, pythonSkipReason, pythonWith } from '../services/python.ts'
 import { allRows, never, warehouse } from '../unit/connectors/iceberg/open-sink.ts'
-import { batches, changesOf, column, everyType, position, rowOf, type Step, table } from '../unit/connectors/iceberg/sink-history.ts'
+import { batches, batchOf, changesOf, column, everyType, position, puts, rowOf, table } from '../unit/connectors/iceberg/sink-history.ts'
+import { engineText, notes, notesStep } from './iceberg-engines.ts'
 
 /** Both readers give each row as a list of texts that are equal when the values are. */
 const SCRIPT = `
@@ -54,32 +54,7 @@ def ice_append(path, name, rows):
     loaded.append(pyarrow.Table.from_pylist(rows, schema=loaded.schema().as_arrow()))
 `
 
-function expected(schema: TableSchema, row: Tuple): unknown[] {
-  const text = (type: TableSchema['columns'][number]['type'], value: Value): unknown => {
-    if (value === null) return null
-    switch (type.kind) {
-      case 'decimal':
-        return decimalText(value as bigint, type.scale)
-      case 'float32':
-      case 'float64': {
-        const bytes = Buffer.alloc(8)
-        bytes.writeDoubleBE(value as number)
-        return Number.isNaN(value as number) ? 'NaN' : `0f${bytes.toString('hex')}`
-      }
-      case 'bytes':
-        return `0x${Buffer.from(value as Uint8Array).toString('hex')}`
-      case 'array':
-        return (value as Value[]).map((item) => text(type.element, item))
-      case 'record':
-        return (value as Value[]).map((item, i) => text(type.fields[i]!.type, item))
-      case 'map':
-        return [...(value as Map<string, string | null>)].sort()
-      default:
-        return String(value)
-    }
-  }
-  return schema.columns.map(({ type }, i) => text(type, row[i]!))
-}
+const expected = (schema: TableSchema, row: Tuple) => schema.columns.map(({ type }, i) => engineText(type, row[i]!))
 
 const sorted = (rows: readonly unknown[]) => rows.map((row) => JSON.stringify(row)).sort()
 /** Dates and times that Python can hold. */
@@ -117,11 +92,7 @@ describe.skipIf(skip !== null)(`other engines read what the sink writes${skip ==
           using place = warehouse()
           await using sink = await place.open()
           await sink.prepare(everyType)
-          const { changes } = changesOf(
-            everyType,
-            rows.map((row): Step => ({ do: 'upsert', key: row[0] as bigint, row, sparse: false })),
-          )
-          await sink.apply({ table: everyType, changes, positions: [position(rows.length)], memo: () => null, onRejected: async () => {} }, never)
+          await sink.apply(batchOf(everyType, changesOf(everyType, puts(rows)).changes, rows.length), never)
           const want = sorted(rows.map((row) => expected(everyType, row)))
           const withMaps = (got: unknown) => sorted(mapped(got as unknown[]))
           // PyIceberg 0.12 gives [] for a NULL list of structs (plain pyarrow on the same file does not)
@@ -137,33 +108,20 @@ describe.skipIf(skip !== null)(`other engines read what the sink writes${skip ==
     )
   }, 240_000)
 
-  const small = table([
-    column(1, 'id', { kind: 'int64' }),
-    column(2, 'name', { kind: 'string' }),
-    column(3, 'note', { kind: 'string' }, { mayBeUnchanged: true }),
-  ])
-  const key = fc.bigInt({ min: 1n, max: 12n })
-  const row = fc.tuple(key, fc.string(), fc.string()) as fc.Arbitrary<Tuple>
-  const step: fc.Arbitrary<Step> = fc.oneof(
-    { weight: 12, arbitrary: fc.record({ do: fc.constant('upsert' as const), key, row, sparse: fc.boolean() }) },
-    { weight: 5, arbitrary: fc.record({ do: fc.constant('delete' as const), key }) },
-    { weight: 1, arbitrary: fc.constant({ do: 'truncate' as const }) },
-  )
-
   test('any history in any batches reads the same in DuckDB, and in PyIceberg once compacted', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 40 }), fc.array(fc.nat(40), { maxLength: 6 }), async (steps, cuts) => {
+      fc.asyncProperty(fc.array(notesStep, { minLength: 1, maxLength: 40 }), fc.array(fc.nat(40), { maxLength: 6 }), async (steps, cuts) => {
         using place = warehouse()
         await using sink = await place.open()
-        await sink.prepare(small)
-        const { changes, rows } = changesOf(small, steps)
-        for (const batch of batches(small, changes, cuts)) expect(await sink.apply(batch, never)).toEqual([])
-        const want = sorted([...rows.values()].map((values) => expected(small, values)))
+        await sink.prepare(notes)
+        const { changes, rows } = changesOf(notes, steps)
+        for (const batch of batches(notes, changes, cuts)) expect(await sink.apply(batch, never)).toEqual([])
+        const want = sorted([...rows.values()].map((values) => expected(notes, values)))
         expect(sorted((await python.call('duck', sink.metadataLocation!)) as unknown[])).toEqual(want)
         expect(sorted((await python.call('duck', path.join(place.folder, 'public/orders'))) as unknown[])).toEqual(want)
         await sink.compact(never)
         expect(sorted((await python.call('ice', path.join(place.folder, 'catalog.db'), 'public.orders')) as unknown[])).toEqual(want)
-        expect(sorted((await allRows(sink)).map((values) => expected(small, values)))).toEqual(want)
+        expect(sorted((await allRows(sink)).map((values) => expected(notes, values)))).toEqual(want)
       }),
       { numRuns: 20 },
     )
@@ -172,14 +130,13 @@ describe.skipIf(skip !== null)(`other engines read what the sink writes${skip ==
   test("PyIceberg reads catalog, schema, statistics and summary, and its own commit on top loses none of Millrace's facts", async () => {
     using place = warehouse()
     await using sink = await place.open()
-    await sink.prepare(small)
-    const history = (from: bigint) =>
-      changesOf(
-        small,
-        [0n, 1n, 2n].map((n): Step => ({ do: 'upsert', key: from + n, row: [0n, `row ${n}`, null], sparse: false })),
-      ).changes
-    await sink.apply({ table: small, changes: history(1n), positions: [position(3)], memo: () => null, onRejected: async () => {} }, never)
-    await sink.apply({ table: small, changes: history(100n), positions: [position(6)], memo: () => null, onRejected: async () => {} }, never)
+    await sink.prepare(notes)
+    const history = (from: bigint, offset: number) => {
+      const rows = [0n, 1n, 2n].map((n): Tuple => [from + n, `row ${n}`, null])
+      return sink.apply(batchOf(notes, changesOf(notes, puts(rows)).changes, offset), never)
+    }
+    await history(1n, 3)
+    await history(100n, 6)
     const catalog = path.join(place.folder, 'catalog.db')
     const facts = (await python.call('ice_facts', catalog, 'public.orders')) as {
       identifiers: string[]
@@ -197,7 +154,7 @@ describe.skipIf(skip !== null)(`other engines read what the sink writes${skip ==
     })
 
     await python.call('ice_append', catalog, 'public.orders', [{ id: 1000, name: 'from PyIceberg', note: null }])
-    await sink.apply({ table: small, changes: history(200n), positions: [position(9)], memo: () => null, onRejected: async () => {} }, never)
+    await history(200n, 9)
     expect(await allRows(sink)).toHaveLength(10)
     await using again = await place.open()
     expect(await again.committed()).toEqual([position(9)])
@@ -219,28 +176,11 @@ describe.skipIf(skip !== null)(`other engines read what the sink writes${skip ==
       column(2, 'title', { kind: 'string' }),
       column(4, 'price', { kind: 'decimal', precision: 20, scale: 2 }),
     ])
-    const put = (schema: TableSchema, values: Tuple, offset: number) =>
-      sink.apply(
-        {
-          table: schema,
-          changes: [
-            {
-              kind: 'row',
-              op: 'c',
-              table: schema,
-              key: [values[0]!],
-              before: null,
-              after: values,
-              position: { commit: BigInt(offset), ordinal: 0 },
-              committedAt: 0n,
-            },
-          ],
-          positions: [position(offset)],
-          memo: () => null,
-          onRejected: async () => {},
-        },
-        never,
-      )
+    const put = (schema: TableSchema, row: Tuple, offset: number) => {
+      const position = { commit: BigInt(offset), ordinal: 0 }
+      const change: RowChange = { kind: 'row', op: 'c', table: schema, key: [row[0]!], before: null, after: row, position, committedAt: 0n }
+      return sink.apply(batchOf(schema, [change], offset), never)
+    }
     await sink.prepare(before)
     await put(before, [1, 'old one', 'x', 150n], 1)
     await put(before, [2, 'old two', 'y', 250n], 2)

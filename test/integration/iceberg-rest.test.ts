@@ -12,22 +12,11 @@ import { settings } from '../../connectors/iceberg/settings.ts'
 import { sinkContract } from '../../testing/sink.contract.ts'
 import { skipReason, testRestCatalog } from '../services/iceberg-rest.ts'
 import { allRows, never } from '../unit/connectors/iceberg/open-sink.ts'
-import { changesOf, column, position, type Step, TOPIC, table } from '../unit/connectors/iceberg/sink-history.ts'
+import { named, namedBatch, position, TOPIC } from '../unit/connectors/iceberg/sink-history.ts'
 
 const skip = skipReason()
 const context = { mesh: 'test', node: 'lake', dataDir: os.tmpdir(), logger: pino({ level: 'silent' }), metric: () => {} }
 const namespace = () => `t_${randomBytes(5).toString('hex')}`
-const small = table([column(1, 'id', { kind: 'int64' }), column(2, 'name', { kind: 'string' })])
-const batch = (offset: number, ...ids: number[]) => ({
-  table: small,
-  changes: changesOf(
-    small,
-    ids.map((id): Step => ({ do: 'upsert', key: BigInt(id), row: [0n, `row ${id} at ${offset}`], sparse: false })),
-  ).changes,
-  positions: [position(offset)],
-  memo: () => null,
-  onRejected: async () => {},
-})
 
 type Fault = 'pass' | 'lose the answer' | 'lose the request' | 'delay the request'
 
@@ -90,13 +79,13 @@ describe.skipIf(skip !== null)(`Iceberg REST catalog${skip === null ? '' : ` (sk
     const config = settings.parse({ catalog: { kind: 'rest', uri: proxy.uri }, namespace: namespace() })
     const open = () => iceberg.open(config, context, { topic: TOPIC, namespace: 'public', table: 'orders' }) as Promise<IcebergSink>
     await using sink = await open()
-    await sink.prepare(small)
+    await sink.prepare(named)
     faults.push('lose the answer')
-    await sink.apply(batch(1, 1, 2), never)
+    await sink.apply(namedBatch(1, 1, 2), never)
     expect(await sink.committed()).toEqual([position(1)])
     faults.push('lose the request')
-    await expect(sink.apply(batch(2, 2, 3), never)).rejects.toMatchObject({ code: 'sink.unreachable' })
-    await sink.apply(batch(2, 2, 3), never)
+    await expect(sink.apply(namedBatch(2, 2, 3), never)).rejects.toMatchObject({ code: 'sink.unreachable' })
+    await sink.apply(namedBatch(2, 2, 3), never)
     expect((await allRows(sink)).map(([id, name]) => `${String(id)} ${String(name)}`).sort()).toEqual(['1 row 1 at 1', '2 row 2 at 2', '3 row 3 at 2'])
     await using again = await open()
     expect(await again.committed()).toEqual([position(2)])
@@ -109,13 +98,13 @@ describe.skipIf(skip !== null)(`Iceberg REST catalog${skip === null ? '' : ` (sk
     servers.push(proxy.server)
     const config = settings.parse({ catalog: { kind: 'rest', uri: proxy.uri }, namespace: namespace() })
     await using sink = (await iceberg.open(config, context, { topic: TOPIC, namespace: 'public', table: 'orders' })) as IcebergSink
-    await sink.prepare(small)
-    await sink.apply(batch(1, 1), never)
+    await sink.prepare(named)
+    await sink.apply(namedBatch(1, 1), never)
     faults.push('delay the request')
-    await expect(sink.apply(batch(2, 2, 3), never)).rejects.toMatchObject({ code: 'sink.unreachable' })
-    await expect(sink.apply(batch(2, 2, 3), never)).rejects.toMatchObject({ code: 'sink.unreachable', message: expect.stringContaining('landed late') })
-    await sink.apply(batch(2, 2, 3), never)
-    await sink.apply(batch(3, 3, 4), never)
+    await expect(sink.apply(namedBatch(2, 2, 3), never)).rejects.toMatchObject({ code: 'sink.unreachable' })
+    await expect(sink.apply(namedBatch(2, 2, 3), never)).rejects.toMatchObject({ code: 'sink.unreachable', message: expect.stringContaining('landed late') })
+    await sink.apply(namedBatch(2, 2, 3), never)
+    await sink.apply(namedBatch(3, 3, 4), never)
     expect((await allRows(sink)).map(([id, name]) => `${String(id)} ${String(name)}`).sort()).toEqual([
       '1 row 1 at 1',
       '2 row 2 at 2',

@@ -15,21 +15,10 @@ import { skipReason as restSkipReason, testRestCatalogOnS3 } from '../services/i
 import { ICEBERG_READERS, pythonSession, pythonWith } from '../services/python.ts'
 import { BUCKET, OWNER, READER, s3SkipReason, testS3 } from '../services/seaweedfs.ts'
 import { allRows, never } from '../unit/connectors/iceberg/open-sink.ts'
-import { changesOf, column, position, type Step, TOPIC, table } from '../unit/connectors/iceberg/sink-history.ts'
+import { named, namedBatch, TOPIC } from '../unit/connectors/iceberg/sink-history.ts'
 
 const context = { mesh: 'test', node: 'lake', dataDir: os.tmpdir(), logger: pino({ level: 'silent' }), metric: () => {} }
 const unique = () => `t_${randomBytes(5).toString('hex')}`
-const small = table([column(1, 'id', { kind: 'int64' }), column(2, 'name', { kind: 'string' })])
-const batch = (offset: number, ...ids: number[]) => ({
-  table: small,
-  changes: changesOf(
-    small,
-    ids.map((id): Step => ({ do: 'upsert', key: BigInt(id), row: [0n, `row ${id} at ${offset}`], sparse: false })),
-  ).changes,
-  positions: [position(offset)],
-  memo: () => null,
-  onRejected: async () => {},
-})
 const texts = async (sink: IcebergSink) => (await allRows(sink)).map(([id, name]) => `${String(id)} ${String(name)}`).sort()
 
 const skip = s3SkipReason()
@@ -75,7 +64,7 @@ describe.skipIf(skip !== null)(`Iceberg in an S3 store${skip === null ? '' : ` (
     expect(wrong).toMatchObject({ level: 'error', fix: expect.stringContaining('s3.secretAccessKey') })
     expect(JSON.stringify([refused, wrong])).not.toMatch(/not-the-secret|reader-secret/)
     await using sink = await open(name, { endpoint: 'http://127.0.0.1:9', ...OWNER })
-    await expect(sink.prepare(small)).rejects.toMatchObject({ code: 'sink.unreachable', category: 'unavailable' })
+    await expect(sink.prepare(named)).rejects.toMatchObject({ code: 'sink.unreachable', category: 'unavailable' })
   })
 
   test('a large object goes up in parts, and any range of it comes back', async () => {
@@ -94,9 +83,9 @@ describe.skipIf(skip !== null)(`Iceberg in an S3 store${skip === null ? '' : ` (
   test('DuckDB and PyIceberg read it from there', async () => {
     const name = unique()
     await using sink = await open(name)
-    await sink.prepare(small)
-    await sink.apply(batch(3, 1, 2, 3), never)
-    await sink.apply(batch(5, 2), never)
+    await sink.prepare(named)
+    await sink.apply(namedBatch(3, 1, 2, 3), never)
+    await sink.apply(namedBatch(5, 2), never)
     const want = ['1 row 1 at 3', '2 row 2 at 5', '3 row 3 at 3']
     const script = `
 import os, duckdb, duckdb_extension_iceberg, duckdb_extension_avro, duckdb_extension_httpfs
@@ -175,13 +164,13 @@ describe.skipIf(restSkip !== null)(`Iceberg in S3 behind a REST catalog${restSki
     servers.push(server)
     const config = settings.parse({ catalog: { kind: 'rest', uri: `http://127.0.0.1:${(server.address() as AddressInfo).port}` }, namespace: unique() })
     await using sink = (await iceberg.open(config, context, { topic: TOPIC, namespace: 'public', table: 'orders' })) as IcebergSink
-    await sink.prepare(small)
-    await sink.apply(batch(2, 1, 2), never)
+    await sink.prepare(named)
+    await sink.apply(namedBatch(2, 1, 2), never)
     expect(vended).toBeGreaterThan(3)
     ends = Date.now() + 3_600_000
-    await sink.apply(batch(3, 3), never)
+    await sink.apply(namedBatch(3, 3), never)
     const before = vended
-    await sink.apply(batch(4, 4), never)
+    await sink.apply(namedBatch(4, 4), never)
     expect(vended).toBe(before)
     expect(await texts(sink)).toEqual(['1 row 1 at 2', '2 row 2 at 2', '3 row 3 at 3', '4 row 4 at 4'])
     expect(new Set(asked)).toEqual(new Set(['vended-credentials']))
@@ -192,7 +181,7 @@ describe.skipIf(restSkip !== null)(`Iceberg in S3 behind a REST catalog${restSki
     const { uri } = await testRestCatalogOnS3()
     const config = settings.parse({ catalog: { kind: 'rest', uri }, namespace: unique() })
     await using sink = await iceberg.open(config, context, { topic: TOPIC, namespace: 'public', table: 'orders' })
-    await sink.prepare(small)
-    await expect(sink.apply(batch(1, 1), never)).rejects.toMatchObject({ code: 'sink.forbidden', fix: expect.stringContaining('s3.accessKeyId') })
+    await sink.prepare(named)
+    await expect(sink.apply(namedBatch(1, 1), never)).rejects.toMatchObject({ code: 'sink.forbidden', fix: expect.stringContaining('s3.accessKeyId') })
   })
 })

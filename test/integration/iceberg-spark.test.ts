@@ -3,10 +3,11 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { IcebergSink } from '../../connectors/iceberg/iceberg-sink.ts'
 import { decimalText } from '../../connectors/iceberg/value-codec.ts'
-import type { ColumnType, RowChange, TableSchema, Tuple, Value } from '../../core/plugin.ts'
+import type { RowChange, TableSchema, Tuple, Value } from '../../core/plugin.ts'
 import { type Spark, skipReason, startSpark } from '../services/spark.ts'
 import { never, type Warehouse, warehouse } from '../unit/connectors/iceberg/open-sink.ts'
-import { batches, changesOf, column, everyType, position, rowOf, type Step, table } from '../unit/connectors/iceberg/sink-history.ts'
+import { batches, batchOf, changesOf, column, everyType, puts, rowOf, table } from '../unit/connectors/iceberg/sink-history.ts'
+import { type DecimalType, engineText, notes, notesStep } from './iceberg-engines.ts'
 
 /** Spark has no type for the time of day: a table with such a column cannot be read by it at all. */
 const sparkTypes = table(everyType.columns.filter(({ type }) => type.kind !== 'time'))
@@ -37,36 +38,14 @@ const SPARK_NAMES: Readonly<Record<string, string>> = {
   labels: 'map<string,string>',
 }
 
-/** As the script of the service writes values. */
-function textOf(type: ColumnType, value: Value): unknown {
-  if (value === null) return null
-  switch (type.kind) {
-    case 'decimal':
-      // beyond 38 digits it is text in the table too
-      return type.precision > 38 ? decimalText(value as bigint, type.scale) : trimmed(decimalText(value as bigint, type.scale))
-    case 'float32':
-    case 'float64': {
-      const bytes = Buffer.alloc(8)
-      bytes.writeDoubleBE(value as number)
-      return Number.isNaN(value as number) ? 'NaN' : `0f${bytes.toString('hex')}`
-    }
-    case 'bytes':
-      return `0x${Buffer.from(value as Uint8Array).toString('hex')}`
-    case 'array':
-      return (value as Value[]).map((item) => textOf(type.element, item))
-    case 'record':
-      return (value as Value[]).map((item, i) => textOf(type.fields[i]!.type, item))
-    case 'map':
-      return [...(value as Map<string, string | null>)]
-    default:
-      return String(value)
-  }
-}
+/** Beyond 38 digits it is text in the table too. */
+const sparkDecimal = (type: DecimalType, value: bigint) => (type.precision > 38 ? decimalText(value, type.scale) : trimmed(decimalText(value, type.scale)))
 
 /** Without the zeros at its end: the scale is told by the type. */
 const trimmed = (digits: string) => digits.replace(/(\.\d*?)0+$/, '$1').replace(/\.$/, '')
 
-const expected = (schema: TableSchema, rows: Iterable<Tuple>) => sorted([...rows].map((row) => schema.columns.map(({ type }, i) => textOf(type, row[i]!))))
+const expected = (schema: TableSchema, rows: Iterable<Tuple>) =>
+  sorted([...rows].map((row) => schema.columns.map(({ type }, i) => engineText(type, row[i]!, sparkDecimal))))
 /** Without the order of rows and of the entries of maps. */
 const sorted = (rows: readonly unknown[][]) => {
   const isMap = (value: unknown): value is string[][] => Array.isArray(value) && value.every((one) => Array.isArray(one) && one.length === 2)
@@ -97,10 +76,7 @@ describe.skipIf(reason !== null)(`Spark reads what the sink writes${reason === n
     await sink.prepare(sparkTypes)
     const rows = fc.sample(rowOf(sparkTypes), { numRuns: 200, seed: 7 })
     const kept = [...new Map(rows.map((row) => [row[0], row])).values()]
-    const { changes } = changesOf(
-      sparkTypes,
-      kept.map((row): Step => ({ do: 'upsert', key: row[0] as bigint, row, sparse: false })),
-    )
+    const { changes } = changesOf(sparkTypes, puts(kept))
     for (const batch of batches(sparkTypes, changes, [50])) expect(await sink.apply(batch, never)).toEqual([])
     const want = expected(sparkTypes, kept)
     expect(await spark.types(name)).toEqual(sparkTypes.columns.map((one) => [one.name, SPARK_NAMES[one.name]]))
@@ -108,29 +84,16 @@ describe.skipIf(reason !== null)(`Spark reads what the sink writes${reason === n
     expect(sorted(await spark.rowsAt(sink.metadataLocation!))).toEqual(want)
   })
 
-  const small = table([
-    column(1, 'id', { kind: 'int64' }),
-    column(2, 'name', { kind: 'string' }),
-    column(3, 'note', { kind: 'string' }, { mayBeUnchanged: true }),
-  ])
-  const key = fc.bigInt({ min: 1n, max: 12n })
-  const row = fc.tuple(key, fc.string(), fc.string()) as fc.Arbitrary<Tuple>
-  const step: fc.Arbitrary<Step> = fc.oneof(
-    { weight: 12, arbitrary: fc.record({ do: fc.constant('upsert' as const), key, row, sparse: fc.boolean() }) },
-    { weight: 5, arbitrary: fc.record({ do: fc.constant('delete' as const), key }) },
-    { weight: 1, arbitrary: fc.constant({ do: 'truncate' as const }) },
-  )
-
   test('any history in any batches reads the same, before and after a compaction', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(step, { minLength: 20, maxLength: 60 }), fc.array(fc.nat(60), { minLength: 3, maxLength: 8 }), async (steps, cuts) => {
+      fc.asyncProperty(fc.array(notesStep, { minLength: 20, maxLength: 60 }), fc.array(fc.nat(60), { minLength: 3, maxLength: 8 }), async (steps, cuts) => {
         using place = warehouse()
         const { sink, name } = await open(place)
         await using _ = sink
-        await sink.prepare(small)
-        const { changes, rows } = changesOf(small, steps)
-        for (const batch of batches(small, changes, cuts)) expect(await sink.apply(batch, never)).toEqual([])
-        const want = expected(small, rows.values())
+        await sink.prepare(notes)
+        const { changes, rows } = changesOf(notes, steps)
+        for (const batch of batches(notes, changes, cuts)) expect(await sink.apply(batch, never)).toEqual([])
+        const want = expected(notes, rows.values())
         expect(sorted(await spark.rows(name))).toEqual(want)
         await sink.compact(never)
         expect(sorted(await spark.rows(name))).toEqual(want)
@@ -171,7 +134,7 @@ describe.skipIf(reason !== null)(`Spark reads what the sink writes${reason === n
           committedAt: 0n,
         }),
       )
-      expect(await sink.apply({ table: schema, changes: made, positions: [position(offset)], memo: () => null, onRejected: async () => {} }, never)).toEqual([])
+      expect(await sink.apply(batchOf(schema, made, offset), never)).toEqual([])
     }
     await sink.prepare(before)
     await apply(before, [1, [1, 'old one', 'x', 150n, 0.5]], [2, [2, 'old two', 'y', 250n, null]], [3, [3, 'old three', 'z', 350n, 1.5]])
@@ -208,7 +171,7 @@ describe.skipIf(reason !== null)(`Spark reads what the sink writes${reason === n
     await using _ = sink
     await sink.prepare(everyType)
     const [row] = fc.sample(rowOf(everyType), { numRuns: 1, seed: 7 })
-    await sink.apply(batches(everyType, changesOf(everyType, [{ do: 'upsert', key: 1n, row: row!, sparse: false }]).changes, [])[0]!, never)
+    await sink.apply(batches(everyType, changesOf(everyType, puts([row!])).changes, [])[0]!, never)
     await expect(spark.rows(name)).rejects.toThrow(/not support.*time/i)
   })
 })

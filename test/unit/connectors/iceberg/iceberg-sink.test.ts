@@ -3,7 +3,7 @@ import path from 'node:path'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { allRows, never, warehouse } from './open-sink.ts'
-import { batches, canonical, changesOf, column, everyType, position, rowOf, type Step, table } from './sink-history.ts'
+import { batches, batchOf, canonical, changesOf, column, everyType, position, puts, rowOf, stepOf, table } from './sink-history.ts'
 
 const sorted = (rows: Iterable<readonly unknown[]>) => [...rows].map((row) => canonical(row as never)).sort()
 
@@ -13,13 +13,8 @@ test('rows of every type come back as they went in', async () => {
       using place = warehouse()
       await using sink = await place.open()
       await sink.prepare(everyType)
-      const { changes } = changesOf(
-        everyType,
-        rows.map((row) => ({ do: 'upsert', key: row[0] as bigint, row, sparse: false })),
-      )
-      expect(await sink.apply({ table: everyType, changes, positions: [position(rows.length)], memo: () => null, onRejected: async () => {} }, never)).toEqual(
-        [],
-      )
+      const { changes } = changesOf(everyType, puts(rows))
+      expect(await sink.apply(batchOf(everyType, changes, rows.length), never)).toEqual([])
       expect(sorted(await allRows(sink))).toEqual(sorted(rows))
     }),
     { numRuns: 40 },
@@ -32,12 +27,7 @@ const small = table([
   column(3, 'note', { kind: 'string' }, { mayBeUnchanged: true }),
   column(4, 'price', { kind: 'decimal', precision: 12, scale: 2 }),
 ])
-const key = fc.bigInt({ min: 1n, max: 12n })
-const step: fc.Arbitrary<Step> = fc.oneof(
-  { weight: 12, arbitrary: fc.record({ do: fc.constant('upsert' as const), key, row: rowOf(small), sparse: fc.boolean() }) },
-  { weight: 5, arbitrary: fc.record({ do: fc.constant('delete' as const), key }) },
-  { weight: 1, arbitrary: fc.constant({ do: 'truncate' as const }) },
-)
+const step = stepOf(rowOf(small))
 
 test('any history in any batches, with redelivery and restarts, gives the rows of the source', async () => {
   await fc.assert(

@@ -128,6 +128,21 @@ export type Step =
   | { readonly do: 'delete'; readonly key: bigint }
   | { readonly do: 'truncate' }
 
+/** Mostly upserts, of few keys. `row` is of the row's values; the key is the step's own. */
+export function stepOf(row: fc.Arbitrary<Tuple>): fc.Arbitrary<Step> {
+  const key = fc.bigInt({ min: 1n, max: 12n })
+  return fc.oneof(
+    { weight: 12, arbitrary: fc.record({ do: fc.constant('upsert' as const), key, row, sparse: fc.boolean() }) },
+    { weight: 5, arbitrary: fc.record({ do: fc.constant('delete' as const), key }) },
+    { weight: 1, arbitrary: fc.constant({ do: 'truncate' as const }) },
+  )
+}
+
+/** The rows as the table has them, put one after another. */
+export function puts(rows: readonly Tuple[]): readonly Step[] {
+  return rows.map((row) => ({ do: 'upsert', key: row[0] as bigint, row, sparse: false }))
+}
+
 /** The history as the stream has it, with the rows that are left at the end. An update of a row that exists may leave sparse columns out. */
 export function changesOf(schema: TableSchema, steps: readonly Step[]): { readonly changes: (RowChange | Truncation)[]; readonly rows: Map<bigint, Tuple> } {
   const rows = new Map<bigint, Tuple>()
@@ -162,16 +177,22 @@ export function position(offset: number, partition = 0): LogPosition {
   return { topic: TOPIC, partition, offset: BigInt(offset) }
 }
 
+/** One batch up to an offset. */
+export function batchOf(schema: TableSchema, changes: readonly (RowChange | Truncation)[], offset: number): SinkBatch {
+  return { table: schema, changes, positions: [position(offset)], memo: () => null, onRejected: async () => {} }
+}
+
+export const named = table([column(1, 'id', { kind: 'int64' }), column(2, 'name', { kind: 'string' })])
+
+/** Puts rows of {@link named} whose names tell the offset. */
+export function namedBatch(offset: number, ...ids: number[]): SinkBatch {
+  return batchOf(named, changesOf(named, puts(ids.map((id) => [BigInt(id), `row ${id} at ${offset}`]))).changes, offset)
+}
+
 /** Cuts changes into batches at `cuts`. */
 export function batches(schema: TableSchema, changes: readonly (RowChange | Truncation)[], cuts: readonly number[]): SinkBatch[] {
   const ends = [...new Set([...cuts.map((cut) => cut % (changes.length + 1)), changes.length])].sort((a, b) => a - b)
-  return ends.map((end, i) => ({
-    table: schema,
-    changes: changes.slice(i === 0 ? 0 : ends[i - 1]!, end),
-    positions: [position(end)],
-    memo: () => null,
-    onRejected: async () => {},
-  }))
+  return ends.map((end, i) => batchOf(schema, changes.slice(i === 0 ? 0 : ends[i - 1]!, end), end))
 }
 
 /** Values as text that is equal when they are. */

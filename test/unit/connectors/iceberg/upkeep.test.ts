@@ -6,7 +6,7 @@ import { parseLosslessJson } from '../../../../connectors/iceberg/lossless-json.
 import type { TableMetadata } from '../../../../connectors/iceberg/table-metadata.ts'
 import type { RowChange, SinkBatch, Tuple } from '../../../../core/plugin.ts'
 import { allRows, never, warehouse } from './open-sink.ts'
-import { column, position, table } from './sink-history.ts'
+import { batchOf, column, position, table } from './sink-history.ts'
 
 const small = table([
   column(1, 'id', { kind: 'int64' }),
@@ -27,7 +27,7 @@ function batch(offset: number, rows: readonly Tuple[], rejected: unknown[] = [])
       committedAt: 0n,
     }),
   )
-  return { table: small, changes, positions: [position(offset)], memo: () => null, onRejected: async (all) => void rejected.push(...all) }
+  return { ...batchOf(small, changes, offset), onRejected: async (all) => void rejected.push(...all) }
 }
 
 test('a long run keeps a bounded number of snapshots, manifests, metadata and data files', async () => {
