@@ -6,6 +6,8 @@ const stage = (name, allowed) => ({
   from: { path: `^core/${name}/` },
   to: { path: '^(core|connectors|control)/', pathNot: [`^core/${name}/`, ...allowed.map((a) => `^core/${a}`)] },
 })
+/** `millrace new` copies them: their test is the author's. */
+const TEMPLATE_TESTS = '^control/cli/templates/[^/]+/index\\.test\\.ts$'
 const below = ['errors\\.ts$', 'retry\\.ts$', 'event/']
 module.exports = {
   forbidden: [
@@ -18,13 +20,20 @@ module.exports = {
     stage('mesh', [...below, 'schema/', 'plugin\\.ts$']),
     { name: 'core-knows-no-connector', severity: 'error', from: { path: '^core/' }, to: { path: '^(connectors|control|testing)/' } },
     { name: 'contract-suites-know-no-connector', severity: 'error', from: { path: '^testing/' }, to: { path: '^(connectors|control|test)/' } },
-    { name: 'only-tests-see-the-contract-suites', severity: 'error', from: { path: '^(connectors|control)/' }, to: { path: '^testing/' } },
+    { name: 'only-tests-see-the-contract-suites', severity: 'error', from: { path: '^(connectors|control)/', pathNot: TEMPLATE_TESTS }, to: { path: '^testing/' } },
     {
       name: 'plugins-see-the-front-door-only',
       severity: 'error',
       from: { path: '^connectors/([^/]+)/' },
       to: { path: '^(core|connectors|control)/', pathNot: ['^connectors/$1/', '^core/plugin\\.ts$'] },
     },
+    {
+      name: 'templates-see-the-front-door-only',
+      severity: 'error',
+      from: { path: '^control/cli/templates/([^/]+)/' },
+      to: { path: '^(core|connectors|control)/', pathNot: ['^control/cli/templates/$1/', '^core/plugin\\.ts$'] },
+    },
+    { name: 'templates-are-only-copied', severity: 'error', from: { pathNot: '^control/cli/templates/' }, to: { path: '^control/cli/templates/' } },
     { name: 'no-cycles', severity: 'error', from: {}, to: { circular: true, viaOnly: { dependencyTypesNot: ['type-only'] } } },
     { name: 'no-vague-rooms', severity: 'error', from: {}, to: { path: '(^|/)(utils?|helpers?|common|shared|base|manager)(/|\\.ts$)', pathNot: 'node_modules' } },
   ],

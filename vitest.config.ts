@@ -1,6 +1,14 @@
+import path from 'node:path'
 import { defineConfig } from 'vitest/config'
 
 const base = { environment: 'node', pool: 'forks' as const, testTimeout: 60_000, hookTimeout: 240_000, globalSetup: ['test/services/global-setup.ts'] }
+
+/** What the templates of plugins import as their authors do. */
+const alias = [
+  { find: /^millrace$/, replacement: path.resolve('core/plugin.ts') },
+  { find: /^millrace\/testing$/, replacement: path.resolve('testing/index.ts') },
+]
+const unit = ['test/unit/**/*.test.ts', 'test/golden/**/*.test.ts', 'control/cli/templates/*/index.test.ts']
 
 /** Fast ones first: `unit` needs no service; the others start what they need and share it. */
 export default defineConfig({
@@ -9,7 +17,7 @@ export default defineConfig({
     maxWorkers: 2,
     reporters: ['default', './tools/test-count.ts'],
     projects: [
-      { test: { ...base, name: 'unit', include: ['test/unit/**/*.test.ts', 'test/golden/**/*.test.ts'], testTimeout: 120_000 } },
+      { test: { ...base, name: 'unit', include: unit, alias, testTimeout: 120_000 } },
       { test: { ...base, name: 'integration', include: ['test/integration/**/*.test.ts', 'test/mesh/**/*.test.ts'] } },
       { test: { ...base, name: 'fault', include: ['test/fault/**/*.test.ts'], testTimeout: 600_000 } },
     ],

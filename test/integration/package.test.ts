@@ -41,10 +41,12 @@ describe('the npm package', () => {
     expect(install.code, install.stderr).toBe(0)
   })
 
-  test('holds the build and no source, test or tool', () => {
+  test('holds the build, the templates of plugins, and no other source, test or tool', () => {
     expect(packed).toContain('dist/core/plugin.d.ts')
     expect(packed).toContain('mesh-config/mesh.schema.json')
-    const odd = packed.filter((file) => !/^(dist\/.*\.(js|d\.ts)|control\/cli\/millrace\.js|mesh-config\/.*|package\.json|LICENSE|[A-Z]+\.md)$/.test(file))
+    const odd = packed.filter(
+      (file) => !/^(dist\/.*\.(js|d\.ts)|control\/cli\/(millrace\.js|templates\/.*)|mesh-config\/.*|package\.json|LICENSE|[A-Z]+\.md)$/.test(file),
+    )
     expect(odd).toEqual([])
   })
 
