@@ -10,6 +10,18 @@ const tls = z.strictObject({
   rejectUnauthorized: z.boolean().optional().describe('false accepts any certificate: only for trials.'),
 })
 
+const webhook = z.strictObject({
+  host: z.string().default('0.0.0.0').describe('Address at which rows are received.'),
+  port: z.int().min(1).max(65535).describe('Port at which rows are received.'),
+  url: z
+    .string()
+    .regex(/^https:\/\/[^/?#]+\/?$/, 'https://host:port')
+    .describe('How the nodes of the cluster reach that: `https://millrace.example:8443`.'),
+  cert: z.string().min(1).describe('Path of the certificate, in PEM form: CockroachDB posts to https alone.'),
+  key: z.string().min(1).describe('Path of its key, in PEM form.'),
+  ca: z.string().min(1).optional().describe('Path of the authority that the nodes are told to trust, in PEM form; default: the well-known ones.'),
+})
+
 export const cockroachdbConfig = z
   .strictObject({
     url: z.string().optional().describe('postgres://user:password@host:26257/database, instead of the single settings.'),
@@ -39,6 +51,9 @@ export const cockroachdbConfig = z
       .min(64 * 1024)
       .default(8 * 1024 * 1024)
       .describe('Rows that wait for their resolved timestamp take about this much memory; more of them wait in files.'),
+    webhook: webhook
+      .optional()
+      .describe('Receive rows over HTTPS from a changefeed job, which keeps history while Millrace is away; default: over the SQL connection, without a job.'),
     unrepresentable: z
       .enum(['error', 'text'])
       .default('error')

@@ -19,6 +19,8 @@ import { type BufferedRow, OrderBuffer } from './order-buffer.ts'
 import { SinklessFeed } from './sinkless-feed.ts'
 import { ChunkReader } from './snapshot-reader.ts'
 import type { SqlSession } from './sql-session.ts'
+import type { WebhookEndpoint } from './webhook-endpoint.ts'
+import { WebhookFeed } from './webhook-feed.ts'
 
 /** Bytes of rows that are written between two yields. */
 const PIECE_BYTES = 64 * 1024
@@ -48,6 +50,7 @@ export class CockroachdbSource implements SourceConnector {
   readonly #sql: SqlSession
   readonly #reader: CatalogReader
   readonly #cluster: string | null
+  readonly #endpoint: WebhookEndpoint | null
   readonly #buffer: OrderBuffer
   #following: ChangeFeed | null = null
   readonly #gc: GcWatch
@@ -69,7 +72,7 @@ export class CockroachdbSource implements SourceConnector {
     context: PluginContext,
     sql: SqlSession,
     reader: CatalogReader,
-    from: { readonly wall: bigint; readonly tables: Catalog; readonly cluster: string | null },
+    from: { readonly wall: bigint; readonly tables: Catalog; readonly cluster: string | null; readonly endpoint: WebhookEndpoint | null },
   ) {
     this.#config = config
     this.#context = context
@@ -80,6 +83,7 @@ export class CockroachdbSource implements SourceConnector {
     this.#earlier = from.tables
     this.#listed = from.tables
     this.#cluster = from.cluster
+    this.#endpoint = from.endpoint
     this.#buffer = new OrderBuffer(context.dataDir, config.memoryBytes)
     this.#gc = new GcWatch(sql, reader, context)
     this.start = this.#offset(from.wall)
@@ -134,7 +138,7 @@ export class CockroachdbSource implements SourceConnector {
     // what fails while rows are written is not the changefeed's, and the stream stands within a commit then
     let writing = false
     try {
-      await using feed: ChangeFeed = await SinklessFeed.open(this.#config, targets, this.#wall)
+      await using feed = await this.#open(targets)
       this.#following = feed
       const wake = () => feed.wake()
       signal.addEventListener('abort', wake, { once: true })
@@ -164,6 +168,11 @@ export class CockroachdbSource implements SourceConnector {
       this.#following = null
       output.chunks.onWaiting = null
     }
+  }
+
+  #open(targets: readonly CatalogTable[]): Promise<ChangeFeed> {
+    if (this.#endpoint === null) return SinklessFeed.open(this.#config, targets, this.#wall)
+    return WebhookFeed.open(this.#endpoint, this.#sql, this.#config, this.#context, targets, this.#wall)
   }
 
   /** @returns up to which nanosecond's end all has come */
@@ -336,6 +345,7 @@ export class CockroachdbSource implements SourceConnector {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#buffer[Symbol.dispose]()
+    await this.#endpoint?.[Symbol.asyncDispose]()
     await this.#sql[Symbol.asyncDispose]()
   }
 }

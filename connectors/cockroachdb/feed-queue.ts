@@ -27,7 +27,13 @@ export class FeedQueue {
     return this.#bytes
   }
 
+  get failed(): boolean {
+    return this.#failure !== null
+  }
+
+  /** Nothing is taken any more after a failure, so that it is seen. */
   put(messages: readonly FeedMessage[]): void {
+    if (this.#failure !== null) return
     for (const message of messages) {
       this.#waiting.push(message)
       this.#bytes += message.key.length + message.value.length

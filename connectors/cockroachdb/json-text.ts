@@ -44,7 +44,6 @@ export function textOf(token: Token): string {
 /** What CockroachDB writes for a DECIMAL or FLOAT that JSON has no number for. */
 const BEYOND_JSON = /(?:NaN|-?Infinity)/y
 const NUMBER = /-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?/y
-const STRING = /"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"/y
 const SPACE = /[ \t\n\r]*/y
 const MOST_DEPTH = 512
 
@@ -63,6 +62,26 @@ class Scanner {
     if (found === null) return null
     this.#at = pattern.lastIndex
     return found[0]
+  }
+
+  /** A string, whatever its length; null: there is none. */
+  #string(): string | null {
+    const text = this.#text
+    if (text[this.#at] !== '"') return null
+    let end = this.#at
+    for (let escapes = 1; escapes % 2 === 1; ) {
+      end = text.indexOf('"', end + 1)
+      if (end < 0) return null
+      for (escapes = 0; text[end - 1 - escapes] === '\\'; ) escapes++
+    }
+    const raw = text.slice(this.#at, end + 1)
+    try {
+      JSON.parse(raw)
+    } catch {
+      return null
+    }
+    this.#at = end + 1
+    return raw
   }
 
   #skip(character: string): boolean {
@@ -87,7 +106,7 @@ class Scanner {
     do {
       this.#take(SPACE)
       const at = this.#at
-      const name = this.#take(STRING)
+      const name = this.#string()
       if (name === null) throw new NoJson('a name', at)
       this.#expect(':')
       member(JSON.parse(name) as string, () => this.#value(), at)
@@ -119,7 +138,7 @@ class Scanner {
       this.#depth--
       return first === '{' ? 'object' : 'array'
     }
-    if (first === '"' && this.#take(STRING) !== null) return 'string'
+    if (first === '"' && this.#string() !== null) return 'string'
     for (const [literal, kind] of [
       ['true', 'boolean'],
       ['false', 'boolean'],

@@ -1,6 +1,7 @@
 import {
   MillraceError,
   type PluginContext,
+  type Provision,
   type ScanTarget,
   type SourceConnector,
   type SourceOffset,
@@ -14,6 +15,8 @@ import { type CockroachdbOffset, CockroachdbSource } from './cockroachdb-source.
 import { endOf } from './hlc.ts'
 import { readPage } from './snapshot-reader.ts'
 import { literal, SqlSession } from './sql-session.ts'
+import { WebhookEndpoint } from './webhook-endpoint.ts'
+import { dropWebhookJobs, webhookJobs } from './webhook-feed.ts'
 
 const PAGE_ROWS = 1000
 /** Older ones do not tell the JSON null from NULL. */
@@ -36,10 +39,11 @@ export async function openCockroachdb(config: CockroachdbConfig, context: Plugin
     const wall = offset === null ? (await reader.now()) - 1n : BigInt(offset.wall)
     const tables = await reader.at(wall)
     // the changefeed looks at every range; the first row of each table tells early what is collected
-    for (const { sqlName } of tables.values()) {
+    for (const { sqlName } of config.webhook === undefined ? tables.values() : []) {
       await sql.query('to look at the tables as they were then', `SELECT 1 FROM ${sqlName} AS OF SYSTEM TIME ${literal(endOf(wall))} LIMIT 1`)
     }
-    return new CockroachdbSource(config, context, sql, reader, { wall, tables, cluster })
+    const endpoint = config.webhook === undefined ? null : await WebhookEndpoint.open(config.webhook)
+    return new CockroachdbSource(config, context, sql, reader, { wall, tables, cluster, endpoint })
   } catch (error) {
     await sql[Symbol.asyncDispose]()
     throw error
@@ -73,6 +77,22 @@ export async function openCockroachdbReader(config: CockroachdbConfig): Promise<
     reached: (offset: SourceOffset, commit: bigint) => BigInt((offset as unknown as CockroachdbOffset).wall) + 1n >= commit,
     [Symbol.asyncDispose]: () => sql[Symbol.asyncDispose](),
   }
+}
+
+/** The changefeed jobs of a webhook; a changefeed without a sink leaves nothing. */
+export const cockroachdbProvisions = {
+  async list(config: CockroachdbConfig, context: PluginContext): Promise<readonly Provision[]> {
+    if (config.webhook === undefined) return []
+    await using sql = new SqlSession(clientConfig(config))
+    return await webhookJobs(sql, context)
+  },
+  async drop(config: CockroachdbConfig, context: PluginContext): Promise<void> {
+    if (config.webhook === undefined) return
+    // whoever captures the source listens there
+    await using _ = await WebhookEndpoint.open(config.webhook)
+    await using sql = new SqlSession(clientConfig(config))
+    await dropWebhookJobs(sql, context)
+  },
 }
 
 /** `CockroachDB CCL v25.2.0 (…)`: 25 and 2; null: it is something else. */

@@ -4,6 +4,7 @@ import { type CockroachdbConfig, clientConfig } from './cockroachdb-config.ts'
 import { gcSeconds } from './gc-watch.ts'
 import { versionMistake, versionOf } from './open-cockroachdb.ts'
 import { SqlSession } from './sql-session.ts'
+import { WebhookEndpoint } from './webhook-endpoint.ts'
 
 /** CockroachDB's own default; below it a short absence loses history. */
 const SHORT_SECONDS = 14_400
@@ -12,6 +13,7 @@ const SHORT_SECONDS = 14_400
 export async function checkCockroachdb(config: CockroachdbConfig): Promise<readonly Finding[]> {
   await using sql = new SqlSession(clientConfig(config))
   const findings: Finding[] = []
+  const needs = config.webhook === undefined ? 'SELECT' : 'CHANGEFEED'
   const failed = (subject: string, thrown: unknown, level: Finding['level'] = 'error') => {
     const { message, fix } = asMillraceError(thrown)
     findings.push({ level, subject, message, ...(fix === undefined ? {} : { fix }) })
@@ -36,6 +38,14 @@ export async function checkCockroachdb(config: CockroachdbConfig): Promise<reado
   } catch (error) {
     failed('kv.rangefeed.enabled', error, 'warning')
   }
+  if (config.webhook !== undefined) {
+    try {
+      await using _ = await WebhookEndpoint.open(config.webhook)
+      findings.push({ level: 'ok', subject: 'webhook', message: `can listen at ${config.webhook.host}:${config.webhook.port}` })
+    } catch (error) {
+      failed('webhook', error, asMillraceError(error).code === 'source.in_use' ? 'warning' : 'error')
+    }
+  }
   try {
     const reader = new CatalogReader(sql, config)
     const tables = await reader.at((await reader.now()) - 1n)
@@ -52,7 +62,7 @@ export async function checkCockroachdb(config: CockroachdbConfig): Promise<reado
         lacks.length === 0
           ? { level: 'ok', subject: `privileges on ${id}`, message: 'SELECT and CHANGEFEED' }
           : {
-              level: lacks.includes('SELECT') ? 'error' : 'warning',
+              level: lacks.includes('SELECT') || lacks.includes(needs) ? 'error' : 'warning',
               subject: `privileges on ${id}`,
               message: `${lacks.join(' and ')} not granted`,
               fix: `GRANT ${lacks.join(', ')} ON TABLE ${table.sqlName} TO the user`,

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import cockroachdb from '../../connectors/cockroachdb/index.ts'
 import { Special, type Value } from '../../core/plugin.ts'
 import type { Item, ProvisionedSource, TypedTable, Write } from '../../testing/source.contract.ts'
@@ -92,6 +93,8 @@ export async function provisionCockroachdb(more: Readonly<Record<string, unknown
     createTable: async (table) => cluster.createTable(table, ITEM),
     transact: async (writes) => {
       cluster.write(fixtureWrites(rows, writes))
+      // ten thousand rows a second, as a cluster might take them: rows in memory would flood the source
+      await delay(writes.length / 10)
     },
     addColumn: async (table) => cluster.alterTable(table, (columns) => [...columns, { name: 'extra', type: 'INT4' }]),
     restart: () => cluster.restart(),
