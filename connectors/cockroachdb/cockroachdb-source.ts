@@ -72,7 +72,13 @@ export class CockroachdbSource implements SourceConnector {
     context: PluginContext,
     sql: SqlSession,
     reader: CatalogReader,
-    from: { readonly wall: bigint; readonly tables: Catalog; readonly cluster: string | null; readonly endpoint: WebhookEndpoint | null },
+    from: {
+      readonly wall: bigint
+      readonly openedAt: bigint
+      readonly tables: Catalog
+      readonly cluster: string | null
+      readonly endpoint: WebhookEndpoint | null
+    },
   ) {
     this.#config = config
     this.#context = context
@@ -89,6 +95,7 @@ export class CockroachdbSource implements SourceConnector {
     this.start = this.#offset(from.wall)
     this.snapshot = new ChunkReader(sql, reader, {
       streamedTo: () => this.#wall,
+      logTo: from.openedAt,
       heldMs: () => performance.now() - this.#movedAt,
       follows: (id) => this.#targets().some(({ schema }) => tableId(schema) === id),
     })
