@@ -1,3 +1,4 @@
+import { agentCommand } from './agent-command.ts'
 import { auditCommand } from './audit-command.ts'
 import { checkCommand } from './check-command.ts'
 import type { Command } from './command.ts'
@@ -16,6 +17,7 @@ import { tapCommand } from './tap-command.ts'
 /** In the order of the overview. */
 export const COMMANDS: readonly Command[] = [
   runCommand,
+  agentCommand,
   checkCommand,
   statusCommand,
   auditCommand,

@@ -6,7 +6,7 @@ import { asMillraceError, MillraceError } from '../../core/errors.ts'
 import type { SourceOffset } from '../../core/event/offset.ts'
 import { snapshotDone } from './snapshot-cases.ts'
 import type { SourceCapabilities, Write } from './source-driver.ts'
-import { type SourceBench, type SourceRun, until } from './source-run.ts'
+import { columnOf, type SourceBench, type SourceRun, until } from './source-run.ts'
 import { expectChanges, expectRising, expectState, isStreamed, type OpenBench, PROMPT_MS } from './stream-cases.ts'
 import type { LogFaults } from './test-log.ts'
 import { seeded } from './workload.ts'
@@ -130,7 +130,9 @@ export function faultCases(open: OpenBench, can: SourceCapabilities): void {
     expect(most).toBeLessThan(can.heldBytes ?? 32 * MIB)
     stall.resolve()
     await run.until('every row is there', () => bench.log.changes.length >= bench.oracle.changes.length)
-    expect(bench.log.changes.map((change) => (change.kind === 'row' ? Number(change.after![2]) : 0))).toEqual(Array.from({ length: id }, (_, n) => n + 1))
+    expect(bench.log.changes.map((change) => (change.kind === 'row' ? columnOf(change.table, change.after!, 'quantity') : 0))).toEqual(
+      Array.from({ length: id }, (_, n) => n + 1),
+    )
   })
 
   test('ends promptly in the middle of a transaction, and gives it whole the next time', async () => {

@@ -74,6 +74,8 @@ export interface SourceCapabilities {
   readonly keepsNothing?: boolean
   /** A second process is refused with `source.in_use`. */
   readonly exclusive?: boolean
+  /** The columns besides the key come in an order that the source makes. */
+  readonly unorderedColumns?: boolean
   /** The columns of its tables are declared: none is added in mid-stream. */
   readonly fixedColumns?: boolean
   /** Bytes that the process may hold beyond the rows of one batch while the log is stalled. */

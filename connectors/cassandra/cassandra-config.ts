@@ -1,0 +1,52 @@
+import { z } from 'zod'
+import { isTablePattern } from '../../core/plugin.ts'
+
+const tls = z.strictObject({
+  ca: z.string().optional().describe('Certificate authority in PEM form.'),
+  cert: z.string().optional().describe('Client certificate in PEM form.'),
+  key: z.string().optional().describe('Key of the client certificate in PEM form.'),
+  rejectUnauthorized: z.boolean().default(true).describe('false accepts any certificate: only for trials.'),
+})
+
+export const CONSISTENCIES = ['ONE', 'TWO', 'THREE', 'QUORUM', 'ALL', 'LOCAL_QUORUM', 'EACH_QUORUM', 'LOCAL_ONE'] as const
+
+export const cassandraConfig = z.strictObject({
+  contactPoints: z.array(z.string().min(1)).min(1).describe('Hosts, or host:port, of the cluster; the node whose log is read is best.'),
+  port: z.int().min(1).max(65535).default(9042).describe('Port of contact points that name none.'),
+  localDataCenter: z.string().min(1).describe('Data center of the node, as `nodetool status` names it.'),
+  user: z.string().optional().describe('A user with SELECT on the tables, and on system_schema and system_views.'),
+  password: z.string().optional().describe('Password of the user; take it from a secret.'),
+  ssl: z.union([z.boolean(), tls]).optional().describe('TLS: true with the well-known authorities, or their settings.'),
+  tables: z
+    .array(z.string().refine(isTablePattern, 'keyspace.table, with * for any characters, ! in front to leave out'))
+    .min(1)
+    .describe('Tables to capture: `shop.*`, `!shop.tmp_*`. New ones with `cdc = true` that match are taken in while it runs.'),
+  cdcRaw: z
+    .union([z.string().min(1), z.array(z.string().min(1)).min(1)])
+    .describe('The `cdc_raw_directory` of the node, or of several. This node of the mesh is their only consumer: what is durable in the log is deleted there.'),
+  consistency: z
+    .enum(CONSISTENCIES)
+    .default('LOCAL_QUORUM')
+    .describe('With which rows are read: the snapshot, the audit, and rows of which the log does not say all.'),
+  rows: z
+    .enum(['written', 'whole'])
+    .default('written')
+    .describe('Of a changed row, what was written (sinks keep the rest), or the whole row, read back at `consistency`: one read a change.'),
+  unrepresentable: z
+    .enum(['error', 'text'])
+    .default('error')
+    .describe('Values that no Avro type holds (timestamps beyond microseconds, the empty value): stop, or carry them as text in a branch of their own.'),
+  pollMs: z.int().min(1).max(60_000).default(50).describe('How often the folder is looked at for more, in milliseconds.'),
+  spaceAlarm: z
+    .number()
+    .min(0.01)
+    .max(1)
+    .default(0.5)
+    .describe('Part of `cdc_total_space` from which on warnings are logged: when it is full, writes are refused.'),
+})
+
+export type CassandraConfig = z.infer<typeof cassandraConfig>
+
+export function foldersOf({ cdcRaw }: CassandraConfig): readonly string[] {
+  return typeof cdcRaw === 'string' ? [cdcRaw] : cdcRaw
+}

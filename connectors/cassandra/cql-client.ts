@@ -1,0 +1,204 @@
+import type { ConnectionOptions } from 'node:tls'
+import cassandra from 'cassandra-driver'
+import { MillraceError } from '../../core/plugin.ts'
+import type { CassandraConfig } from './cassandra-config.ts'
+
+/** A result as the driver has it: rows by column name. */
+export interface CqlPage {
+  readonly rows: readonly Readonly<Record<string, unknown>>[]
+  readonly next: string | null
+}
+
+export interface CqlOptions {
+  /** Default: ONE, for what every node knows by itself. */
+  readonly consistency?: CassandraConfig['consistency']
+  readonly fetchSize?: number
+  readonly page?: string | null
+}
+
+/** The cluster by `cassandra-driver`, with errors of ours. */
+export class CqlClient implements AsyncDisposable {
+  readonly #client: cassandra.Client
+
+  private constructor(client: cassandra.Client) {
+    this.#client = client
+  }
+
+  /** @throws source.unreachable, source.forbidden */
+  static async connect(config: CassandraConfig): Promise<CqlClient> {
+    const client = new cassandra.Client({
+      contactPoints: config.contactPoints.map((point) => (/(^[^:]+:\d+$)|(\]:\d+$)/.test(point) ? point : `${point}:${config.port}`)),
+      localDataCenter: config.localDataCenter,
+      ...(config.user === undefined ? {} : { credentials: { username: config.user, password: config.password ?? '' } }),
+      ...(config.ssl === undefined || config.ssl === false ? {} : { sslOptions: tlsOptions(config.ssl) }),
+      encoding: { useBigIntAsLong: true, useBigIntAsVarint: true, set: Set, map: Map, copyBuffer: true },
+      // tables are asked for when they are looked at
+      isMetadataSyncEnabled: false,
+      queryOptions: { prepare: true },
+    })
+    try {
+      await client.connect()
+      return new CqlClient(client)
+    } catch (error) {
+      await client.shutdown().catch(() => {})
+      throw cqlError(error, 'to connect')
+    }
+  }
+
+  /** All rows. `doing` says what for: `to list the tables`. */
+  async rows(doing: string, text: string, values: readonly unknown[] = [], options: CqlOptions = {}): Promise<CqlPage['rows']> {
+    const all: Readonly<Record<string, unknown>>[] = []
+    let page: string | null = null
+    do {
+      const result: CqlPage = await this.page(doing, text, values, { ...options, page })
+      all.push(...result.rows)
+      page = result.next
+    } while (page !== null)
+    return all
+  }
+
+  async page(doing: string, text: string, values: readonly unknown[], options: CqlOptions = {}): Promise<CqlPage> {
+    try {
+      const result = await this.#client.execute(text, values as unknown[], {
+        prepare: true,
+        consistency: cassandra.types.consistencies[CONSISTENCY[options.consistency ?? 'ONE']],
+        ...(options.fetchSize === undefined ? {} : { fetchSize: options.fetchSize }),
+        ...(options.page == null ? {} : { pageState: options.page }),
+      })
+      return { rows: result.rows as unknown as CqlPage['rows'], next: result.pageState ?? null }
+    } catch (error) {
+      throw cqlError(error, doing)
+    }
+  }
+
+  /** Values go and come in serialized form, but for tokens and write times (bigint) and times to live (number). */
+  async raw(doing: string, text: string, values: readonly (Buffer | null)[], options: CqlOptions = {}): Promise<CqlPage> {
+    try {
+      const result = await this.#client.execute(text, values as unknown[], {
+        // bytes for any type: the server checks them itself
+        prepare: false,
+        consistency: cassandra.types.consistencies[CONSISTENCY[options.consistency ?? 'ONE']],
+        ...(options.fetchSize === undefined ? {} : { fetchSize: options.fetchSize }),
+        ...(options.page == null ? {} : { pageState: options.page }),
+      })
+      const types = result.columns.map(({ name, type }) => ({ name, type }))
+      const rows = result.rows.map((row) => Object.fromEntries(types.map(({ name, type }) => [name, this.#serialized(row[name], type)])))
+      return { rows, next: result.pageState ?? null }
+    } catch (error) {
+      throw cqlError(error, doing)
+    }
+  }
+
+  /** The bytes that the driver decoded. Containers are put together here, since its encoder takes an empty one for null. */
+  #serialized(value: unknown, type: DriverType): unknown {
+    if (value == null || PLAIN.has(type.code)) return value ?? null
+    return this.#encode(value, type)
+  }
+
+  #encode(value: unknown, { code, info }: DriverType): Buffer {
+    const sized = (part: unknown, type: DriverType): Buffer[] => {
+      const bytes = part == null ? null : this.#encode(part, type)
+      return bytes === null ? [int32(-1)] : [int32(bytes.length), bytes]
+    }
+    switch (code) {
+      case LIST:
+      case SET: {
+        const elements = [...(value as Iterable<unknown>)]
+        return Buffer.concat([int32(elements.length), ...elements.flatMap((element) => sized(element, info as DriverType))])
+      }
+      case MAP: {
+        const [keyType, valueType] = info as [DriverType, DriverType]
+        const entries = [...(value as Map<unknown, unknown>)]
+        return Buffer.concat([int32(entries.length), ...entries.flatMap(([key, one]) => [...sized(key, keyType), ...sized(one, valueType)])])
+      }
+      case UDT: {
+        const { fields } = info as { fields: readonly { name: string; type: DriverType }[] }
+        return Buffer.concat(fields.flatMap(({ name, type }) => sized((value as Record<string, unknown>)[name], type)))
+      }
+      case TUPLE: {
+        const elements = (value as cassandra.types.Tuple).values()
+        return Buffer.concat((info as readonly DriverType[]).flatMap((type, i) => sized(elements[i], type)))
+      }
+      default:
+        return this.encoder.encode(value, { code, info })
+    }
+  }
+
+  /** The driver's own, which it keeps to itself. */
+  get encoder(): { encode(value: unknown, type: unknown): Buffer } {
+    return (this.#client as unknown as { _getEncoder(): { encode(value: unknown, type: unknown): Buffer } })._getEncoder()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#client.shutdown()
+  }
+}
+
+/** A type as results describe it. */
+interface DriverType {
+  readonly code: number
+  readonly info?: unknown
+}
+
+const [LIST, MAP, SET, UDT, TUPLE] = [0x20, 0x21, 0x22, 0x30, 0x31]
+
+function int32(value: number): Buffer {
+  const bytes = Buffer.alloc(4)
+  bytes.writeInt32BE(value)
+  return bytes
+}
+
+/** bigint, blob, int: what queries here ask for as it is. */
+const PLAIN = new Set([0x0002, 0x0003, 0x0009])
+
+const CONSISTENCY = {
+  ONE: 'one',
+  TWO: 'two',
+  THREE: 'three',
+  QUORUM: 'quorum',
+  ALL: 'all',
+  LOCAL_QUORUM: 'localQuorum',
+  EACH_QUORUM: 'eachQuorum',
+  LOCAL_ONE: 'localOne',
+} as const satisfies Record<CassandraConfig['consistency'], keyof typeof cassandra.types.consistencies>
+
+/** As the driver takes it; without authorities of their own, the well-known ones. */
+function tlsOptions(ssl: Exclude<CassandraConfig['ssl'], undefined | false>): ConnectionOptions {
+  if (ssl === true) return { rejectUnauthorized: true }
+  const { ca, cert, key, rejectUnauthorized } = ssl
+  return {
+    rejectUnauthorized,
+    ...(ca === undefined ? {} : { ca: [ca] }),
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key }),
+  }
+}
+
+/** Of `system` errors: bad credentials, unauthorized. */
+const FORBIDDEN = new Set([0x0100, 0x2100])
+/** A statement that the server does not take: syntax, invalid, configuration. */
+const REFUSED = new Set([0x2000, 0x2200, 0x2300])
+
+export function cqlError(error: unknown, doing: string): MillraceError {
+  if (error instanceof MillraceError) return error
+  const cause = error instanceof Error ? error : new Error(String(error))
+  const { innerErrors = {} } = cause as { innerErrors?: Record<string, Error> }
+  const inner = Object.values(innerErrors)
+  const all = [cause, ...inner]
+  const text = [...new Set(all.map(({ message }) => message))].join('; ')
+  const failure = `the cluster failed ${doing}: ${text}`
+  const code = all.map((one) => (one as { code?: unknown }).code).find((one) => typeof one === 'number')
+  if (all.some(({ name }) => name === 'AuthenticationError') || (typeof code === 'number' && FORBIDDEN.has(code))) {
+    return new MillraceError('source.forbidden', failure, { fix: 'check user and password of the source, and GRANT SELECT on the tables to the user', cause })
+  }
+  if (all.some((one) => /CERT|SSL|TLS|SELF_SIGNED/.test(String((one as { code?: unknown }).code)))) {
+    return new MillraceError('source.forbidden', failure, { fix: 'check `ssl` of the source: its ca must match the server', cause })
+  }
+  if (typeof code === 'number' && REFUSED.has(code)) {
+    return new MillraceError('source.unprepared', failure, { fix: 'run `millrace check`: it names what the cluster lacks', cause })
+  }
+  if (/data ?center/i.test(text) && inner.length === 0) {
+    return new MillraceError('source.unprepared', failure, { fix: 'set localDataCenter to the data center that `nodetool status` names', cause })
+  }
+  return new MillraceError('source.unreachable', failure, { fix: 'check contactPoints, port and that the node runs', cause })
+}

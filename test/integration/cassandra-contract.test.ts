@@ -1,0 +1,150 @@
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { afterAll } from 'vitest'
+import cassandra from '../../connectors/cassandra/index.ts'
+import { Special, type Value } from '../../core/plugin.ts'
+import { until } from '../../testing/source/source-run.ts'
+import { type ProvisionedSource, sourceContract, type TypedTable, type Write } from '../../testing/source.contract.ts'
+import { type CassandraServer, cassandraSkipReason, keyspaceOn, LOCAL_DC, RELEASES, type Release, startCassandra } from '../services/cassandra.ts'
+
+const skip = cassandraSkipReason()
+if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
+
+/** Type, and pairs of what CQL writes and what must come. */
+const TYPES: readonly (readonly [type: string, ...values: (readonly [string, Value])[]])[] = [
+  ['boolean', ['true', true], ['false', false], ['null', null]],
+  ['tinyint', ['127', 127], ['-128', -128], ['null', null]],
+  ['smallint', ['32767', 32767], ['-32768', -32768], ['null', null]],
+  ['int', ['2147483647', 2147483647], ['-2147483648', -2147483648], ['blobAsInt(0x)', new Special('')]],
+  ['bigint', ['9223372036854775807', 2n ** 63n - 1n], ['-9223372036854775808', -(2n ** 63n)], ['9007199254740993', 9007199254740993n]],
+  ['float', ['3.4028235e38', Math.fround(3.4028235e38)], ['-0.1', Math.fround(-0.1)], ['NaN', Number.NaN]],
+  ['double', ['0.1', 0.1], ['-1e15', -1e15], ['1.7976931348623157e308', Number.MAX_VALUE]],
+  ['decimal', ['9999999999999999999999999999.9999999999', '9999999999999999999999999999.9999999999'], ['0', '0'], ['-0.0000000001', '-1E-10']],
+  ['varint', ['123456789012345678901234567890', '123456789012345678901234567890'], ['-1', '-1'], ['null', null]],
+  ['text', ["''", ''], ["'ünïcödé 🜚'", 'ünïcödé 🜚'], ['null', null]],
+  ['ascii', ["'a'", 'a'], ["''", ''], ['null', null]],
+  ['blob', ['0x', new Uint8Array(0)], ['0x00ff', Uint8Array.from([0, 255])], ['null', null]],
+  ['uuid', ['123e4567-e89b-12d3-a456-426614174000', '123e4567-e89b-12d3-a456-426614174000'], ['null', null], ['null', null]],
+  ['date', ["'1970-01-01'", 0], ["'1969-12-31'", -1], ['null', null]],
+  ['time', ["'23:59:59.999999999'", '23:59:59.999999999'], ["'00:00:00'", '00:00:00.000000000'], ['null', null]],
+  ['timestamp', ["'1969-12-31 23:59:59.999+0000'", -1000n], ["'9999-12-31 00:00:00+0000'", 253402214400000000n], ['null', null]],
+  ['duration', ['1y2mo3d4h5m6s7ms8us9ns', '1y2mo3d4h5m6s7ms8us9ns'], ['-1d', '-1d'], ['null', null]],
+  ['inet', ["'127.0.0.1'", '127.0.0.1'], ["'::1'", '::1'], ['null', null]],
+  ['list<int>', ['[3, 1, 2]', [3, 1, 2]], ['[]', null], ['null', null]],
+  ['set<text>', ["{'b', 'a'}", ['a', 'b']], ['{}', null], ['null', null]],
+  ['map<text, text>', ["{'k': 'v'}", new Map([['k', 'v']])], ['{}', null], ['null', null]],
+  [
+    'map<int, int>',
+    [
+      '{2: 20, 1: 10}',
+      [
+        [1, 10],
+        [2, 20],
+      ],
+    ],
+    ['null', null],
+    ['null', null],
+  ],
+  ['frozen<list<text>>', ["['x', 'y']", ['x', 'y']], ['[]', []], ['null', null]],
+  ['tuple<int, text>', ["(1, 'one')", [1, 'one']], ['(null, null)', [null, null]], ['null', null]],
+]
+
+const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-cassandra-contract-'))
+const servers = new Map<Release, Promise<CassandraServer>>()
+
+/** Servers of this file's own: their segments are taken away. */
+function server(release: Release): Promise<CassandraServer> {
+  let started = servers.get(release)
+  if (started === undefined) {
+    started = startCassandra({ release, dir: path.join(dir, release) })
+    servers.set(release, started)
+  }
+  return started
+}
+
+afterAll(async () => {
+  for (const started of servers.values()) await (await started).stop('SIGKILL')
+  rmSync(dir, { recursive: true, force: true })
+})
+
+/** Writes that fill a table. */
+const MANY = 300
+
+const column = (i: number) => `c${String(i).padStart(2, '0')}`
+
+async function provision(release: Release): Promise<ProvisionedSource> {
+  const { port, cdcRaw, restart } = await server(release)
+  const { keyspace, client, cql, drop, synced } = await keyspaceOn(release, port, cdcRaw)
+  const settings = {
+    contactPoints: [`127.0.0.1:${port}`],
+    localDataCenter: LOCAL_DC,
+    tables: [`${keyspace}.*`, `!${keyspace}.marks`, `!${keyspace}.filler`],
+    cdcRaw,
+    consistency: 'ONE',
+    unrepresentable: 'text',
+    pollMs: 10,
+  }
+  const types: TypedTable = {
+    rows: [0, 1, 2].map((n) => [n, ...TYPES.map(([, ...values]) => values[n]![1])]),
+    create: async (table) => {
+      await cql(`create table ${table} (a int primary key, ${TYPES.map(([type], i) => `${column(i)} ${type}`).join()}) with cdc = true`)
+    },
+    load: async (table) => {
+      const names = TYPES.map((_, i) => column(i))
+      for (const n of [0, 1, 2]) {
+        await cql(`insert into ${table} (a, ${names.join()}) values (${n}, ${TYPES.map(([, ...values]) => values[n]![0]).join()})`)
+      }
+      await synced()
+    },
+  }
+  const write = async (one: Write) => {
+    const { table } = one
+    if (one.op === 'insert') {
+      const names = Object.keys(one.row)
+      await cql(`insert into ${table} (${names.join()}) values (${names.map(() => '?').join()})`, Object.values(one.row))
+    } else if (one.op === 'delete') await cql(`delete from ${table} where id = ?`, [one.id])
+    else if (one.op === 'update') {
+      await cql(`update ${table} set ${Object.keys(one.set).map((name) => `${name} = ?`)} where id = ?`, [...Object.values(one.set), one.id])
+    }
+  }
+  return {
+    plugin: cassandra,
+    settings,
+    namespace: keyspace,
+    types,
+    wrong: [
+      { what: 'no server', settings: { ...settings, contactPoints: ['127.0.0.1:1'] }, code: 'source.unreachable' },
+      { what: 'no folder', settings: { ...settings, cdcRaw: path.join(dir, 'nowhere') }, code: 'source.unprepared' },
+    ],
+    createTable: async (table) => {
+      await cql(`create table ${table} (id int primary key, name text, quantity int, body text) with cdc = true`)
+    },
+    async transact(writes) {
+      for (const one of writes) await write(one)
+      // a start begins where the log on disk ends
+      if (writes.length >= MANY) await synced()
+    },
+    async restart() {
+      await restart()
+      await until('the client is connected again', async () => (await cql('select key from system.local').catch(() => [])).length > 0)
+    },
+    /** Takes all segments away, and fills the one that is written then, which nobody finds any more. */
+    async loseHistory() {
+      for (const name of readdirSync(cdcRaw)) rmSync(path.join(cdcRaw, name))
+      await cql(`create table filler (id int primary key, body text) with cdc = true`)
+      await until('another segment is begun', async () => {
+        await cql('insert into filler (id, body) values (1, ?)', ['x'.repeat(200_000)])
+        return readdirSync(cdcRaw).filter((name) => name.endsWith('.idx') && readdirSync(cdcRaw).includes(name.replace('_cdc.idx', '.log'))).length > 0
+      })
+    },
+    async dispose() {
+      await drop()
+      await client.shutdown()
+    },
+  }
+}
+
+// a partition's changes have an order, the others none; the catalog keeps no order of columns, and an update of a key does not exist
+const can = { keepsNothing: true, exclusive: true, fixedColumns: true, unorderedColumns: true, rounds: 6 }
+if (skip === null) for (const release of RELEASES) sourceContract(`cassandra ${release}`, () => provision(release), can)
