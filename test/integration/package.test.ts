@@ -93,6 +93,30 @@ export default definePlugin({
     expect((await compile('bad.ts')).stdout).toContain('sunk')
   })
 
+  test('the contract suites of millrace/testing, and their types, are all there', async () => {
+    const written = `import * as testing from 'millrace/testing'
+import { EXTREMES, type Item, type LogCapabilities, logContract, type ProvisionedLog, type ProvisionedSource, type RegistryUnderTest } from 'millrace/testing'
+import { registryContract, type SinkCapabilities, type SinkProvision, type SourceCapabilities, sinkContract, sourceContract } from 'millrace/testing'
+import type { TypedTable, Write } from 'millrace/testing'
+import { expect, test } from 'vitest'
+export const ofLog = (open: () => Promise<ProvisionedLog>, can: LogCapabilities) => logContract('mine', open, can)
+export const ofRegistry = (open: () => Promise<RegistryUnderTest>) => registryContract('mine', open)
+export const ofSink = (open: () => Promise<SinkProvision>, can: SinkCapabilities) => sinkContract('mine', open, can)
+export const ofSource = (open: () => Promise<ProvisionedSource>, can: SourceCapabilities) => sourceContract('mine', open, can)
+export type Table = readonly [TypedTable, Write, Item]
+test('suites', () => {
+  expect(Object.keys(testing).sort()).toEqual(['EXTREMES', 'logContract', 'registryContract', 'sinkContract', 'sourceContract'])
+  expect(EXTREMES.find(({ name }) => name === 'int64')?.values).toContain(2n ** 63n - 1n)
+})
+`
+    writeFileSync(path.join(dir, 'suites.test.ts'), written)
+    const compilerOptions = { noEmit: true, strict: true, skipLibCheck: true, module: 'nodenext', target: 'es2024', types: ['node'] }
+    writeFileSync(path.join(dir, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['suites.test.ts'] }))
+    expect(await run('tsc', ['-p', '.'])).toMatchObject({ code: 0, stdout: '' })
+    const suite = await run('npx', ['vitest', 'run', 'suites.test.ts'])
+    expect(suite.code, suite.stdout.slice(-3000)).toBe(0)
+  })
+
   test.each([
     'source',
     'sink',
