@@ -130,12 +130,15 @@ async function openJournal(path: string): Promise<FileHandle> {
 class JournalSource implements SourceConnector {
   readonly start: SourceOffset
   readonly #file: FileHandle
-  /** How far the stream is: whatever lies before it is written, and nothing else. */
+  /** How far the stream is: whatever lies before it is written. */
   #at: number
+  /** Where the journal ended when it was opened: the log has nothing from beyond. */
+  readonly #opened: number
 
-  constructor(file: FileHandle, at: number) {
+  constructor(file: FileHandle, at: number, opened: number) {
     this.#file = file
     this.#at = at
+    this.#opened = opened
     this.start = { at }
   }
 
@@ -198,8 +201,8 @@ class JournalSource implements SourceConnector {
   readonly snapshot = {
     estimate: async () => null,
     read: async (table: TableSchema, cursor: Json | null, limits: { maxRows: number }, onView: (fence: unknown) => void): Promise<SnapshotChunk> => {
-      // the view is what the stream has written so far; it waits until the chunk is in its place
-      const view = this.#at
+      // the view is what the stream has written so far, which waits until the chunk is in its place; after a restart it is not older than what the log has
+      const view = Math.max(this.#at, this.#opened)
       onView(view)
       const rows = (await rowsUpTo(this.#file, view, table.name)).filter(({ id }) => cursor === null || id > Number(cursor))
       const chunk = rows.slice(0, limits.maxRows)
@@ -242,8 +245,9 @@ export default definePlugin<Config>({
   },
   async open({ file: path }, context, resume): Promise<SourceConnector> {
     const file = await openJournal(path)
-    const at = resume === null ? await endOf(file) : Number(resume.at)
-    if ((await file.stat()).size >= at) return new JournalSource(file, at)
+    const opened = await endOf(file)
+    const at = resume === null ? opened : Number(resume.at)
+    if ((await file.stat()).size >= at) return new JournalSource(file, at, opened)
     await file.close()
     throw new MillraceError('source.history_lost', `${path} is shorter than what was captured of it`, {
       fix: `millrace run FILE --resnapshot ${context.node}`,
