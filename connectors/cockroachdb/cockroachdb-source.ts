@@ -163,7 +163,7 @@ export class CockroachdbSource implements SourceConnector {
           writing = false
           if (!sameTables(targets, this.#targets())) return
         } else {
-          await this.#emitChunks(this.#wall + 1n, output)
+          await dueChunks(this.#wall + 1n, output)
           yield this.#offset(this.#wall)
         }
       }
@@ -209,7 +209,8 @@ export class CockroachdbSource implements SourceConnector {
     for (const row of this.#buffer.upTo(bound)) {
       if (row.at.wall !== begun) {
         if (begun !== null) written = begun
-        await this.#emitChunks(row.at.wall, output)
+        // without a pause from the last answer to the move: a view that is taken in between would be older than what is written next
+        for (let waiting = dueChunks(row.at.wall, output); waiting !== null; waiting = dueChunks(row.at.wall, output)) await waiting
         if (signal.aborted) return
         begun = row.at.wall
         ordinal = 0
@@ -224,7 +225,7 @@ export class CockroachdbSource implements SourceConnector {
       yield this.#offset(written)
       if (signal.aborted) return
     }
-    await this.#emitChunks(bound + 1n, output)
+    for (let waiting = dueChunks(bound + 1n, output); waiting !== null; waiting = dueChunks(bound + 1n, output)) await waiting
     if (signal.aborted) return
     this.#moveTo(bound)
     yield this.#offset(bound)
@@ -235,12 +236,6 @@ export class CockroachdbSource implements SourceConnector {
   #moveTo(wall: bigint): void {
     this.#wall = wall
     this.#movedAt = performance.now()
-  }
-
-  /** Lets chunks take their place that see nothing of `next` and later. */
-  async #emitChunks(next: bigint, { chunks }: CaptureOutput): Promise<void> {
-    const isDue = (fence: unknown) => BigInt(fence as string) < next
-    for (let waiting = chunks.emit(isDue); waiting !== null; waiting = chunks.emit(isDue)) await waiting
   }
 
   async #change(row: BufferedRow, ordinal: number, output: CaptureOutput): Promise<void> {
@@ -377,4 +372,9 @@ const mentions = (message: string, name: string) =>
 const sameTables = (a: readonly CatalogTable[], b: readonly CatalogTable[]) => {
   const identity = (tables: readonly CatalogTable[]) => JSON.stringify(tables.map(({ sqlName, schema }) => [sqlName, schema.incarnation]))
   return identity(a) === identity(b)
+}
+
+/** Lets chunks take their place that see nothing of `next` and later; null: there is none. */
+function dueChunks(next: bigint, { chunks }: CaptureOutput): Promise<void> | null {
+  return chunks.emit((fence) => BigInt(fence as string) < next)
 }

@@ -49,6 +49,7 @@ describe.skipIf(reason !== null)(`a sink behind Kafka's cleaner${reason === null
   /** Keeps a target equal to the stream until it has all of it; ends as the driver does. */
   async function visit(target: MemoryTarget): Promise<void> {
     const stop = new AbortController()
+    const checks: Promise<void>[] = []
     const check = async () => {
       const [bounds] = await log.bounds(TOPIC)
       if ((target.positions.get('0')?.offset ?? 0n) >= bounds!.end) stop.abort()
@@ -62,9 +63,9 @@ describe.skipIf(reason !== null)(`a sink behind Kafka's cleaner${reason === null
       deadLetters: null,
       retry: { firstMs: 1, maxMs: 10, pause: () => delay(5) },
       memory: new MemoryBudget(6_000_000),
-      onStatus: () => void check(),
+      onStatus: () => void checks.push(check()),
       signal: stop.signal,
-    })
+    }).finally(() => Promise.all(checks))
   }
 
   /** Records of a row, and tombstones of it, that the topic still has. */
