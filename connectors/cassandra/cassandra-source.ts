@@ -1,4 +1,13 @@
-import type { CaptureOutput, ChangeWriter, PluginContext, SourceConnector, SourceOffset, TablePatterns, TableSchema } from '../../core/plugin.ts'
+import {
+  type CaptureOutput,
+  type ChangeWriter,
+  MillraceError,
+  type PluginContext,
+  type SourceConnector,
+  type SourceOffset,
+  type TablePatterns,
+  type TableSchema,
+} from '../../core/plugin.ts'
 import type { CapturedTables } from './captured-tables.ts'
 import type { CassandraConfig } from './cassandra-config.ts'
 import { type CassandraOffset, comparePlaces, isBehind, readOffset, writeOffset } from './cassandra-offset.ts'
@@ -178,7 +187,7 @@ export class CassandraSource implements SourceConnector {
       }
       // of what the log of Millrace has already, only what is known of rows is made up again
       const into = comparePlaces({ segment, position }, start.logs[folder]!) > 0 ? output : null
-      const updates = this.#seen === null ? mutation.updates : mutation.updates.filter((update) => !this.#seen!.has(update, writtenAt(update)))
+      let updates = this.#unseen(mutation)
       if (updates.length > 0) {
         const rows = new Map<string, QueriedRow | null>()
         let planned = this.#plan(updates, into === null)
@@ -186,7 +195,16 @@ export class CassandraSource implements SourceConnector {
           // nothing is waited for between a change and its offset, so that both land together
           if (unyielded > 0) yield this.#offset
           unyielded = 0
-          await wait
+          try {
+            await wait
+          } catch (error) {
+            if (!(error instanceof MillraceError) || error.code !== 'source.unprepared') throw error
+            // the rows of a table that has changed since: it is read by what the table is now, unless that is the same
+            const anew = await this.#describeAndDecode(block.bytes, block.starts[i]!, block.ends[i]!, file, position)
+            const before = updates
+            updates = this.#unseen(anew)
+            if (updates.every(({ table }) => before.some((update) => update.table === table))) throw error
+          }
           if (signal.aborted) return
           planned = this.#plan(updates, into === null)
         }
@@ -198,6 +216,10 @@ export class CassandraSource implements SourceConnector {
       unyielded = 0
     }
     yield this.#offset
+  }
+
+  #unseen({ updates }: Mutation): readonly PartitionUpdate[] {
+    return this.#seen === null ? updates : updates.filter((update) => !this.#seen!.has(update, writtenAt(update)))
   }
 
   /** Null: something must be described first. */

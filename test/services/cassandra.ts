@@ -1,4 +1,4 @@
-/** Real Cassandra servers from Maven's jars, with CDC: one of each release per run by {@link testCassandra}, private ones by {@link startCassandra}. */
+/** Real Cassandra servers from Maven's jars, with CDC: one of each release per test file by {@link testCassandra}, private ones by {@link startCassandra}. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -195,9 +195,12 @@ export interface CassandraKeyspace {
   drop(): Promise<void>
 }
 
-/** A fresh keyspace on the run's shared server of the release. */
+/** Of each test file its own: a source takes segments away, and those of another file's source with them. */
+const FILE = randomBytes(4).toString('hex')
+
+/** A fresh keyspace on the test file's server of the release. */
 export async function testCassandra(release: Release): Promise<CassandraKeyspace> {
-  const { port, cdcRaw } = await sharedService(`cassandra-${release}`, async (dir) => {
+  const { port, cdcRaw } = await sharedService(`cassandra-${release}-${FILE}`, async (dir) => {
     const server = await startCassandra({ release, dir, detached: true })
     return { port: server.port, cdcRaw: server.cdcRaw, pids: [server.pid] }
   })
