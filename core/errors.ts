@@ -1,7 +1,7 @@
 /**
  * The one error class and the one table of codes.
  *
- * The category alone decides what the runtime does with an error; nothing else looks at codes or messages to decide.
+ * The category alone decides what the runtime does with an error, and `isOfOneTable` how much of a source it stops; nothing else looks at codes or messages to decide.
  */
 
 /** What the runtime does: see the table in ARCHITECTURE.md, "Errors". */
@@ -110,6 +110,11 @@ export function asMillraceError(error: unknown): MillraceError {
   if (error instanceof MillraceError) return error
   const message = error instanceof Error ? error.message : String(error)
   return new MillraceError('invariant.broken', message, { cause: error })
+}
+
+/** An error of one table, whose neighbours can go on: of its schema, or of a record of it. */
+export function isOfOneTable({ category, code }: MillraceError): boolean {
+  return category === 'schema' || code.startsWith('record.')
 }
 
 /** Throws `invariant.broken` unless `condition` holds. */

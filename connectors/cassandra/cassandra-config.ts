@@ -35,7 +35,9 @@ export const cassandraConfig = z.strictObject({
   unrepresentable: z
     .enum(['error', 'text'])
     .default('error')
-    .describe('Values that no Avro type holds (timestamps beyond microseconds, the empty value): stop, or carry them as text in a branch of their own.'),
+    .describe(
+      'Values that no Avro type holds (timestamps beyond microseconds, the empty value): park the table, or carry them as text in a branch of their own.',
+    ),
   pollMs: z.int().min(1).max(60_000).default(50).describe('How often the folder is looked at for more, in milliseconds.'),
   spaceAlarm: z
     .number()

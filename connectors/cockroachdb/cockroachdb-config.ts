@@ -57,7 +57,7 @@ export const cockroachdbConfig = z
     unrepresentable: z
       .enum(['error', 'text'])
       .default('error')
-      .describe('Values that no Avro type holds (infinity, NaN): stop, or carry them as text in a branch of their own.'),
+      .describe('Values that no Avro type holds (infinity, NaN): park the table, or carry them as text in a branch of their own.'),
   })
   .refine((config) => config.url !== undefined || (config.host !== undefined && config.database !== undefined && config.user !== undefined), {
     message: 'give url, or host, database and user',

@@ -51,7 +51,7 @@ export const filesConfig = z.strictObject({
   unrepresentable: z
     .enum(['error', 'text'])
     .default('error')
-    .describe('A value that is not of the type of its column: stop, or carry it as text in a branch of its own (never in a key).'),
+    .describe('A value that is not of the type of its column: park the table, or carry it as text in a branch of its own (never in a key).'),
 })
 
 export type FilesConfig = z.infer<typeof filesConfig>

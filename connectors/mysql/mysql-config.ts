@@ -31,7 +31,7 @@ export const mysqlConfig = z
     unrepresentable: z
       .enum(['error', 'text'])
       .default('error')
-      .describe('Values that no Avro type holds (dates with a zero year, month or day): stop, or carry them as text in a branch of their own.'),
+      .describe('Values that no Avro type holds (dates with a zero year, month or day): park the table, or carry them as text in a branch of their own.'),
   })
   .refine((config) => config.url !== undefined || (config.host !== undefined && config.user !== undefined), {
     message: 'give url, or host and user',

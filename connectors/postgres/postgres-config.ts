@@ -43,7 +43,7 @@ export const postgresConfig = z
     unrepresentable: z
       .enum(['error', 'text'])
       .default('error')
-      .describe('Values that no Avro type holds (infinity, NaN): stop, or carry them as text in a branch of their own.'),
+      .describe('Values that no Avro type holds (infinity, NaN): park the table, or carry them as text in a branch of their own.'),
     binary: z.boolean().default(true).describe('Receive values in binary form, which costs less.'),
   })
   .refine((config) => config.url !== undefined || (config.host !== undefined && config.database !== undefined && config.user !== undefined), {

@@ -356,7 +356,7 @@ class Capture implements CaptureOutput {
       truncationKeyId: topics.compacted ? await registry.register(truncationSubject(topic), TRUNCATION_KEY_SCHEMA) : null,
       ledger: this.#windows.ledger(topic),
     }
-    const writer = new TableWriter(table, target, this.#state, this.#frames)
+    const writer = new TableWriter(table, target, this.#state, this.#frames, this.#intake.gate(table))
     this.#writers.set(topic, { table, writer })
     return writer
   }

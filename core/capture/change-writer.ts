@@ -1,4 +1,4 @@
-import { invariant, MillraceError } from '../errors.ts'
+import { asMillraceError, invariant, isOfOneTable, MillraceError } from '../errors.ts'
 import { partitionOf } from '../event/murmur2.ts'
 import { DELETE_BYTES, DELETE_HEADER, POSITION_BYTES, POSITION_HEADER, SNAPSHOT_ORDINAL } from '../event/position.ts'
 import { varintBytes, writeVarint } from '../event/record-batch.ts'
@@ -74,6 +74,24 @@ export interface WriterTarget {
   readonly ledger: WindowLedger
 }
 
+/** Whether changes of a table are written now, and what becomes of one that cannot be. */
+export interface TableGate {
+  /** Its changes are left out. */
+  readonly closed: boolean
+  /** A change is left out. */
+  skip(): void
+  /** A change holds what cannot be written: it is left out. @throws `error` where nothing may be */
+  refuse(error: MillraceError): void
+}
+
+const ALWAYS_OPEN: TableGate = {
+  closed: false,
+  skip() {},
+  refuse(error) {
+    throw error
+  },
+}
+
 /**
  * Encodes changes of one version of a table: Avro images into a scratch buffer, then whole records straight into Kafka frames.
  * See the contract in source-connector.ts; this class adds `beginRead` and `clear` for snapshots.
@@ -84,6 +102,7 @@ export class TableWriter implements ChangeWriter {
   readonly #state: WriterState
   readonly #frames: FrameAssembler
   readonly #open: readonly OpenFrame[]
+  readonly #gate: TableGate
 
   /** Scratch room that all writers share. */
   readonly #images: AvroWriter
@@ -102,6 +121,8 @@ export class TableWriter implements ChangeWriter {
   #calls: Int32Array
   #column = 0
   #columns = 0
+  /** The change at hand holds what cannot be written: what else comes of it is taken, and no record is made. */
+  #refused = false
   #op = 0
   #ordinal = 0
   #beforeFrom = -1
@@ -114,13 +135,14 @@ export class TableWriter implements ChangeWriter {
   /** Where the columns of a `key` image lie in #images until they are moved to #keys. */
   #keyFrom = -1
 
-  constructor(table: TableSchema, target: WriterTarget, state: WriterState, frames: FrameAssembler) {
+  constructor(table: TableSchema, target: WriterTarget, state: WriterState, frames: FrameAssembler, gate: TableGate = ALWAYS_OPEN) {
     this.table = table
     this.#target = target
     this.#state = state
     this.#images = state.images
     this.#keys = state.keys
     this.#frames = frames
+    this.#gate = gate
     this.#open = frames.open(target.topic, target.partitions)
     const layout = valueLayout(table)
     const branch = (index: number | null) => (index === null ? NO_BRANCH : index * 2)
@@ -139,6 +161,10 @@ export class TableWriter implements ChangeWriter {
 
   begin(op: 'c' | 'u' | 'd', ordinal: number): boolean {
     if (ordinal <= this.#state.skipThrough) return false
+    if (this.#gate.closed) {
+      this.#gate.skip()
+      return false
+    }
     this.#start(LETTER[op], ordinal)
     return true
   }
@@ -172,6 +198,7 @@ export class TableWriter implements ChangeWriter {
     this.#newKeyTo = -1
     this.#column = 0
     this.#columns = 0
+    this.#refused = false
   }
 
   before(): void {
@@ -241,6 +268,7 @@ export class TableWriter implements ChangeWriter {
   end(): void {
     this.#closeImage()
     this.#columns = 0
+    if (this.#refused) return
     const { key } = this.table
     const oldTo = this.#oldKeyTo
     const newTo = this.#newKeyTo
@@ -262,7 +290,9 @@ export class TableWriter implements ChangeWriter {
   }
 
   truncate(ordinal: number): void {
-    if (ordinal > this.#state.skipThrough) this.#truncate(ordinal)
+    if (ordinal <= this.#state.skipThrough) return
+    if (this.#gate.closed) this.#gate.skip()
+    else this.#truncate(ordinal)
   }
 
   #truncate(ordinal: number): void {
@@ -278,7 +308,7 @@ export class TableWriter implements ChangeWriter {
     const column = this.#next(ANY)
     if (this.#branches[column] === NO_BRANCH) {
       const name = this.table.columns[this.#calls === this.#keyCalls ? this.table.key[column]! : column]!.name
-      throw new MillraceError('record.null_key', `key column ${name} of ${tableId(this.table)} is NULL`)
+      this.#refuse(new MillraceError('record.null_key', `key column ${name} of ${tableId(this.table)} is NULL`))
     }
     this.#images.byte(0)
   }
@@ -293,13 +323,13 @@ export class TableWriter implements ChangeWriter {
     const column = this.#next(ANY)
     if (this.#calls !== this.#rowCalls || this.#special[column] === NO_BRANCH) {
       // I6: never a number or a text that stands for something else
-      throw new MillraceError(
-        'record.unrepresentable',
-        `${tableId(this.table)}.${this.table.columns[column]?.name} (${this.table.columns[column]?.sourceType}) holds a value that its Avro type cannot`,
-        {
+      const { name, sourceType } = this.table.columns[this.#calls === this.#keyCalls ? this.table.key[column]! : column]!
+      this.#refuse(
+        new MillraceError('record.unrepresentable', `${tableId(this.table)}.${name} (${sourceType}) holds a value that its Avro type cannot`, {
           fix: 'set `unrepresentable: text` on the source: such values then travel as text in a branch of their own',
-        },
+        }),
       )
+      return
     }
     this.#images.byte(this.#special[column]!)
     this.#images.string(text)
@@ -373,8 +403,21 @@ export class TableWriter implements ChangeWriter {
       const types = this.#calls === this.#keyCalls ? this.#keyTypes : this.#types
       const type = types[this.#column]
       this.#value(ANY)
-      encodeValue(this.#images, type!, value)
+      try {
+        encodeValue(this.#images, type!, value)
+      } catch (thrown) {
+        const error = asMillraceError(thrown)
+        if (!isOfOneTable(error)) throw thrown
+        this.#refuse(error)
+      }
     }
+  }
+
+  /** The change at hand holds what cannot be written. Its further columns come nevertheless, as the source knows nothing of it. */
+  #refuse(error: MillraceError): void {
+    if (this.#refused) return
+    this.#gate.refuse(error)
+    this.#refused = true
   }
 
   /** Steps to the next column, which must take one of `calls`. */

@@ -248,6 +248,8 @@ export class ChunkedSnapshot implements PendingChunks {
     const held = new Set<TableState>()
     let complete = true
     for (const item of [...this.#pending]) {
+      // its table was parked by the chunk before
+      if (item.state.dropped) continue
       if (!item.viewed) complete = false
       // a table's chunks keep their order
       else if (held.has(item.state) || !isDue(item.fence)) held.add(item.state)
@@ -263,7 +265,8 @@ export class ChunkedSnapshot implements PendingChunks {
           item.state.begun = true
         }
         writeChunk(item.ready.chunk, item.ready.writer)
-        item.written()
+        if (item.state.dropped) item.release()
+        else item.written()
       }
     }
     return complete

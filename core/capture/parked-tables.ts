@@ -51,6 +51,11 @@ export class ParkedTables {
     return this.#tables.get(id)
   }
 
+  /** How many tables are left out. */
+  get size(): number {
+    return this.#tables.size + this.#awaited.size
+  }
+
   isLeftOut(id: string): boolean {
     return this.#tables.has(id) || this.#awaited.has(id)
   }

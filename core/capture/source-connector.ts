@@ -66,7 +66,7 @@ export interface CaptureOutput {
   table(schema: TableSchema): Promise<ChangeWriter | null>
   /** Rises when a table is left out, or no longer is: ask `table` again for every table before its next change. */
   readonly tablesVersion: number
-  /** This table cannot go on, the others can. @throws `error` itself unless its category is `schema` */
+  /** This table cannot go on, the others can. @throws `error` itself unless it is of one table: of category `schema`, or of a record */
   park(table: Pick<TableSchema, 'namespace' | 'name'>, error: unknown): void
   /** A change of a table without writer came and is left out. */
   skip(table: Pick<TableSchema, 'namespace' | 'name'>): void
@@ -100,14 +100,17 @@ export interface TransactionStart {
  *
  * An update that changes the key is written as a delete of the old key and an insert of the new one; the writer does that.
  *
- * @throws MillraceError `record.null_key`, `record.unrepresentable`; `invariant.broken` when the calls do not fit the table.
+ * A value that cannot be written (`record.null_key`, `record.unrepresentable`) parks the table; the calls that complete the change are taken, and nothing comes
+ * of them.
+ *
+ * @throws MillraceError `invariant.broken` when the calls do not fit the table.
  */
 export interface ChangeWriter {
   readonly table: TableSchema
   /**
    * Starts a change. `ordinal` is the change's place in its transaction, counted over all changes that the source sees, captured or not, so
    * that it is the same after a restart. Leave room: an update takes two ordinals (2n for its delete half, 2n+1), so pass 2n+1 for the n-th change.
-   * @returns false when this change is in the log already: skip its columns, do not call `end`.
+   * @returns false when this change is in the log already, or its table is parked: skip its columns, do not call `end`.
    */
   begin(op: 'c' | 'u' | 'd', ordinal: number): boolean
   before(): void
@@ -120,7 +123,7 @@ export interface ChangeWriter {
   null(): void
   /** The source did not send this column. Only for columns with `mayBeUnchanged`. */
   unchanged(): void
-  /** A value that the Avro type can't hold, as text. Only for columns with `maybeSpecial`; for others it throws `record.unrepresentable`. */
+  /** A value that the Avro type can't hold, as text. Only for columns with `maybeSpecial`; for others it parks the table. */
   special(text: string): void
   /** boolean */
   boolean(value: boolean): void

@@ -1,8 +1,8 @@
-import { asMillraceError, type MillraceError } from '../errors.ts'
+import { asMillraceError, isOfOneTable, type MillraceError } from '../errors.ts'
 import type { Json } from '../event/offset.ts'
 import type { Position } from '../event/position.ts'
 import { type TableSchema, tableId } from '../event/table-schema.ts'
-import type { TableWriter } from './change-writer.ts'
+import type { TableGate, TableWriter } from './change-writer.ts'
 import type { ChunkedSnapshot } from './chunked-snapshot.ts'
 import { whyNotCompactable } from './compactable.ts'
 import { KnownParts } from './known-parts.ts'
@@ -95,6 +95,22 @@ export class TableIntake {
     this.#parked.skip(tableId(table))
   }
 
+  /** What the table's writers ask before each change, and tell of one that they cannot write. */
+  gate(table: TableName): TableGate {
+    const id = tableId(table)
+    const parked = this.#parked
+    return {
+      get closed() {
+        return parked.size > 0 && parked.isLeftOut(id)
+      },
+      skip: () => parked.skip(id),
+      refuse: (error) => {
+        this.leaveOut(table, error)
+        parked.skip(id)
+      },
+    }
+  }
+
   /** A chunk of the table cannot be read or written. @throws what is not of one table */
   failReading(table: TableName, thrown: unknown): void {
     this.#park(table, ofOneTable(thrown))
@@ -154,6 +170,6 @@ export class TableIntake {
 /** The error of one table, whose neighbours can go on. @throws any other */
 function ofOneTable(thrown: unknown): MillraceError {
   const error = asMillraceError(thrown)
-  if (error.category !== 'schema') throw error
+  if (!isOfOneTable(error)) throw error
   return error
 }

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
+import { readAnew } from '../../core/capture/start-over.ts'
 import { asMillraceError, MillraceError } from '../../core/errors.ts'
 import type { SourceOffset } from '../../core/event/offset.ts'
 import { snapshotDone } from './snapshot-cases.ts'
@@ -98,6 +99,44 @@ export function faultCases(open: OpenBench, can: SourceCapabilities): void {
       expect(shapes.at(-1)!.length).toBe(5)
       expect(shapes.at(-1)!.slice(0, 4)).toEqual(shapes[0])
     })
+
+  test('a change that cannot be written parks its table alone, until it is read again', async () => {
+    await using bench = await open()
+    const tables = ['items', 'parts']
+    await bench.createTable(...tables)
+    const run = await bench.start()
+    await bench.caughtUp(run)
+    run.unwritable = 'items'
+    await until('the table is parked', async () => {
+      if (run.failure !== null) throw run.failure
+      await bench.write(bench.work.transaction(tables))
+      return run.status?.parked.length === 1
+    })
+    const ofItems = () => bench.log.changes.filter((change) => change.kind !== 'message' && change.table.name === 'items').length
+    const before = ofItems()
+    await bench.write([...bench.work.fill('items', 20), ...bench.work.fill('parts', 20), ...bench.work.fill('items', 20)])
+    await bench.caughtUp(run, bench.log, ['parts'])
+    expect(ofItems()).toBe(before)
+    expectChanges(
+      bench.log.changes.filter((change) => change.kind !== 'message' && change.table.name === 'parts'),
+      bench.oracle.changes.filter(({ table }) => table === 'parts'),
+      can,
+    )
+    const id = `${bench.source.namespace}.items`
+    expect(run.status!.parked).toMatchObject([{ table: id, code: 'record.unrepresentable', skipped: expect.any(Number) }])
+    // told a few times a second
+    await run.until('what is left out is counted', () => run.status!.parked[0]!.skipped >= 40)
+    await run.stop()
+    for (const [entry, value] of readAnew(bench.log.stored, id)!) {
+      if (value === null) bench.log.stored.delete(entry)
+      else bench.log.stored.set(entry, value)
+    }
+    const again = await bench.start({ chunkRows: 20 })
+    await bench.caughtUp(again)
+    await again.until('it is read', () => snapshotDone(again) && again.status!.parked.length === 0)
+    expectRising(bench.log)
+    expectState(bench.log, bench.oracle)
+  })
 
   test('a log that stalls holds the source, in bounded memory', async () => {
     await using bench = await open()

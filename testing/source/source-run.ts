@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import pino from 'pino'
 import { type CaptureStatus, capture } from '../../core/capture/capture.ts'
 import type { CaptureOutput, SourceConnector } from '../../core/capture/source-connector.ts'
+import { MillraceError } from '../../core/errors.ts'
 import type { ChangeEvent } from '../../core/event/change-event.ts'
 import type { Json, SourceOffset } from '../../core/event/offset.ts'
 import { comparePositions } from '../../core/event/position.ts'
@@ -47,6 +48,8 @@ export class SourceRun implements AsyncDisposable {
   readonly yields: Yielded[] = []
   failure: unknown = null
   status: CaptureStatus | null = null
+  /** The next change of this table cannot be written. */
+  unwritable: string | null = null
   readonly #abort = new AbortController()
   readonly #done: Promise<void>
   #closed: Promise<void> | null = null
@@ -70,6 +73,11 @@ export class SourceRun implements AsyncDisposable {
     const { yields } = this
     const counted = new WeakSet<object>()
     let written = 0
+    const isUnwritable = (table: string) => {
+      if (this.unwritable !== table) return false
+      this.unwritable = null
+      return true
+    }
     const counting = (output: CaptureOutput): CaptureOutput => ({
       chunks: output.chunks,
       transaction: (start) => output.transaction(start),
@@ -85,6 +93,10 @@ export class SourceRun implements AsyncDisposable {
           counted.add(writer)
           const { end, truncate } = writer
           writer.end = () => {
+            if (isUnwritable(schema.name)) {
+              output.park(schema, new MillraceError('record.unrepresentable', 'the test refuses this change'))
+              return
+            }
             end.call(writer)
             written++
           }
@@ -224,9 +236,9 @@ export class SourceBench implements AsyncDisposable {
     await this.source.transact(writes)
   }
 
-  /** Writes a last row to each table and waits until the log has them: whatever came before is there then. */
-  async caughtUp(run: SourceRun, log: TestLog = this.log): Promise<void> {
-    const last = this.oracle.tables.map((table) => ({ table, write: this.work.fill(table, 1) }))
+  /** Writes a last row to each of the tables and waits until the log has them: whatever came before is there then. */
+  async caughtUp(run: SourceRun, log: TestLog = this.log, tables: readonly string[] = this.oracle.tables): Promise<void> {
+    const last = tables.map((table) => ({ table, write: this.work.fill(table, 1) }))
     for (const { write } of last) await this.write(write)
     const ids = new Map(last.map(({ table, write }) => [table, (write[0] as { row: Item }).row.id]))
     await run.until('the last rows are in the log', () => {

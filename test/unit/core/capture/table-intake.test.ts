@@ -188,6 +188,91 @@ test('a released table leaves out what nobody can write until it is read, and do
   expect(store.progress.get('parked/public.t')).toMatchObject({ skipped: 1 })
 })
 
+test('a change that cannot be written parks its table and no other, with what came before it and none of what follows', async () => {
+  const store = new Store()
+  await store.run(async function* (output, transaction) {
+    await read(output, 2)
+    yield
+    transaction()
+    const [t, u] = [(await output.table(table('t', INT)))!, (await output.table(table('u', INT)))!]
+    const change = (writer: ChangeWriter, ordinal: number, value: () => void) => {
+      if (!writer.begin('c', ordinal)) return false
+      writer.after()
+      writer.int(ordinal)
+      value()
+      writer.end()
+      return true
+    }
+    expect(change(t, 1, () => t.int(1))).toBe(true)
+    const version = output.tablesVersion
+    // the source gives what it has, and knows of nothing
+    expect(change(t, 3, () => t.special('infinity'))).toBe(true)
+    expect(output.tablesVersion).toBeGreaterThan(version)
+    expect(change(u, 5, () => u.int(1))).toBe(true)
+    expect(change(t, 7, () => t.int(1))).toBe(false)
+    t.truncate(9)
+    yield
+  })
+  expect(Object.fromEntries(store.counts)).toEqual({ 'n.public.t': 2, 'n.public.u': 2 })
+  expect(store.progress.get('parked/public.t')).toMatchObject({
+    code: 'record.unrepresentable',
+    message: 'public.t.value (of int32) holds a value that its Avro type cannot',
+    fix: expect.stringMatching(/unrepresentable: text.*; then `millrace resnapshot FILE n\/public\.t`/),
+    skipped: 3,
+  })
+  // corrected, it is read anew after a truncation; changes from before that reading need not be writable
+  store.keep(readAnew(store.progress, 'public.t')!)
+  await store.run(async function* (output, transaction) {
+    transaction()
+    const t = (await output.table(table('t', INT)))!
+    expect(t.begin('d', 1)).toBe(true)
+    t.key()
+    t.null()
+    t.end()
+    yield
+    await read(output, 1)
+    yield
+    transaction()
+    expect(await insert(output, table('t', INT), 1)).toBe(true)
+    yield
+  })
+  expect(store.progress.has('parked/public.t')).toBe(false)
+  expect(Object.fromEntries(store.counts)).toEqual({ 'n.public.t': 2 + 3, 'n.public.u': 2 })
+})
+
+test('a row that cannot be written parks its table while it is read, and the stream goes on at once', async () => {
+  const store = new Store()
+  await store.run(
+    async function* (output, transaction) {
+      await read(output, 2)
+      yield
+      transaction()
+      expect(await insert(output, table('t', INT), 1)).toBe(false)
+      expect(await insert(output, table('u', INT), 3)).toBe(true)
+      yield
+    },
+    {
+      snapshot: {
+        estimate: async () => 2,
+        async read(of, cursor, _limits, onView) {
+          onView(null)
+          const write = (to: ChangeWriter, beginRow: () => void, endRow: () => void) => {
+            beginRow()
+            if (of.name === 't') to.null()
+            else to.int(1)
+            to.int(10)
+            endRow()
+          }
+          return { rows: 1, next: cursor === null && of.name === 't' ? 1 : null, fence: null, readAt: 5n, table: of, write }
+        },
+      },
+    },
+  )
+  expect(Object.fromEntries(store.counts)).toEqual({ 'n.public.u': 2 })
+  expect(store.progress.get('parked/public.t')).toMatchObject({ code: 'record.null_key', skipped: expect.any(Number) })
+  expect(store.progress.get('snapshot/public.t')).toEqual({ done: false, next: null, rows: 0, clear: true })
+})
+
 test('an error that is not of one table ends the capture', async () => {
   const run = new Store().run(async function* (output) {
     output.park(table('t', INT), new MillraceError('source.protocol', 'bytes'))
