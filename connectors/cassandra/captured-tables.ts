@@ -10,11 +10,21 @@ import type { TypeMappingOptions } from './type-mapping.ts'
 interface StoredTable {
   readonly description: TableDescription
   readonly droppedAt: readonly (readonly [string, number])[]
+  /** The last truncation that was noticed, in milliseconds by the clock of a node; 0, or absent: none. */
+  readonly truncatedAt?: number
+  /** When it was noticed, in milliseconds by our clock; 0, or absent: the stream is past it. */
+  readonly noticedAt?: number
 }
 
 interface Shape extends StoredTable {
   readonly text: string
   mapped: MappedTable | null
+  /** Truncation that `mapped` is of. */
+  mappedFor?: number
+}
+
+function storedText({ description, droppedAt, truncatedAt = 0, noticedAt = 0 }: StoredTable): string {
+  return JSON.stringify({ description, droppedAt, truncatedAt, noticedAt } satisfies StoredTable)
 }
 
 /** What the tables of the cluster look like: those of the catalog, and those that were dropped and may still be in the log. */
@@ -40,7 +50,8 @@ export class CapturedTables {
   }
 
   #keep(text: string): void {
-    const shape: Shape = { ...(JSON.parse(text) as StoredTable), text, mapped: null }
+    const stored = JSON.parse(text) as StoredTable
+    const shape: Shape = { ...stored, text: storedText(stored), mapped: null }
     this.#shapes.set(shape.description.id, shape)
     this.#byDescription.set(shape.description, shape)
   }
@@ -58,15 +69,42 @@ export class CapturedTables {
     const catalog = await readCatalog(this.#client, this.#patterns)
     this.#catalog = catalog
     const changed = new Map<string, string>()
-    for (const { description, droppedAt } of catalog) {
-      const text = JSON.stringify({ description, droppedAt: [...droppedAt] } satisfies StoredTable)
-      if (this.#shapes.get(description.id)?.text !== text) changed.set(description.id, text)
+    const emptied: string[] = []
+    for (const { description, droppedAt, ...now } of catalog) {
+      const before = this.#shapes.get(description.id)
+      // a node that told a later one may not answer now
+      const truncatedAt = Math.max(now.truncatedAt, before?.truncatedAt ?? 0)
+      const isTruncated = truncatedAt > (before?.truncatedAt ?? 0)
+      const noticedAt = isTruncated ? Date.now() : before?.noticedAt
+      const text = storedText({ description, droppedAt: [...droppedAt], truncatedAt, ...(noticedAt === undefined ? {} : { noticedAt }) })
+      if (before?.text !== text) changed.set(description.id, text)
+      if (isTruncated) emptied.push(description.id)
     }
     if (changed.size === 0) return
     // durable before anything is read by it: once a table is dropped nobody else knows its types
-    this.#known.describe(changed)
+    this.#known.describe(changed, emptied)
     for (const text of changed.values()) this.#keep(text)
     this.onChange?.(this.descriptions())
+  }
+
+  /**
+   * The table was truncated, and the stream may not be past that. No log says where in it that was: until then each change is settled by reading its row.
+   */
+  isSettling(id: string): boolean {
+    return (this.#shapes.get(id)?.noticedAt ?? 0) > 0
+  }
+
+  /** Some table settles whose truncation was noticed before this time (milliseconds by our clock). */
+  settlesBefore(time: number): boolean {
+    return [...this.#shapes.keys()].some((id) => this.isSettling(id) && this.#shapes.get(id)!.noticedAt! < time)
+  }
+
+  /** The stream has, durably, all that was written before this time. */
+  settle(time: number): void {
+    const settled = [...this.#shapes.values()].filter(({ noticedAt = 0 }) => noticedAt > 0 && noticedAt < time)
+    if (settled.length === 0) return
+    this.#known.describe(new Map(settled.map((shape) => [shape.description.id, storedText({ ...shape, noticedAt: 0 })])), [])
+    for (const shape of settled) Object.assign(shape, { text: storedText({ ...shape, noticedAt: 0 }), noticedAt: 0 })
   }
 
   /** All tables of the cluster, and those that were. */
@@ -90,7 +128,12 @@ export class CapturedTables {
   of(description: TableDescription): MappedTable {
     const shape = this.#byDescription.get(description)
     invariant(shape !== undefined, 'a description was given before')
-    shape.mapped ??= mapCaptured({ description, droppedAt: new Map(shape.droppedAt) }, this.#mapping)
+    // of the table that it is now, also when its columns are those of before
+    const truncatedAt = this.#shapes.get(description.id)!.truncatedAt ?? 0
+    if (shape.mapped === null || shape.mappedFor !== truncatedAt) {
+      shape.mapped = mapCaptured({ description, droppedAt: new Map(shape.droppedAt), truncatedAt }, this.#mapping)
+      shape.mappedFor = truncatedAt
+    }
     return shape.mapped
   }
 

@@ -92,6 +92,10 @@ export class CassandraSource implements SourceConnector {
   #flushing: NodeJS.Timeout | null = null
   #deleting: Promise<void> | null = null
   #alarmedAt = 0
+  /** When all that was on disk of a log had been read, in milliseconds, by folder. */
+  readonly #idleAt = new Map<string, number>()
+  /** Once this place is durable, changes from before a truncation that was noticed before `time` will not come any more. */
+  #settled: { readonly time: number; readonly at: CassandraOffset } | null = null
 
   constructor(parts: CassandraSourceParts) {
     const { start, from, known, config, tables } = parts
@@ -103,7 +107,8 @@ export class CassandraSource implements SourceConnector {
     this.#seen = parts.logs.length > 1 ? new SeenMutations() : null
     this.snapshot = new CassandraSnapshotReader({ tables, known, query: (table) => this.#query(table), newest: () => this.#changes.newest })
     const isReading = (table: MappedTable) => this.snapshot.isReading(table.id)
-    this.#changes = new RowChanges({ known, whole: config.rows === 'whole', isReading, tokenOf }, Number(start.commit))
+    const isSettling = (table: MappedTable) => tables.isSettling(table.id)
+    this.#changes = new RowChanges({ known, whole: config.rows === 'whole', isSettling, isReading, tokenOf }, Number(start.commit))
   }
 
   async tables(): Promise<readonly TableSchema[]> {
@@ -125,7 +130,7 @@ export class CassandraSource implements SourceConnector {
   }
 
   async *changes(_from: SourceOffset, output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
-    const { logs, known, config, start } = this.#parts
+    const { logs, known, config, start, tables } = this.#parts
     const waker = new Waker(signal)
     output.chunks.onWaiting = () => waker.wake()
     while (!signal.aborted) {
@@ -136,11 +141,16 @@ export class CassandraSource implements SourceConnector {
         const isAhead = comparePlaces(this.#at.logs[directory.path]!, start.logs[directory.path]!) >= 0
         if (isAhead && isBehind(this.#at, start)) continue
         const read = await tail.next()
-        if (read === null) continue
+        if (read === null) {
+          this.#idleAt.set(directory.path, lookedAt)
+          continue
+        }
         isIdle = false
         yield* this.#block(directory.path, read, output, signal)
         if (signal.aborted) return
       }
+      const time = Math.min(...logs.map(({ directory }) => this.#idleAt.get(directory.path) ?? 0)) - this.#parts.syncMs
+      if (this.#settled === null && tables.settlesBefore(time)) this.#settled = { time, at: this.#at }
       if (!isIdle) {
         // also beside a log that is busy with other tables
         if (output.chunks.size > 0 && !isBehind(this.#at, start)) await output.chunks.emit(() => true)
@@ -405,6 +415,10 @@ export class CassandraSource implements SourceConnector {
     if (at === this.#flushed || isBehind(this.#at, at)) return
     this.#parts.known.flush(at.commit, writeOffset(at))
     this.#flushed = at
+    if (this.#settled !== null && !isBehind(at, this.#settled.at)) {
+      this.#parts.tables.settle(this.#settled.time)
+      this.#settled = null
+    }
     this.#deleting ??= this.#deleteBefore(at).finally(() => {
       this.#deleting = null
     })

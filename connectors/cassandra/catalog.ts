@@ -12,6 +12,8 @@ export interface CatalogTable {
   readonly hasCounters: boolean
   /** Milliseconds since epoch when a column of that name was dropped, by name. */
   readonly droppedAt: ReadonlyMap<string, number>
+  /** When a node truncated it last, in milliseconds by its clock; 0: never. */
+  readonly truncatedAt: number
   /** A type that cannot be read; null: all can. */
   readonly unreadable: MillraceError | null
 }
@@ -26,7 +28,8 @@ export function isSystem(keyspace: string): boolean {
 /** Every table and materialized view of the cluster, since the log has changes of all of them. */
 export async function readCatalog(client: CqlClient, patterns: TablePatterns): Promise<readonly CatalogTable[]> {
   const doing = 'to look at the tables'
-  const [tables, views, columns, dropped, types] = await Promise.all([
+  const [nodes, tables, views, columns, dropped, types] = await Promise.all([
+    client.ofEachNode(doing, "SELECT truncated_at FROM system.local WHERE key = 'local'"),
     client.rows(doing, 'SELECT keyspace_name, table_name, id, cdc FROM system_schema.tables'),
     client.rows(doing, 'SELECT keyspace_name, view_name AS table_name, id FROM system_schema.views'),
     client.rows(doing, 'SELECT keyspace_name, table_name, column_name, kind, position, clustering_order, type FROM system_schema.columns'),
@@ -37,6 +40,7 @@ export async function readCatalog(client: CqlClient, patterns: TablePatterns): P
   const columnsOf = Map.groupBy(columns, name)
   const droppedOf = Map.groupBy(dropped, name)
   const userTypes = new Map(types.map((row) => [`${row.keyspace_name}.${row.type_name}`, row]))
+  const truncations = lastTruncations(nodes)
   const found: CatalogTable[] = []
   for (const row of [...tables, ...views]) {
     const keyspace = String(row.keyspace_name)
@@ -79,10 +83,23 @@ export async function readCatalog(client: CqlClient, patterns: TablePatterns): P
       wanted,
       hasCounters,
       droppedAt: new Map((droppedOf.get(name(row)) ?? []).map((column) => [String(column.column_name), Number(column.dropped_time)])),
+      truncatedAt: truncations.get(String(row.id)) ?? 0,
       unreadable,
     })
   }
   return found
+}
+
+/** Of all nodes, by table. A value is a place in the node's log (12 bytes), and the time. */
+function lastTruncations(nodes: readonly Row[]): ReadonlyMap<string, number> {
+  const last = new Map<string, number>()
+  for (const { truncated_at } of nodes) {
+    for (const [id, value] of (truncated_at ?? new Map()) as ReadonlyMap<unknown, Buffer>) {
+      const at = Number(value.readBigInt64BE(12))
+      if (at > (last.get(String(id)) ?? 0)) last.set(String(id), at)
+    }
+  }
+  return last
 }
 
 const KINDS = ['partition_key', 'clustering', 'static', 'regular']

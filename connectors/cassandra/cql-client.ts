@@ -19,9 +19,11 @@ export interface CqlOptions {
 /** The cluster by `cassandra-driver`, with errors of ours. */
 export class CqlClient implements AsyncDisposable {
   readonly #client: cassandra.Client
+  readonly #localDataCenter: string
 
-  private constructor(client: cassandra.Client) {
+  private constructor(client: cassandra.Client, localDataCenter: string) {
     this.#client = client
+    this.#localDataCenter = localDataCenter
   }
 
   /** @throws source.unreachable, source.forbidden */
@@ -38,7 +40,7 @@ export class CqlClient implements AsyncDisposable {
     })
     try {
       await client.connect()
-      return new CqlClient(client)
+      return new CqlClient(client, config.localDataCenter)
     } catch (error) {
       await client.shutdown().catch(() => {})
       throw cqlError(error, 'to connect')
@@ -55,6 +57,16 @@ export class CqlClient implements AsyncDisposable {
       page = result.next
     } while (page !== null)
     return all
+  }
+
+  /** The one row that each node of the data center keeps for itself. Nodes that do not answer are left out. @throws when none does */
+  async ofEachNode(doing: string, text: string): Promise<CqlPage['rows']> {
+    const nodes = this.#client.hosts.values().filter((host) => host.isUp() && host.datacenter === this.#localDataCenter)
+    const asked = await Promise.allSettled(nodes.map((host) => this.#client.execute(text, [], { host, consistency: ONE })))
+    const rows = asked.flatMap((one) => (one.status === 'fulfilled' ? (one.value.rows as unknown as CqlPage['rows']) : []))
+    const failed = asked.find((one) => one.status === 'rejected')
+    if (rows.length === 0) throw cqlError(failed?.reason ?? new Error('no node of the data center is up'), doing)
+    return rows
   }
 
   async page(doing: string, text: string, values: readonly unknown[], options: CqlOptions = {}): Promise<CqlPage> {
@@ -147,6 +159,8 @@ function int32(value: number): Buffer {
   bytes.writeInt32BE(value)
   return bytes
 }
+
+const ONE = cassandra.types.consistencies.one
 
 /** bigint, blob, int: what queries here ask for as it is. */
 const PLAIN = new Set([0x0002, 0x0003, 0x0009])

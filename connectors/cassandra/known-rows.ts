@@ -134,11 +134,21 @@ export class KnownRows implements Disposable {
     return new Map((this.#database.prepare('SELECT id, text FROM descriptions').all() as { id: string; text: string }[]).map(({ id, text }) => [id, text]))
   }
 
-  describe(texts: ReadonlyMap<string, string>): void {
+  /** @param emptied ids of tables all of whose rows are gone: nothing is known of them any more */
+  describe(texts: ReadonlyMap<string, string>, emptied: readonly string[]): void {
     const put = this.#database.prepare('INSERT OR REPLACE INTO descriptions (id, text) VALUES (?, ?)')
+    const numbers = emptied.flatMap((id) => this.#tables.get(id)?.number ?? [])
     this.#transaction(() => {
       for (const [id, text] of texts) put.run(id, text)
+      for (const number of numbers) {
+        this.#database.prepare('DELETE FROM known WHERE tab = ?').run(number)
+        this.#database.prepare('UPDATE tables SET token = NULL, done = 0 WHERE number = ?').run(number)
+      }
     })
+    for (const id of emptied) if (this.#tables.has(id)) this.#tables.get(id)!.upTo = null
+    if (numbers.length === 0) return
+    this.#noted = this.#noted.filter(({ table }) => !numbers.includes(table))
+    for (const name of [...this.#fresh.keys()]) if (numbers.includes(tableOf(name))) this.#fresh.delete(name)
   }
 
   upTo(tableId: string): ReadUpTo | null {
@@ -176,7 +186,7 @@ export class KnownRows implements Disposable {
     for (const [name, rows] of this.#fresh) {
       for (const [clustering, { alive, due }] of rows) {
         if (!alive || due === 0 || due > time) continue
-        found.push({ tableId: ids.get(Number.parseInt(name, 10))!, partition: partitionOf(name), clustering: Buffer.from(clustering, 'latin1') })
+        found.push({ tableId: ids.get(tableOf(name))!, partition: partitionOf(name), clustering: Buffer.from(clustering, 'latin1') })
       }
     }
     const stored = this.#due.all(time, most) as unknown as { tab: bigint; partition: Uint8Array; clustering: Uint8Array }[]
@@ -280,6 +290,10 @@ function fromFile({ written, state, due }: FileRow): KnownRow {
 
 function partitionName(table: number, partition: Buffer): string {
   return `${table} ${partition.toString('latin1')}`
+}
+
+function tableOf(name: string): number {
+  return Number.parseInt(name, 10)
 }
 
 function partitionOf(name: string): Buffer {

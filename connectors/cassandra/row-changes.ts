@@ -28,6 +28,8 @@ export interface RowChangesOptions {
   readonly known: KnownRows
   /** Every change is read back. */
   readonly whole: boolean
+  /** What the log says of the table may be no more: its changes, deletions too, are settled by reading. */
+  readonly isSettling: (table: MappedTable) => boolean
   /** Rows of the table that existed are being read, or will be. */
   readonly isReading: (table: MappedTable) => boolean
   readonly tokenOf: (partition: Buffer) => bigint
@@ -49,7 +51,8 @@ export class RowChanges {
 
   /** @param again the log of Millrace has these changes, as they were made up then: what is known may be newer */
   of(update: PartitionUpdate, table: MappedTable, again = false): RowChange[] {
-    const { known } = this.#options
+    const { known, isSettling } = this.#options
+    const settling = isSettling(table)
     const partition = update.bytes.subarray(update.key.from, update.key.to)
     const changes: RowChange[] = []
     const deletions = [...(update.deletion === null ? [] : [update.deletion]), ...update.ranges]
@@ -74,7 +77,7 @@ export class RowChanges {
       }
       const written = update.rows.some((one) => packClustering(update.bytes, one.clustering).equals(clustering))
       if (written) continue
-      if (newest !== null && newest >= row.writtenAt) changes.push({ kind: 'delete', key, known: dead(newest) })
+      if (!settling && newest !== null && newest >= row.writtenAt) changes.push({ kind: 'delete', key, known: dead(newest) })
       else if (newest !== null || unclear) changes.push({ kind: 'read', key, before: row, known: row })
     }
     if (update.deletion !== null)
@@ -93,7 +96,7 @@ export class RowChanges {
     const row = this.#options.known.find(table.id, key.partition, key.clustering)
     const known = dead(deletion.writtenAt)
     if (row === null) return [{ kind: 'delete', key, known }]
-    if (row.writtenAt > deletion.writtenAt) return row.alive ? [{ kind: 'read', key, before: row, known: row }] : []
+    if (row.writtenAt > deletion.writtenAt || this.#options.isSettling(table)) return row.alive ? [{ kind: 'read', key, before: row, known: row }] : []
     return row.alive ? [{ kind: 'delete', key, known }] : [{ kind: 'note', key, known }]
   }
 
@@ -110,11 +113,11 @@ export class RowChanges {
     if (cells.length === 0 && emptied.length === 0 && row.liveness === null) {
       return row.deletion === null ? [] : this.#deleted(table, key, row.deletion)
     }
-    const { whole, isReading, known, tokenOf } = this.#options
+    const { whole, isSettling, isReading, known, tokenOf } = this.#options
     const before = known.find(table.id, key.partition, key.clustering)
     const oldest = oldestOf(row)
     const late = before !== null && oldest <= before.writtenAt
-    const values = whole || late ? null : written(update, table, cells, emptied)
+    const values = whole || isSettling(table) || late ? null : written(update, table, cells, emptied)
     if (values === null) return [this.#read(table, key, row)]
     const hasValue = values.some((value) => value != null)
     const isInsert = row.liveness !== null
@@ -150,11 +153,11 @@ export class RowChanges {
   }
 
   #static(update: PartitionUpdate, table: MappedTable, partition: Buffer, row: RowUpdate): RowChange[] {
-    const { known, whole } = this.#options
+    const { known, whole, isSettling } = this.#options
     const cells = row.cells.filter((cell) => isPresent(table, cell))
     const emptied = row.complexDeletions.filter(({ column }) => table.byColumn[column] !== -1)
     const before = known.find(table.id, partition, null)
-    const values = whole || (before !== null && oldestOf(row) <= before.writtenAt) ? null : written(update, table, cells, emptied)
+    const values = whole || isSettling(table) || (before !== null && oldestOf(row) <= before.writtenAt) ? null : written(update, table, cells, emptied)
     const changes: RowChange[] = []
     const due = endOf(row)
     for (const { clustering, row: one } of known.partition(table.id, partition)) {

@@ -68,7 +68,9 @@ export class CassandraSnapshotReader implements SnapshotReader {
       return key === null ? [] : [{ row, key }]
     })
     const ends = keyed.map(({ row, key }) => ({ ...key, row: { writtenAt: seen(row, streamed, readAt), alive: true, marked: false, due: dueOf(row) } }))
-    known.addRead(mapped.id, ends, { token: last ?? from ?? 0n, done: last === null })
+    // rows that a truncation took meanwhile are none that are known: the table is read anew
+    const isSame = tables.current(table.namespace, table.name)?.table.incarnation === mapped.table.incarnation
+    if (isSame) known.addRead(mapped.id, ends, { token: last ?? from ?? 0n, done: last === null })
     if (last === null) this.#reading.delete(mapped.id)
     return {
       rows: keyed.length,

@@ -34,8 +34,10 @@ export interface MappedTable {
   isComplete(values: readonly (Buffer | null | undefined)[]): boolean
 }
 
-export function mapCaptured({ description, droppedAt }: Pick<CatalogTable, 'description' | 'droppedAt'>, options: TypeMappingOptions): MappedTable {
-  const mapped = mapTable(description, options)
+type DescribedTable = Pick<CatalogTable, 'description' | 'droppedAt' | 'truncatedAt'>
+
+export function mapCaptured({ description, droppedAt, truncatedAt }: DescribedTable, options: TypeMappingOptions): MappedTable {
+  const mapped = mapTable(description, options, truncatedAt)
   const byColumn = new Int32Array(description.columns.length).fill(-1)
   const columns = mapped.columns.map(({ index, reader }, i): CapturedColumn => {
     byColumn[index] = i

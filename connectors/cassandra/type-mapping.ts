@@ -18,8 +18,11 @@ export interface MappedTable {
   readonly columns: readonly { readonly index: number; readonly reader: CqlReader }[]
 }
 
-/** Dropped columns are left out; the others come in the order of the description. The key is of partition key and clustering columns. */
-export function mapTable(description: TableDescription, { unrepresentable, partial }: TypeMappingOptions): MappedTable {
+/**
+ * Dropped columns are left out; the others come in the order of the description. The key is of partition key and clustering columns. A table that was
+ * truncated (milliseconds; 0: never) is another one, since all its rows went.
+ */
+export function mapTable(description: TableDescription, { unrepresentable, partial }: TypeMappingOptions, truncatedAt = 0): MappedTable {
   const present = description.columns.map((column, index) => ({ column, index })).filter(({ column }) => !column.dropped)
   const readers = present.map(({ column }) => cqlReader(column.type))
   const ids = columnIds(present.map(({ column }) => column.name))
@@ -43,7 +46,7 @@ export function mapTable(description: TableDescription, { unrepresentable, parti
       name: description.name,
       columns,
       key: isKey.flatMap((key, i) => (key ? [i] : [])),
-      incarnation: description.id,
+      incarnation: truncatedAt === 0 ? description.id : `${description.id} ${truncatedAt}`,
     },
     columns: present.map(({ index }, i) => ({ index, reader: readers[i]! })),
   }

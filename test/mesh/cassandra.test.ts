@@ -123,4 +123,49 @@ describe.skipIf(skip !== null)(`Cassandra${skip === null ? '' : ` (${skip})`}`, 
     await until('what was read is deleted', () => segments().length < 3 && !written.every((name) => segments().includes(name)))
     expect(await mesh.stop()).toBe(0)
   })
+
+  test.each(RELEASES)('%s: a table that is truncated while it streams or while nobody reads, or dropped and made again, is emptied everywhere', {
+    timeout: 240_000,
+  }, async (release) => {
+    shop = await testCassandra(release)
+    const { cql, client, keyspace } = shop
+    const create = (name: string, columns: string) => cql(`create table ${name} (id int primary key, ${columns}) with cdc = true`)
+    const fill = (name: string, from: number, count: number) =>
+      Promise.all(
+        Array.from({ length: count }, (_, n) =>
+          client.execute(`insert into ${keyspace}.${name} (id, name) values (?, ?)`, [from + n, `${name} ${n}`], { prepare: true }),
+        ),
+      )
+    const equal = async (rows: Readonly<Record<string, number>>) => {
+      const audit = await mesh!.audit()
+      expect(audit.map(({ table, equal, differences, source }) => ({ table, equal, differences, rows: source.rows }))).toEqual(
+        Object.entries(rows).map(([name, count]) => ({ table: `${keyspace}.${name}`, equal: true, differences: [], rows: count })),
+      )
+    }
+    await create('again', 'name text')
+    await create('items', 'name text, quantity int')
+    await fill('again', 0, 30)
+    mesh = new MeshProcess(dir, yaml(shop))
+    mesh.start()
+    await mesh.until('snapshot done', ({ nodes }) => nodes[0]!.snapshot.length === 2 && nodes[0]!.snapshot.every(({ done }) => done))
+    await fill('items', 0, 60)
+    await mesh.until('rows are captured', ({ nodes }) => nodes[0]!.rows >= 90)
+    await cql('truncate items')
+    // one that was there before, of which the log says only a part
+    await cql('update items set quantity = 5 where id = 7')
+    await fill('items', 100, 10)
+    await equal({ again: 30, items: 11 })
+    await mesh.kill()
+    await fill('items', 200, 40)
+    // newer by its own word than whatever comes after the truncation
+    await cql(`insert into items (id, name) values (300, 'ahead') using timestamp ${Date.now() * 1000 + 3_600_000_000}`)
+    await cql('truncate items')
+    await fill('items', 400, 5)
+    await cql('drop table again')
+    await create('again', 'name text, more int')
+    await fill('again', 1000, 3)
+    mesh.start()
+    await equal({ again: 3, items: 5 })
+    expect(await mesh.stop()).toBe(0)
+  })
 })
