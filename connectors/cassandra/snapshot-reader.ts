@@ -87,6 +87,11 @@ export class CassandraSnapshotReader implements SnapshotReader {
       },
     }
   }
+
+  /** What the log has was in the commit log before, and is read since. */
+  sees(): boolean {
+    return true
+  }
 }
 
 /** When a row is to be looked at again. */

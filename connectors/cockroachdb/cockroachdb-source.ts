@@ -74,7 +74,6 @@ export class CockroachdbSource implements SourceConnector {
     reader: CatalogReader,
     from: {
       readonly wall: bigint
-      readonly openedAt: bigint
       readonly tables: Catalog
       readonly cluster: string | null
       readonly endpoint: WebhookEndpoint | null
@@ -95,7 +94,6 @@ export class CockroachdbSource implements SourceConnector {
     this.start = this.#offset(from.wall)
     this.snapshot = new ChunkReader(sql, reader, {
       streamedTo: () => this.#wall,
-      logTo: from.openedAt,
       heldMs: () => performance.now() - this.#movedAt,
       follows: (id) => this.#targets().some(({ schema }) => tableId(schema) === id),
     })

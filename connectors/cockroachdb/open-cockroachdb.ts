@@ -36,15 +36,14 @@ export async function openCockroachdb(config: CockroachdbConfig, context: Plugin
         fix: `connect to that one, or millrace run FILE --resnapshot ${context.node}`,
       })
     }
-    const openedAt = (await reader.now()) - 1n
-    const wall = offset === null ? openedAt : BigInt(offset.wall)
+    const wall = offset === null ? (await reader.now()) - 1n : BigInt(offset.wall)
     const tables = await reader.at(wall)
     // the changefeed looks at every range; the first row of each table tells early what is collected
     for (const { sqlName } of config.webhook === undefined ? tables.values() : []) {
       await sql.query('to look at the tables as they were then', `SELECT 1 FROM ${sqlName} AS OF SYSTEM TIME ${literal(endOf(wall))} LIMIT 1`)
     }
     const endpoint = config.webhook === undefined ? null : await WebhookEndpoint.open(config.webhook)
-    return new CockroachdbSource(config, context, sql, reader, { wall, openedAt, tables, cluster, endpoint })
+    return new CockroachdbSource(config, context, sql, reader, { wall, tables, cluster, endpoint })
   } catch (error) {
     await sql[Symbol.asyncDispose]()
     throw error

@@ -60,8 +60,6 @@ function valueIn(json: string | null, column: TableSchema['columns'][number], id
 export interface StreamPlace {
   /** The nanosecond up to which it has written, or is writing. */
   streamedTo(): bigint
-  /** The log may have changes up to this nanosecond already, from before a restart: a chunk that shows less would overwrite them. */
-  readonly logTo: bigint
   /** How long ago that moved, in milliseconds. */
   heldMs(): number
   /** Whether the changes of a table will come from there on. */
@@ -101,7 +99,7 @@ export class ChunkReader implements SnapshotReader {
     const id = tableId(table)
     if (!this.#place.follows(id))
       throw new MillraceError('source.schema_unsupported', `no changefeed has ${id} now`, { fix: 'see in the log why, and correct the table' })
-    const isPlace = this.#place.streamedTo() >= this.#place.logTo && this.#place.heldMs() < MOST_HELD_MS
+    const isPlace = this.#place.heldMs() < MOST_HELD_MS
     const wall = isPlace ? this.#place.streamedTo() : (await this.#catalog.now()) - 1n
     const fence = wall.toString()
     onView(fence)
@@ -132,6 +130,10 @@ export class ChunkReader implements SnapshotReader {
         }
       },
     }
+  }
+
+  sees(fence: SnapshotFence, commit: bigint): boolean {
+    return BigInt(fence as string) >= commit
   }
 }
 

@@ -89,4 +89,9 @@ export class FilesSnapshotReader implements SnapshotReader {
       },
     }
   }
+
+  /** A line never changes. */
+  sees(): boolean {
+    return true
+  }
 }

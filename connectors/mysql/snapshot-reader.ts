@@ -104,6 +104,11 @@ export class MysqlSnapshotReader implements SnapshotReader {
     })
   }
 
+  /** MariaDB: a view is of the present, and its place is in other numbers than commits. */
+  sees(fence: MysqlFence, commit: bigint): boolean {
+    return this.#options.server.flavor === 'mariadb' || BigInt(fence.mark) >= commit
+  }
+
   async #view(connection: WireConnection, signal: AbortSignal): Promise<{ readonly mark: number; readonly readAt: bigint }> {
     const { server, applied } = this.#options
     for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, 50)) {

@@ -131,6 +131,11 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
     })
   }
 
+  /** What was streamed before it can be seen is up to `accepts`. */
+  sees(fence: PostgresFence, commit: bigint): boolean {
+    return fence.lsn > commit
+  }
+
   async #readIn(
     client: pg.Client,
     place: { readonly fence: PostgresFence; readonly readAt: bigint },

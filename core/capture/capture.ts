@@ -13,7 +13,7 @@ import { TableWriter } from './change-writer.ts'
 import { ChunkedSnapshot, type SnapshotSettings, type TableSnapshotStatus } from './chunked-snapshot.ts'
 import { FrameAssembler } from './frame-assembler.ts'
 import type { ParkedStatus } from './parked-tables.ts'
-import type { CaptureOutput, SourceConnector, TransactionStart } from './source-connector.ts'
+import type { CaptureOutput, SnapshotFence, SourceConnector, TransactionStart } from './source-connector.ts'
 import { commitBase } from './start-over.ts'
 import { TableIntake } from './table-intake.ts'
 import { WriterState } from './writer-state.ts'
@@ -143,6 +143,7 @@ class Capture implements CaptureOutput {
       (table) => this.#intake.chunkWriter(table),
       (readAt, first) => this.#beforeChunk(readAt, first),
       () => this.#position,
+      (fence) => this.#seesLog(fence),
     )
     this.#intake = new TableIntake({
       node: options.node,
@@ -167,10 +168,12 @@ class Capture implements CaptureOutput {
     // by a timer, so that an idle source's end of a snapshot is told, and its last offset durable, without its saying something more
     const timer = setInterval(() => {
       this.#report()
+      this.#snapshot.streamed()
       if (this.#failure === null && this.#frames.count === 0) this.#flush()
     }, STATUS_MS)
     try {
       this.#refuseUndone()
+      this.#refuseOutdated()
       await this.#takeUpTables()
       // a new slot's start must be durable before anything depends on it
       if (!this.#options.writer.progress.has('offset')) await this.#append(true)
@@ -181,6 +184,7 @@ class Capture implements CaptureOutput {
       for await (const offset of connector.changes(this.#offset, this, this.#stop.signal)) {
         this.#offset = offset
         this.#state.tick()
+        this.#snapshot.streamed()
         this.#flush()
         if (this.#failure !== null) break
         // I8: what is on its way to the log is bounded, and the source waits
@@ -227,6 +231,11 @@ class Capture implements CaptureOutput {
       sourceFields.map(() => null),
     )
     return replaced
+  }
+
+  #seesLog(fence: SnapshotFence): boolean {
+    const last = this.#resume === null ? 0n : this.#resume.commit - this.#base
+    return last <= 0n || this.#options.connector.snapshot.sees(fence, last)
   }
 
   get #position(): Position {
@@ -283,6 +292,14 @@ class Capture implements CaptureOutput {
       `the log has a part of a transaction (commit ${this.#resume.commit - this.#base}) that the source's present history, another one from ${connector.forkedAt} on, does not have`,
       { fix: `millrace run FILE --resnapshot ${node}` },
     )
+  }
+
+  /** @throws config.unsupported when the plugin was made before core asked what a view shows */
+  #refuseOutdated(): void {
+    if (typeof this.#options.connector.snapshot.sees === 'function') return
+    throw new MillraceError('config.unsupported', `the snapshot of the plugin ${this.#options.plugin.name} has no method \`sees\``, {
+      fix: 'add it, as in docs/how-to/write-a-source.md',
+    })
   }
 
   // ---- tables ----

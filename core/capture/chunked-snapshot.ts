@@ -81,11 +81,14 @@ export class ChunkedSnapshot implements PendingChunks {
   readonly #newlyUnread = new Set<string>()
   readonly #beforeChunk: (readAt: bigint, first: TableSchema | null) => boolean
   readonly #position: () => Position
+  readonly #seesLog: (fence: SnapshotFence) => boolean
   readonly #openWriter: (table: TableSchema) => Promise<RowReadWriter>
   readonly #blocked = new Set<() => void>()
   /** In the order in which their reading began. */
   readonly #pending = new Set<Pending>()
   #moved: (() => void)[] = []
+  /** Readers whose view was too old, until the stream has gone on. */
+  #behind: (() => void)[] = []
   #running = 0
   #signal: AbortSignal | null = null
   #fail: ((error: unknown, table: TableSchema) => void) | null = null
@@ -93,6 +96,7 @@ export class ChunkedSnapshot implements PendingChunks {
   /**
    * @param openWriter the writer for a chunk's shape; may register schemas
    * @param position of the last row that was written
+   * @param seesLog whether a view shows all that the log had when this capture began
    * @param beforeChunk called before the rows of a chunk are written, with the time of their view in microseconds, and their shape when they are the first of a table;
    * returns whether what the log has of the table has to go first
    */
@@ -102,8 +106,10 @@ export class ChunkedSnapshot implements PendingChunks {
     openWriter: (table: TableSchema) => Promise<RowReadWriter>,
     beforeChunk: (readAt: bigint, first: TableSchema | null) => boolean,
     position: () => Position,
+    seesLog: (fence: SnapshotFence) => boolean,
   ) {
     this.#position = position
+    this.#seesLog = seesLog
     this.#beforeChunk = beforeChunk
     this.#reader = reader
     this.#settings = settings
@@ -279,6 +285,14 @@ export class ChunkedSnapshot implements PendingChunks {
     for (const resolve of moved) resolve()
   }
 
+  /** The stream went on: views that are taken now may show more. */
+  streamed(): void {
+    if (this.#behind.length === 0) return
+    const behind = this.#behind
+    this.#behind = []
+    for (const resolve of behind) resolve()
+  }
+
   get hasProgress(): boolean {
     return this.#changed.size + this.#newlyUnread.size > 0
   }
@@ -377,16 +391,15 @@ export class ChunkedSnapshot implements PendingChunks {
         item.release()
       },
     }
-    this.#pending.add(item)
-    this.onWaiting?.()
     try {
-      const limits = { maxRows: this.#settings.chunkRows, maxBytes: this.#settings.chunkBytes }
-      const onView = (fence: SnapshotFence) => {
-        item.fence = fence
-        item.viewed = true
-        this.#move()
+      let chunk: SnapshotChunk | null = null
+      while (chunk === null) {
+        if (signal.aborted || state.dropped) {
+          item.release()
+          return { next: null, written }
+        }
+        chunk = await this.#readInView(item, cursor, signal)
       }
-      const chunk = await this.#reader.read(state.table, cursor, limits, onView, signal)
       const writer = await this.#openWriter(chunk.table)
       item.ready = { chunk, writer }
       this.#move()
@@ -400,10 +413,44 @@ export class ChunkedSnapshot implements PendingChunks {
     }
   }
 
+  /** Null: the view showed less than the log has, and the stream has gone on since. */
+  async #readInView(item: Pending, cursor: Json | null, signal: AbortSignal): Promise<SnapshotChunk | null> {
+    const limits = { maxRows: this.#settings.chunkRows, maxBytes: this.#settings.chunkBytes }
+    const stale = new AbortController()
+    const stop = () => stale.abort()
+    let wentOn: Promise<void> | null = null
+    const onView = (fence: SnapshotFence) => {
+      item.fence = fence
+      item.viewed = true
+      // I12: rows of an older view would come after newer ones, which the stream brings again and the writers refuse
+      if (wentOn === null && !this.#seesLog(fence)) {
+        wentOn = new Promise((resolve) => this.#behind.push(resolve))
+        this.#pending.delete(item)
+        stop()
+      }
+      this.#move()
+    }
+    item.viewed = false
+    this.#pending.add(item)
+    this.onWaiting?.()
+    signal.addEventListener('abort', stop, { once: true })
+    try {
+      const chunk = await this.#reader.read(item.state.table, cursor, limits, onView, stale.signal)
+      if (wentOn === null) return chunk
+    } catch (error) {
+      if (wentOn === null) throw error
+    } finally {
+      signal.removeEventListener('abort', stop)
+    }
+    await wentOn
+    return null
+  }
+
   #release(): void {
     for (const free of this.#blocked) free()
     this.#blocked.clear()
     this.#move()
+    this.streamed()
   }
 }
 

@@ -37,7 +37,7 @@ export interface SourceConnector extends AsyncDisposable {
    * done between yields, so a slow log slows the source. The pieces may end within a transaction. Yields on an idle source too, as the
    * server's log advances, so that the slot can follow.
    *
-   * After a crash `from` may lie before changes that are already in the log: the writer's `begin` returns false for those.
+   * After a crash `from` may lie before changes that are already in the log: the writer's `begin` returns false for those, and chunks come after them.
    */
   changes(from: SourceOffset, output: CaptureOutput, signal: AbortSignal): AsyncIterable<SourceOffset>
   /** Everything up to `offset` is durable in the log; the database may forget it. Cheap, may be called often; never throws for an old offset. */
@@ -175,6 +175,7 @@ export interface SnapshotReader {
    * locks and writes, into memory. Tables without a key are read in one chunk per call as the source can order them.
    * May be called for several tables at once, and is while `changes` runs. Calls `onView` once, as soon as the view is taken and before rows are read:
    * until then core holds the stream, so nothing may come before it that takes long (a connection is opened, a lock waited for).
+   * A source may take the place at which its stream stands for the view: one that is too old for the log is refused, see `sees`.
    */
   read(
     table: TableSchema,
@@ -183,6 +184,11 @@ export interface SnapshotReader {
     onView: (fence: SnapshotFence) => void,
     signal: AbortSignal,
   ): Promise<SnapshotChunk>
+  /**
+   * Whether a view shows all that the transaction with this `TransactionStart.commit` changed, and with it all before. After a restart the log may have changes
+   * from behind the offset; core asks this of the last of them in `onView`, aborts a reading that shows less, and repeats it when the stream has gone on.
+   */
+  sees(fence: SnapshotFence, commit: bigint): boolean
 }
 
 export interface SnapshotChunk {

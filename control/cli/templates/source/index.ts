@@ -132,13 +132,10 @@ class JournalSource implements SourceConnector {
   readonly #file: FileHandle
   /** How far the stream is: whatever lies before it is written. */
   #at: number
-  /** Where the journal ended when it was opened: the log has nothing from beyond. */
-  readonly #opened: number
 
-  constructor(file: FileHandle, at: number, opened: number) {
+  constructor(file: FileHandle, at: number) {
     this.#file = file
     this.#at = at
-    this.#opened = opened
     this.start = { at }
   }
 
@@ -201,8 +198,8 @@ class JournalSource implements SourceConnector {
   readonly snapshot = {
     estimate: async () => null,
     read: async (table: TableSchema, cursor: Json | null, limits: { maxRows: number }, onView: (fence: unknown) => void): Promise<SnapshotChunk> => {
-      // the view is what the stream has written so far, which waits until the chunk is in its place; after a restart it is not older than what the log has
-      const view = Math.max(this.#at, this.#opened)
+      // the view is what the stream has written so far, which waits until the chunk is in its place
+      const view = this.#at
       onView(view)
       const rows = (await rowsUpTo(this.#file, view, table.name)).filter(({ id }) => cursor === null || id > Number(cursor))
       const chunk = rows.slice(0, limits.maxRows)
@@ -221,6 +218,7 @@ class JournalSource implements SourceConnector {
         },
       }
     },
+    sees: (fence: unknown, commit: bigint) => BigInt(fence as number) >= commit,
   }
 
   async lag(): Promise<{ readonly retainedBytes: number; readonly behindBytes: number }> {
@@ -245,9 +243,8 @@ export default definePlugin<Config>({
   },
   async open({ file: path }, context, resume): Promise<SourceConnector> {
     const file = await openJournal(path)
-    const opened = await endOf(file)
-    const at = resume === null ? opened : Number(resume.at)
-    if ((await file.stat()).size >= at) return new JournalSource(file, at, opened)
+    const at = resume === null ? await endOf(file) : Number(resume.at)
+    if ((await file.stat()).size >= at) return new JournalSource(file, at)
     await file.close()
     throw new MillraceError('source.history_lost', `${path} is shorter than what was captured of it`, {
       fix: `millrace run FILE --resnapshot ${context.node}`,

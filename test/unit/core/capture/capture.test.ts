@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { capture } from '../../../../core/capture/capture.ts'
+import { type CaptureOptions, capture } from '../../../../core/capture/capture.ts'
 import type { CaptureOutput, SnapshotChunk, SnapshotReader, SourceConnector } from '../../../../core/capture/source-connector.ts'
 import { MillraceError } from '../../../../core/errors.ts'
 import type { Json, SourceOffset } from '../../../../core/event/offset.ts'
@@ -98,6 +98,12 @@ function storeBatch(store: Store, batch: EncodedBatch, db: Database): void {
 const registry = { register: async () => 1 } as unknown as SchemaRegistry
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 
+interface LifeOptions {
+  readonly forkedAt?: bigint
+  /** Views show what is committed, or what the stream has come to. */
+  readonly views?: 'present' | 'streamed'
+}
+
 /** One life of a capture over the database; ends when everything is durable, or crashes at the chosen append. */
 async function live(
   db: Database,
@@ -105,9 +111,11 @@ async function live(
   dice: () => number,
   crashAt: number,
   landsBeforeCrash: boolean,
-  forkedAt?: bigint,
+  { forkedAt, views = 'present' }: LifeOptions = {},
 ): Promise<'done' | 'crashed'> {
   const stop = new AbortController()
+  /** What the stream has written, or is writing. */
+  let streamed = 0
   let appends = 0
   const writer: LogWriter = {
     progress: new Map(store.progress),
@@ -132,8 +140,9 @@ async function live(
     },
     async read(table, cursor, _limits, onView, _signal): Promise<SnapshotChunk> {
       await turn()
-      const seen = db.committed
+      let seen = db.committed
       for (let i = 0; i < dice() % 3; i++) await turn()
+      if (views === 'streamed') seen = streamed
       onView(seen)
       const after = cursor as number | null
       const rows = [...db.state(seen)].filter(([id]) => after === null || id > after).sort(([a], [b]) => a - b)
@@ -157,6 +166,7 @@ async function live(
         },
       }
     },
+    sees: (fence, commit) => BigInt(fence as number) >= commit,
   }
   const connector: SourceConnector = {
     start: { done: 0 },
@@ -176,6 +186,7 @@ async function live(
       const resumed = from.done as number
       // what was streamed before may come again
       let at = store.progress.has('position') ? Math.max(0, resumed - (dice() % 3)) : resumed
+      streamed = at
       while (!signal.aborted) {
         if (dice() % 3 === 0 && db.committed < db.transactions.length) db.committed++
         if (at === db.committed) {
@@ -187,6 +198,7 @@ async function live(
         }
         const transaction = db.transactions[at]!
         if (to.chunks.size > 0) await to.chunks.emit((fence) => at >= (fence as number))
+        streamed = at + 1
         to.transaction({ commit: BigInt(at + 1), committedAt: committedAt(at), source: [] })
         for (const [n, { op, id, value }] of transaction.entries()) {
           if (table.begin(op, 2 * n + 1)) {
@@ -262,12 +274,13 @@ describe('through crashes at any append', () => {
         fc.nat(4),
         fc.array(fc.tuple(fc.nat(12), fc.boolean()), { maxLength: 4 }),
         fc.infiniteStream(fc.nat(1000)),
-        async (transactions, committed, crashes, random) => {
+        fc.constantFrom('present' as const, 'streamed' as const),
+        async (transactions, committed, crashes, random, views) => {
           const db = new Database(transactions, Math.min(committed, transactions.length))
           const store = new Store()
           const dice = () => random.next().value as number
           for (const [crashAt, lands] of [...crashes, [Number.POSITIVE_INFINITY, false] as [number, boolean]]) {
-            if ((await live(db, store, dice, crashAt, lands)) === 'done') break
+            if ((await live(db, store, dice, crashAt, lands, { views })) === 'done') break
           }
           const streamed = store.records.filter(({ position }) => position.ordinal < 0x8000_0000)
           const expected = db.transactions.flatMap((transaction, t) =>
@@ -297,6 +310,45 @@ test('a chunk after a transaction that is sent again takes a position of its own
   expect(store.progress.get('snapshot/public.t')).toEqual({ done: true, rows: 1, at: { commit: '1', ordinal: 0x8000_0002 } })
 })
 
+test('a view that is older than what the log has is taken again when the stream has gone on', async () => {
+  const db = new Database(
+    [
+      [{ op: 'c', id: 1, value: 1 }],
+      [{ op: 'u', id: 1, value: 2 }],
+      [
+        { op: 'd', id: 1, value: 0 },
+        { op: 'c', id: 2, value: 2 },
+      ],
+    ],
+    3,
+  )
+  const store = new Store()
+  store.progress.set('offset', { done: 0 })
+  store.progress.set('position', { commit: '3', ordinal: 1 })
+  await live(db, store, () => 1, Number.POSITIVE_INFINITY, false, { views: 'streamed' })
+  expect(store.records.map(({ key, value, op }) => [key, value, op])).toEqual([
+    [2, 2, 'w'],
+    [2, 2, 'w'],
+  ])
+})
+
+test('a source that cannot say what a view shows is refused', async () => {
+  const connector = { start: { done: 0 }, snapshot: { read: async () => {} } } as unknown as SourceConnector
+  const options = {
+    node: 'n',
+    connector,
+    plugin: { name: 'old' },
+    topics: {},
+    writer: { progress: new Map() },
+    signal: new AbortController().signal,
+    onStatus: () => {},
+  }
+  await expect(capture(options as unknown as CaptureOptions)).rejects.toMatchObject({
+    code: 'config.unsupported',
+    fix: expect.stringContaining('write-a-source'),
+  })
+})
+
 test('values of one chunk reach the log as reads', async () => {
   const db = new Database([[{ op: 'c', id: 1, value: 1 }]], 1)
   const store = new Store()
@@ -312,7 +364,7 @@ test('the last offset of a source that falls silent becomes durable without its 
   const appended: (Json | null | undefined)[] = []
   const connector = {
     start: { done: 0 },
-    snapshot: {} as SnapshotReader,
+    snapshot: { sees: () => true } as unknown as SnapshotReader,
     tables: async () => [],
     async *changes(_from: SourceOffset, _to: CaptureOutput, signal: AbortSignal) {
       yield { done: 1 }
@@ -350,8 +402,8 @@ test('a part of a transaction that another history of the source lacks is refuse
   const store = new Store()
   store.progress.set('offset', { done: 1 })
   store.progress.set('position', { commit: '2', ordinal: 1 })
-  const refusal = await live(db, store, () => 1, Number.POSITIVE_INFINITY, false, 2n).catch((error: unknown) => error)
+  const refusal = await live(db, store, () => 1, Number.POSITIVE_INFINITY, false, { forkedAt: 2n }).catch((error: unknown) => error)
   expect(refusal).toMatchObject({ code: 'source.identity_changed', fix: 'millrace run FILE --resnapshot n' })
   expect(store.records).toEqual([])
-  expect(await live(db, store, () => 1, Number.POSITIVE_INFINITY, false, 3n)).toBe('done')
+  expect(await live(db, store, () => 1, Number.POSITIVE_INFINITY, false, { forkedAt: 3n })).toBe('done')
 })

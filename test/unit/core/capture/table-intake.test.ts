@@ -61,6 +61,7 @@ class Store {
           }
           return { rows: 1, next: null, fence: null, readAt: 5n, table: of, write }
         },
+        sees: () => true,
       },
       tables: async () => [table('t', INT), table('u', INT)],
       whyAbsent: async () => null,
@@ -265,6 +266,7 @@ test('a row that cannot be written parks its table while it is read, and the str
           }
           return { rows: 1, next: cursor === null && of.name === 't' ? 1 : null, fence: null, readAt: 5n, table: of, write }
         },
+        sees: () => true,
       },
     },
   )
@@ -303,6 +305,7 @@ test.for([false, true])('a part that comes is read alone, also after a crash (%s
         }
         return { rows: 1, next: cursor === null || at === last ? null : { at: at + 1, last }, fence: at, readAt: 5n, table: of, write }
       },
+      sees: () => true,
     },
     tables: async () => [table('u', INT)],
   }
