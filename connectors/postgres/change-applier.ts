@@ -2,6 +2,7 @@ import { type CaptureOutput, type ChangeWriter, MillraceError, type TableSchema,
 import { formatLsn } from './lsn.ts'
 import { KIND, OLD_KEY, OLD_ROW, type PgoutputDecoder, protocolError, type RelationMessage, TAG } from './pgoutput.ts'
 import type { MappedTable, StreamedTable, WireReader } from './type-mapping.ts'
+import { unreadable } from './type-reader.ts'
 
 /** The table that logical messages appear in. */
 export const MESSAGE_TABLE: TableSchema = {
@@ -272,13 +273,8 @@ export class ChangeApplier {
     try {
       read(bytes, view, at, length, relation.writer!)
     } catch (error) {
-      if (error instanceof MillraceError) throw error
       const { message } = relation
-      throw new MillraceError(
-        'source.protocol',
-        `column ${message.columns[i]!.name} of ${message.namespace}.${message.name} at ${formatLsn(this.#commit)}: its ${length} bytes do not read as its type`,
-        { fix: 'set `binary: false` on the source; if it fails still, report this with the server version', cause: error },
-      )
+      throw unreadable(error, `column ${message.columns[i]!.name} of ${message.namespace}.${message.name} at ${formatLsn(this.#commit)}`, length)
     }
   }
 

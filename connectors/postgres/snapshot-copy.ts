@@ -107,7 +107,11 @@ function findRows(bytes: Buffer, length: number, stopped: boolean): { readonly r
     const columns = bytes.readInt16BE(at)
     if (columns === TRAILER) return { rows, first, last }
     let next = at + 2
-    for (let i = 0; i < columns && next + 4 <= length; i++) next += 4 + Math.max(0, bytes.readInt32BE(next))
+    for (let i = 0; i < columns && next + 4 <= length; i++) {
+      const size = bytes.readInt32BE(next)
+      if (size < -1) throw new MillraceError('source.protocol', `a binary COPY with a column of ${size} bytes`)
+      next += 4 + Math.max(0, size)
+    }
     if (next > length || (columns > 0 && next === at + 2)) break
     last = at
     rows++

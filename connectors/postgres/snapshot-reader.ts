@@ -19,7 +19,7 @@ import { postgresError } from './postgres-error.ts'
 import { type CopiedRows, copyRows } from './snapshot-copy.ts'
 import { identifier, type KeyOrder, keyOrder } from './snapshot-order.ts'
 import { describeTable, type MappedColumn, type MappedTable, SESSION_SETTINGS, type TypeMappingOptions } from './type-mapping.ts'
-import { formatValue, readValue, type WireReader } from './type-reader.ts'
+import { formatValue, readValue, unreadable, type WireReader } from './type-reader.ts'
 
 /** What a chunk's view sees: `pg_current_snapshot()` and the end of the log at that moment. Transaction ids have 64 bits. */
 export interface PostgresFence {
@@ -417,20 +417,28 @@ function writeRows(mapped: MappedTable, copied: CopiedRows, writer: ChangeWriter
   const { bytes, rows } = copied
   const view = viewOf(bytes)
   let at = copied.first
-  for (let row = 0; row < rows; row++) {
-    // a row read by page has its ctid after its columns
-    const fields = view.getInt16(at)
-    at += 2
-    beginRow()
-    for (let i = 0; i < fields; i++) {
-      const length = view.getInt32(at)
-      at += 4
-      if (i < readers.length) {
-        if (length < 0) writer.null()
-        else readers[i]!(bytes, view, at, length, writer)
+  let column = 0
+  let length = 0
+  try {
+    for (let row = 0; row < rows; row++) {
+      // a row read by page has its ctid after its columns
+      const fields = view.getInt16(at)
+      if (fields < readers.length) throw new RangeError(`a row of ${fields} columns`)
+      at += 2
+      beginRow()
+      for (column = 0; column < fields; column++) {
+        length = view.getInt32(at)
+        at += 4
+        if (column < readers.length) {
+          if (length < 0) writer.null()
+          else readers[column]!(bytes, view, at, length, writer)
+        }
+        if (length > 0) at += length
       }
-      if (length > 0) at += length
+      endRow()
     }
-    endRow()
+  } catch (error) {
+    const name = mapped.columns[column]?.column.name
+    throw unreadable(error, `${name === undefined ? 'a row' : `column ${name}`} of a chunk of ${tableId(mapped.table)}`, length)
   }
 }

@@ -32,7 +32,7 @@ const BUILT_IN: ReadonlyMap<number, TypeReader> = new Map([
   [700, float4],
   [701, float8],
   [718, text.circle],
-  [774, text.macaddr],
+  [774, text.macaddr8],
   [829, text.macaddr],
   [869, text.network],
   [1042, text.text],

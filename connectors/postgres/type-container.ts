@@ -1,7 +1,66 @@
 /** Arrays, ranges, composites, hstore and vectors. Source: src/backend/utils/adt/{arrayfuncs,rangetypes,multirangetypes,rowtypes}.c of PostgreSQL, contrib/hstore. */
 import { type ColumnType, Special, type Value } from '../../core/plugin.ts'
-import { formatFloat4 } from './type-number.ts'
-import { formatValue, malformed, readText, readValue, type TypeReader, textual } from './type-reader.ts'
+import { formatFloat4, parseFloat8 } from './type-number.ts'
+import { expectLength, formatValue, malformed, readText, readValue, type TypeReader, textual, type WireReader } from './type-reader.ts'
+
+/** Walks the parts of a binary container at [at, at+length), each a length and so many bytes: none reaches beyond it. */
+class Parts {
+  readonly #bytes: Buffer
+  readonly #view: DataView
+  readonly #type: string
+  readonly #end: number
+  #at: number
+
+  constructor(bytes: Buffer, view: DataView, at: number, length: number, type: string) {
+    this.#bytes = bytes
+    this.#view = view
+    this.#type = type
+    this.#at = at
+    this.#end = at + length
+  }
+
+  /** So many bytes that are taken. @returns where they begin */
+  take(length: number): number {
+    if (length > this.#end - this.#at) malformed(this.#type, 'binary')
+    const from = this.#at
+    this.#at += length
+    return from
+  }
+
+  int(): number {
+    return this.#view.getInt32(this.take(4))
+  }
+
+  /** A number of things of at least `leastBytes` each, all of which must still fit. */
+  count(leastBytes: number): number {
+    const count = this.int()
+    if (count < 0 || count > (this.#end - this.#at) / leastBytes) malformed(this.#type, 'binary')
+    return count
+  }
+
+  /** Length of the next part; -1: NULL. */
+  length(): number {
+    const length = this.int()
+    if (length < -1 || length > this.#end - this.#at) malformed(this.#type, 'binary')
+    return length
+  }
+
+  value(reader: WireReader): Value {
+    const length = this.length()
+    return readValue(reader, this.#bytes, this.#view, this.take(Math.max(0, length)), length)
+  }
+
+  text(): string | null {
+    const length = this.length()
+    if (length < 0) return null
+    const from = this.take(length)
+    return this.#bytes.toString('utf8', from, from + length)
+  }
+
+  end(): void {
+    if (this.#at !== this.#end) malformed(this.#type, 'binary')
+  }
+}
 
 interface PlainArray {
   readonly dimensions: readonly { readonly size: number; readonly lower: number }[]
@@ -26,23 +85,22 @@ export function arrayOf(element: TypeReader, delimiter: string, declaredDimensio
     binary:
       binary === null
         ? null
-        : (bytes, view, at, _length, writer) => {
-            const count = view.getInt32(at)
-            let next = at + 12
+        : (bytes, view, at, length, writer) => {
+            const parts = new Parts(bytes, view, at, length, 'array')
+            const count = parts.count(8)
+            // whether there are NULLs, and the type of the elements
+            parts.take(8)
             let total = count === 0 ? 0 : 1
             const dimensions = Array.from({ length: count }, () => {
-              const size = view.getInt32(next)
-              const lower = view.getInt32(next + 4)
-              next += 8
+              const size = parts.count(4)
+              const lower = parts.int()
               total *= size
               return { size, lower }
             })
-            const values: Value[] = []
-            for (let i = 0; i < total; i++) {
-              const length = view.getInt32(next)
-              values.push(readValue(binary, bytes, view, next + 4, length))
-              next += 4 + Math.max(0, length)
-            }
+            // each takes four bytes or more
+            if (total > length / 4) malformed('array', 'binary')
+            const values = Array.from({ length: total }, () => parts.value(binary))
+            parts.end()
             writer.value(settle({ dimensions, values }))
           },
     text: (bytes, _view, at, length, writer) => writer.value(settle(parseArray(bytes.toString('utf8', at, at + length), element, delimiter))),
@@ -139,15 +197,15 @@ export function recordOf(fields: readonly { readonly name: string; readonly read
   return {
     type: { kind: 'record', fields: fields.map(({ name, reader }) => ({ name, type: reader.type })) },
     binary: decodable
-      ? (bytes, view, at, _length, writer) => {
-          if (view.getInt32(at) !== fields.length) malformed('composite', 'binary')
-          let next = at + 4
+      ? (bytes, view, at, length, writer) => {
+          const parts = new Parts(bytes, view, at, length, 'composite')
+          if (parts.int() !== fields.length) malformed('composite', 'binary')
           const values = fields.map(({ reader }) => {
-            const length = view.getInt32(next + 4)
-            const value = readValue(reader.binary!, bytes, view, next + 8, length)
-            next += 8 + Math.max(0, length)
-            return value
+            // the oid of its type
+            parts.take(4)
+            return parts.value(reader.binary!)
           })
+          parts.end()
           writer.value(settle(values))
         }
       : null,
@@ -182,7 +240,7 @@ function splitRecord(text: string): readonly (string | null)[] {
 
 /** A range, as the text of range_out with its bounds in the one text of their type. */
 export function rangeOf(bound: TypeReader): TypeReader {
-  return textual(bound.binary === null ? null : (bytes, view, at) => rangeText(bound, bytes, view, at), (text) => {
+  return textual(bound.binary === null ? null : (bytes, view, at, length) => rangeText(bound, bytes, view, at, length), (text) => {
     const { range, end } = takeRange(text, 0, bound)
     return end === text.length ? range : malformed('range', 'text')
   })
@@ -192,16 +250,17 @@ export function multirangeOf(bound: TypeReader): TypeReader {
   return textual(
     bound.binary === null
       ? null
-      : (bytes, view, at) => {
-          let next = at + 4
-          const ranges = Array.from({ length: view.getInt32(at) }, () => {
-            const range = rangeText(bound, bytes, view, next + 4)
-            next += 4 + view.getInt32(next)
-            return range
+      : (bytes, view, at, length) => {
+          const parts = new Parts(bytes, view, at, length, 'multirange')
+          const ranges = Array.from({ length: parts.count(5) }, () => {
+            const size = Math.max(0, parts.length())
+            return rangeText(bound, bytes, view, parts.take(size), size)
           })
+          parts.end()
           return `{${ranges.join(',')}}`
         },
     (text) => {
+      if (!text.startsWith('{') || !text.endsWith('}')) malformed('multirange', 'text')
       const ranges: string[] = []
       let at = 1
       while (at < text.length - 1) {
@@ -220,19 +279,22 @@ const UPPER_INCLUSIVE = 0x04
 const LOWER_INFINITE = 0x08
 const UPPER_INFINITE = 0x10
 
-function rangeText(bound: TypeReader, bytes: Buffer, view: DataView, at: number): string {
-  const flags = bytes[at]!
-  if ((flags & EMPTY) !== 0) return 'empty'
-  let next = at + 1
+function rangeText(bound: TypeReader, bytes: Buffer, view: DataView, at: number, length: number): string {
+  const parts = new Parts(bytes, view, at, length, 'range')
+  const flags = bytes[parts.take(1)]!
+  if ((flags & EMPTY) !== 0) {
+    parts.end()
+    return 'empty'
+  }
   const take = (infinite: number): string => {
     if ((flags & infinite) !== 0) return ''
-    const length = view.getInt32(next)
-    const value = readValue(bound.binary!, bytes, view, next + 4, length)
-    next += 4 + length
+    const value = parts.value(bound.binary!)
+    if (value === null) malformed('range', 'binary')
     return quoteField(formatValue(bound, value), PLAIN_BOUND)
   }
   const lower = take(LOWER_INFINITE)
   const upper = take(UPPER_INFINITE)
+  parts.end()
   return `${(flags & LOWER_INCLUSIVE) !== 0 ? '[' : '('}${lower},${upper}${(flags & UPPER_INCLUSIVE) !== 0 ? ']' : ')'}`
 }
 
@@ -265,20 +327,15 @@ function takeRange(text: string, from: number, bound: TypeReader): { readonly ra
 /** hstore: the number of pairs; each the length and bytes of its key, and of its value (-1: NULL). */
 export const hstore: TypeReader = {
   type: { kind: 'map' },
-  binary: (bytes, view, at, _length, writer) => {
+  binary: (bytes, view, at, length, writer) => {
+    const parts = new Parts(bytes, view, at, length, 'hstore')
     const entries = new Map<string, string | null>()
-    let next = at + 4
-    const take = (): string | null => {
-      const length = view.getInt32(next)
-      const from = next + 4
-      next = from + Math.max(0, length)
-      return length < 0 ? null : bytes.toString('utf8', from, next)
-    }
-    for (let left = view.getInt32(at); left > 0; left--) {
-      const key = take()
+    for (let left = parts.count(8); left > 0; left--) {
+      const key = parts.text()
       if (key === null) malformed('hstore', 'binary')
-      entries.set(key, take())
+      entries.set(key, parts.text())
     }
+    parts.end()
     writer.value(entries)
   },
   text: (bytes, _view, at, length, writer) => {
@@ -315,10 +372,17 @@ export const hstore: TypeReader = {
 /** pgvector's vector: the number of dimensions, an unused word, float4s; text `[1,2.5]`. */
 export const vector: TypeReader = {
   type: { kind: 'array', element: { kind: 'float32' } },
-  binary: (_bytes, view, at, _length, writer) => writer.value(Array.from({ length: view.getUint16(at) }, (_, i) => view.getFloat32(at + 4 + 4 * i))),
+  binary: (_bytes, view, at, length, writer) => {
+    if (length < 4) malformed('vector', 'binary')
+    const count = view.getUint16(at)
+    expectLength(length, 4 + 4 * count, 'vector')
+    writer.value(Array.from({ length: count }, (_, i) => view.getFloat32(at + 4 + 4 * i)))
+  },
   text: (bytes, _view, at, length, writer) => {
-    const inside = bytes.toString('latin1', at + 1, at + length - 1)
-    writer.value(inside === '' ? [] : inside.split(',').map((item) => Math.fround(Number(item))))
+    const text = bytes.toString('latin1', at, at + length)
+    if (!text.startsWith('[') || !text.endsWith(']')) malformed('vector', 'text')
+    const inside = text.slice(1, -1)
+    writer.value(inside === '' ? [] : inside.split(',').map((item) => Math.fround(parseFloat8(item))))
   },
   format: (value) => `[${(value as readonly number[]).map(formatFloat4).join(',')}]`,
   canBeSpecial: false,

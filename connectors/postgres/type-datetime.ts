@@ -1,6 +1,6 @@
 /** Dates, times and timestamps. Source: src/backend/utils/adt/{date,timestamp,datetime}.c of PostgreSQL; text in DateStyle ISO. */
 import type { ChangeWriter, Value } from '../../core/plugin.ts'
-import { malformed, scalar, textual } from './type-reader.ts'
+import { expectLength, malformed, scalar, textual } from './type-reader.ts'
 
 const DAY_MICROS = 86_400_000_000
 /** Days and microseconds from 1970-01-01 to 2000-01-01, Postgres' own epoch. */
@@ -135,21 +135,24 @@ function finish(what: string): void {
 const LETTER_I = 105
 
 /** `infinity` or `-infinity`, else null. */
-function infinity(bytes: Buffer, at: number): string | null {
-  if (bytes[at] === LETTER_I) return 'infinity'
-  return bytes[at] === 45 && bytes[at + 1] === LETTER_I ? '-infinity' : null
+function infinity(bytes: Buffer, at: number, length: number): string | null {
+  // 8 and 9 letters, as none of the finite values that begin so
+  if ((length !== 8 || bytes[at] !== LETTER_I) && (length !== 9 || bytes[at + 1] !== LETTER_I)) return null
+  const text = bytes.toString('latin1', at, at + length)
+  return text === 'infinity' || text === '-infinity' ? text : null
 }
 
 export const date = scalar(
   'date',
-  (_bytes, view, at, _length, writer) => {
+  (_bytes, view, at, length, writer) => {
+    expectLength(length, 4, 'date')
     const days = view.getInt32(at)
     if (days === 0x7fff_ffff) writer.special('infinity')
     else if (days === -0x8000_0000) writer.special('-infinity')
     else writer.int(days + EPOCH_DAYS)
   },
   (bytes, _view, at, length, writer) => {
-    const special = infinity(bytes, at)
+    const special = infinity(bytes, at, length)
     if (special !== null) {
       writer.special(special)
       return
@@ -167,7 +170,10 @@ export const date = scalar(
 /** Microseconds since midnight, 86400000000 (`24:00:00`) included. */
 export const time = scalar(
   'time',
-  (_bytes, view, at, _length, writer) => writer.long64(view.getInt32(at), view.getUint32(at + 4)),
+  (_bytes, view, at, length, writer) => {
+    expectLength(length, 8, 'time')
+    writer.long64(view.getInt32(at), view.getUint32(at + 4))
+  },
   (bytes, _view, at, length, writer) => {
     scan.at = at
     scan.end = at + length
@@ -179,7 +185,10 @@ export const time = scalar(
 )
 
 /** Postgres' text: `04:05:06.789-08`. */
-export const timetz = textual((_bytes, view, at) => formatTime(Number(view.getBigInt64(at))) + formatZone(-view.getInt32(at + 8)))
+export const timetz = textual((_bytes, view, at, length) => {
+  expectLength(length, 12, 'time with time zone')
+  return formatTime(Number(view.getBigInt64(at))) + formatZone(-view.getInt32(at + 8))
+})
 
 function timestampReader(kind: 'timestamp' | 'timestamptz') {
   const zone = kind === 'timestamptz' ? '+00' : ''
@@ -192,7 +201,8 @@ function timestampReader(kind: 'timestamp' | 'timestamptz') {
 
   return scalar(
     kind,
-    (_bytes, view, at, _length, writer) => {
+    (_bytes, view, at, length, writer) => {
+      expectLength(length, 8, kind)
       const high = view.getInt32(at)
       const low = view.getUint32(at + 4)
       if (high < 0x10_0000 && high >= -0x10_0000) writer.long(high * TWO_32 + low + EPOCH_MICROS)
@@ -201,7 +211,7 @@ function timestampReader(kind: 'timestamp' | 'timestamptz') {
       else wide(view.getBigInt64(at) + BigInt(EPOCH_MICROS), writer)
     },
     (bytes, _view, at, length, writer) => {
-      const special = infinity(bytes, at)
+      const special = infinity(bytes, at, length)
       if (special !== null) {
         writer.special(special)
         return

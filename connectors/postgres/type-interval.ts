@@ -1,4 +1,4 @@
-import { malformed, textual } from './type-reader.ts'
+import { expectLength, malformed, textual } from './type-reader.ts'
 
 interface Interval {
   readonly months: number
@@ -106,7 +106,8 @@ const INT32_MAX = 0x7fff_ffff
 const INT32_MIN = -0x8000_0000
 
 /** Binary: microseconds, days, months; all at their ends for infinity (Postgres 17). */
-export const interval = textual((_bytes, view, at) => {
+export const interval = textual((_bytes, view, at, length) => {
+  expectLength(length, 16, 'interval')
   const micros = view.getBigInt64(at)
   const days = view.getInt32(at + 8)
   const months = view.getInt32(at + 12)

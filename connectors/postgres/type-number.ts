@@ -1,6 +1,6 @@
 /** Integers, floats, numeric and money. Source: src/backend/utils/adt/{int8,float,numeric,cash}.c of PostgreSQL. */
 import type { ChangeWriter, Value } from '../../core/plugin.ts'
-import { malformed, scalar, type TypeReader, textual, type WireReader } from './type-reader.ts'
+import { expectLength, malformed, scalar, type TypeReader, textual, type WireReader } from './type-reader.ts'
 
 const MINUS = 45
 const POINT = 46
@@ -15,7 +15,7 @@ function wholeNumber(bytes: Buffer, at: number, length: number): number {
   const negative = bytes[at] === MINUS
   let i = negative ? at + 1 : at
   if (end - i > SAFE_DIGITS) return Number.NaN
-  if (i === end) malformed('number', 'text')
+  if (i >= end) malformed('number', 'text')
   let value = 0
   for (; i < end; i++) {
     const digit = bytes[i]! - ZERO
@@ -42,31 +42,76 @@ const longText: WireReader = (bytes, _view, at, length, writer) => {
   writer.bigint(BigInt(text))
 }
 
-const uint32: WireReader = (_bytes, view, at, _length, writer) => writer.long(view.getUint32(at))
+const uint32: WireReader = (_bytes, view, at, length, writer) => {
+  expectLength(length, 4, '32-bit number')
+  writer.long(view.getUint32(at))
+}
+
+const TRUE = 116
+const FALSE = 102
 
 export const boolean = scalar(
   'boolean',
-  (bytes, _view, at, _length, writer) => writer.boolean(bytes[at] === 1),
-  (bytes, _view, at, _length, writer) => writer.boolean(bytes[at] === 116),
+  (bytes, _view, at, length, writer) => {
+    if (length !== 1 || bytes[at]! > 1) malformed('boolean', 'binary')
+    writer.boolean(bytes[at] === 1)
+  },
+  (bytes, _view, at, length, writer) => {
+    if (length !== 1 || (bytes[at] !== TRUE && bytes[at] !== FALSE)) malformed('boolean', 'text')
+    writer.boolean(bytes[at] === TRUE)
+  },
   (value) => (value === true ? 't' : 'f'),
 )
-export const int2 = scalar('int32', (_bytes, view, at, _length, writer) => writer.int(view.getInt16(at)), intText, String)
-export const int4 = scalar('int32', (_bytes, view, at, _length, writer) => writer.int(view.getInt32(at)), intText, String)
-export const int8 = scalar('int64', (_bytes, view, at, _length, writer) => writer.long64(view.getInt32(at), view.getUint32(at + 4)), longText, String)
+export const int2 = scalar(
+  'int32',
+  (_bytes, view, at, length, writer) => {
+    expectLength(length, 2, 'smallint')
+    writer.int(view.getInt16(at))
+  },
+  intText,
+  String,
+)
+export const int4 = scalar(
+  'int32',
+  (_bytes, view, at, length, writer) => {
+    expectLength(length, 4, 'integer')
+    writer.int(view.getInt32(at))
+  },
+  intText,
+  String,
+)
+export const int8 = scalar(
+  'int64',
+  (_bytes, view, at, length, writer) => {
+    expectLength(length, 8, 'bigint')
+    writer.long64(view.getInt32(at), view.getUint32(at + 4))
+  },
+  longText,
+  String,
+)
 /** oid, xid, cid: unsigned 32 bits. */
 export const unsigned4 = scalar('int64', uint32, longText, String)
 /** Unsigned 64 bits, which no Avro type holds. */
-export const xid8 = textual((_bytes, view, at) => view.getBigUint64(at).toString())
+export const xid8 = textual((_bytes, view, at, length) => {
+  expectLength(length, 8, 'xid8')
+  return view.getBigUint64(at).toString()
+})
 
 export const float4 = scalar(
   'float32',
-  (_bytes, view, at, _length, writer) => writer.float(view.getFloat32(at)),
+  (_bytes, view, at, length, writer) => {
+    expectLength(length, 4, 'real')
+    writer.float(view.getFloat32(at))
+  },
   (bytes, _view, at, length, writer) => writer.float(Math.fround(parseFloat8(bytes.toString('latin1', at, at + length)))),
   (value) => formatFloat4(value as number),
 )
 export const float8 = scalar(
   'float64',
-  (_bytes, view, at, _length, writer) => writer.double(view.getFloat64(at)),
+  (_bytes, view, at, length, writer) => {
+    expectLength(length, 8, 'double precision')
+    writer.double(view.getFloat64(at))
+  },
   (bytes, _view, at, length, writer) => writer.double(parseFloat8(bytes.toString('latin1', at, at + length))),
   (value) => formatFloat8(value as number),
 )
@@ -74,7 +119,7 @@ export const float8 = scalar(
 /** float8's output back to the same number; `NaN` and `Infinity` are spelled as in JavaScript. */
 export function parseFloat8(text: string): number {
   const value = Number(text)
-  if (text === '' || (Number.isNaN(value) && text !== 'NaN')) malformed('float', 'text')
+  if (text.trim() !== text || text === '' || (Number.isNaN(value) && text !== 'NaN')) malformed('float', 'text')
   return value
 }
 
@@ -114,14 +159,28 @@ function numericSpecial(sign: number): string {
   return sign === 0xc000 ? 'NaN' : sign === 0xd000 ? 'Infinity' : sign === 0xf000 ? '-Infinity' : malformed('numeric', 'binary')
 }
 
+/** Digits of base 10000 in numeric's binary form. */
+function numericGroups(view: DataView, at: number, length: number): number {
+  if (length < 8) malformed('numeric', 'binary')
+  const groups = view.getUint16(at)
+  expectLength(length, 8 + 2 * groups, 'numeric')
+  return groups
+}
+
+function numericGroup(view: DataView, at: number): number {
+  const group = view.getUint16(at)
+  return group < 10_000 ? group : malformed('numeric', 'binary')
+}
+
 /** numeric's binary form as its text: ndigits, weight, sign, dscale (16 bits each), base-10000 digits. */
-export function numericText(view: DataView, at: number): string {
+export function numericText(view: DataView, at: number, length: number): string {
+  const groups = numericGroups(view, at, length)
   const sign = view.getUint16(at + 4)
   if (sign >= NOT_FINITE) return numericSpecial(sign)
-  const groups = view.getInt16(at)
+  if (sign !== NEGATIVE && sign !== 0) malformed('numeric', 'binary')
   const weight = view.getInt16(at + 2)
   const scale = view.getUint16(at + 6)
-  const group = (i: number) => (i >= 0 && i < groups ? view.getInt16(at + 8 + 2 * i) : 0)
+  const group = (i: number) => (i >= 0 && i < groups ? numericGroup(view, at + 8 + 2 * i) : 0)
   let text = sign === NEGATIVE ? '-' : ''
   if (weight < 0) text += '0'
   else {
@@ -135,26 +194,27 @@ export function numericText(view: DataView, at: number): string {
 }
 
 /** numeric without bounds, or beyond 38 digits: the text of Postgres. */
-export const unboundedNumeric = textual((_bytes, view, at) => numericText(view, at))
+export const unboundedNumeric = textual((_bytes, view, at, length) => numericText(view, at, length))
 
 /** numeric(precision, scale) with 0 <= scale <= precision <= 38. NaN is special. */
 export function decimal(precision: number, scale: number): TypeReader {
   return {
     type: { kind: 'decimal', precision, scale },
-    binary: (_bytes, view, at, _length, writer) => decimalBinary(view, at, scale, writer),
+    binary: (_bytes, view, at, length, writer) => decimalBinary(view, at, length, scale, writer),
     text: (bytes, _view, at, length, writer) => decimalText(bytes, at, length, scale, writer),
     format: (value) => formatDecimal(value as bigint, scale),
     canBeSpecial: true,
   }
 }
 
-function decimalBinary(view: DataView, at: number, scale: number, writer: ChangeWriter): void {
-  const groups = view.getInt16(at)
+function decimalBinary(view: DataView, at: number, length: number, scale: number, writer: ChangeWriter): void {
+  const groups = numericGroups(view, at, length)
   const sign = view.getUint16(at + 4)
   if (sign >= NOT_FINITE) {
     writer.special(numericSpecial(sign))
     return
   }
+  if (sign !== NEGATIVE && sign !== 0) malformed('numeric', 'binary')
   if (groups === 0) {
     writer.decimal(0)
     return
@@ -164,16 +224,16 @@ function decimalBinary(view: DataView, at: number, scale: number, writer: Change
   if (groups <= 5 && shift > -4 && shift <= SAFE_DIGITS) {
     let value = 0
     const last = at + 6 + 2 * groups
-    for (let i = at + 8; i < last; i += 2) value = value * 10000 + view.getInt16(i)
-    if (shift < 0) value = value * POWERS[4 + shift]! + view.getInt16(last) / POWERS[-shift]!
-    else value = (value * 10000 + view.getInt16(last)) * POWERS[shift]!
+    for (let i = at + 8; i < last; i += 2) value = value * 10000 + numericGroup(view, i)
+    if (shift < 0) value = value * POWERS[4 + shift]! + numericGroup(view, last) / POWERS[-shift]!
+    else value = (value * 10000 + numericGroup(view, last)) * POWERS[shift]!
     // every step only grows, so that a safe end was exact all along
     if (Number.isSafeInteger(value)) {
       writer.decimal(sign === NEGATIVE ? -value : value)
       return
     }
   }
-  wideDecimal(numericText(view, at), scale, writer)
+  wideDecimal(numericText(view, at, length), scale, writer)
 }
 
 function decimalText(bytes: Buffer, at: number, length: number, scale: number, writer: ChangeWriter): void {
@@ -207,6 +267,7 @@ function decimalText(bytes: Buffer, at: number, length: number, scale: number, w
 function wideDecimal(text: string, scale: number, writer: ChangeWriter): void {
   const match = /^(-?)(\d+)(?:\.(\d+))?$/.exec(text)
   if (match === null) {
+    if (text !== 'NaN' && text !== 'Infinity' && text !== '-Infinity') malformed('numeric', 'text')
     writer.special(text)
     return
   }
@@ -234,7 +295,10 @@ export function formatDecimal(unscaled: bigint, scale: number): string {
 export function money(scale: number): TypeReader {
   return {
     type: { kind: 'decimal', precision: 19, scale },
-    binary: (_bytes, view, at, _length, writer) => writer.decimalBig(view.getBigInt64(at)),
+    binary: (_bytes, view, at, length, writer) => {
+      expectLength(length, 8, 'money')
+      writer.decimalBig(view.getBigInt64(at))
+    },
     text: (bytes, _view, at, length, writer) => {
       const text = bytes.toString('utf8', at, at + length)
       const digits = text.replace(/\D/g, '')

@@ -41,6 +41,19 @@ export function formatValue(reader: TypeReader, value: Value): string {
   return value instanceof Special ? value.text : reader.format(value)
 }
 
+const BINARY_FIX = 'set `binary: false` on the source; if it fails still, report this with the server version'
+
+/** What a reader threw, with the place of the value; an error that is not about its bytes stays as it is. */
+export function unreadable(error: unknown, where: string, length: number): MillraceError {
+  if (!(error instanceof MillraceError))
+    return new MillraceError('source.protocol', `${where}: its ${length} bytes do not read as its type`, { fix: BINARY_FIX, cause: error })
+  if (error.code !== 'source.protocol') return error
+  return new MillraceError('source.protocol', `${where}, ${length} bytes: ${error.message}`, {
+    ...(error.fix === undefined ? {} : { fix: error.fix }),
+    cause: error,
+  })
+}
+
 /** The text as it came. */
 export const passText: WireReader = (bytes, _view, at, length, writer) => writer.text(bytes, at, at + length)
 
@@ -67,9 +80,15 @@ export function scalar(kind: ScalarKind, binary: WireReader, text: WireReader, f
   return { type: { kind }, binary, text, format, canBeSpecial }
 }
 
-/** A value that is not in the form its type's output function gives. The value itself stays out of the message. */
+/** A binary value of a type with one size has exactly `size` bytes: those behind it are of the next column. */
+export function expectLength(length: number, size: number, type: string): void {
+  if (length !== size) malformed(type, 'binary')
+}
+
+/** A value that is not in the form its type's send or output function gives. The value itself stays out of the message. */
 export function malformed(type: string, form: 'binary' | 'text'): never {
-  throw new MillraceError('source.protocol', `a ${type} came in a ${form} form that Postgres does not write with the session settings that Millrace asks for`, {
+  if (form === 'binary') throw new MillraceError('source.protocol', `the bytes are not the binary form of a ${type}`, { fix: BINARY_FIX })
+  throw new MillraceError('source.protocol', `a ${type} came in a text form that Postgres does not write with the session settings that Millrace asks for`, {
     fix: 'remove settings of DateStyle, IntervalStyle, bytea_output or client_encoding that are forced on the replication role; report this when there are none',
   })
 }
