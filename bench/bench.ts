@@ -1,15 +1,16 @@
 /** `npm run bench -- NAME [options]`: measures Millrace, beside a peer in the same run when asked to. */
 import { parseArgs } from 'node:util'
-import type { Flavor } from '../test/services/mysql.ts'
+import { FLAVORS, type Flavor } from '../test/services/mysql.ts'
 import { auditCost } from './audit-cost.ts'
 import { BINLOG } from './binlog-cases.ts'
-import type { BenchCase, CaseOptions } from './cases.ts'
+import type { BenchCase } from './cases.ts'
 import * as cases from './cases.ts'
 import { commitLog } from './commit-log.ts'
 import type { Measurement } from './drain.ts'
 import { Lab } from './lab.ts'
 import type { LogKind } from './millrace-run.ts'
 import { PEER } from './peer/debezium.ts'
+import { BINLOG_PEER } from './peer/debezium-binlog.ts'
 import { machine } from './process-usage.ts'
 import { median, type Ratio, ratios } from './ratios.ts'
 
@@ -26,7 +27,7 @@ const CASES: Readonly<Record<string, BenchCase>> = {
 const HELP = `npm run bench -- NAME [options]
 
   NAME               ${Object.keys(CASES).join(', ')}, or all
-  --source NAME      mysql or mariadb instead of postgres: ${Object.keys(BINLOG).join(', ')}
+  --source NAMES     mysql, mariadb or both instead of postgres: ${Object.keys(BINLOG).join(', ')}
   --peer debezium    measures Kafka Connect + Debezium in the same run (needs a JDK and mvn)
   --log KINDS        embedded, kafka (exactly-once), kafka-idempotent; commas between (default embedded,kafka)
   --rows N           rows of a backlog (default 1000000)
@@ -47,11 +48,13 @@ const { values, positionals } = parseArgs({
     help: { type: 'boolean', short: 'h', default: false },
   },
 })
-const flavor = values.source === 'mysql' || values.source === 'mariadb' ? (values.source satisfies Flavor) : null
-const known = flavor === null ? CASES : Object.fromEntries(Object.entries(BINLOG).map(([name, run]) => [name, (options: CaseOptions) => run(options, flavor)]))
-const names = positionals[0] === 'all' ? Object.keys(known) : positionals
-const unknown = names.filter((name) => known[name] === undefined)
-if (values.help || names.length === 0 || unknown.length > 0 || (values.peer !== undefined && values.peer !== 'debezium')) {
+/** Whose benchmarks these are: null is Postgres and what needs no source. */
+const flavors: readonly (Flavor | null)[] = values.source === 'postgres' ? [null] : (values.source.split(',') as Flavor[])
+const known = Object.keys(flavors[0] === null ? CASES : BINLOG)
+const names = positionals[0] === 'all' ? known : positionals
+const unknown = names.filter((name) => !known.includes(name))
+const isUnderstood = flavors.every((flavor) => flavor === null || FLAVORS.includes(flavor)) && (values.peer === undefined || values.peer === 'debezium')
+if (values.help || names.length === 0 || unknown.length > 0 || !isUnderstood) {
   if (unknown.length > 0) process.stderr.write(`there is no benchmark ${unknown.join(', ')}\n\n`)
   process.stderr.write(`${HELP}\n`)
   process.exit(values.help ? 0 : 2)
@@ -64,29 +67,31 @@ const end = () => lab[Symbol.asyncDispose]().finally(() => process.exit(130))
 process.once('SIGINT', end)
 process.once('SIGTERM', end)
 try {
-  for (const name of names) {
-    const first = measurements.length
-    for (let repetition = 0; repetition < Number(values.runs); repetition++) {
-      const options = {
-        lab,
-        rows: Number(values.rows),
-        logs: values.log.split(',') as LogKind[],
-        repetition,
-        report: (measurement: Measurement) => {
-          measurements.push(measurement)
-          process.stderr.write(`${JSON.stringify(measurement)}\n`)
-        },
-      }
-      await known[name]!(options)
-      if (values.peer === 'debezium' && PEER[name] !== undefined) await PEER[name](options)
-    }
-    toOthers.push(...ratios(measurements.slice(first)))
-  }
+  for (const flavor of flavors) for (const name of names) await measure(name, flavor)
 } finally {
   await lab[Symbol.asyncDispose]()
 }
 if (values.json) process.stdout.write(`${JSON.stringify({ machine: machine(), rows: Number(values.rows), measurements, ratios: toOthers })}\n`)
 else process.stdout.write(`${summary()}\n`)
+
+async function measure(name: string, flavor: Flavor | null): Promise<void> {
+  const first = measurements.length
+  for (let repetition = 0; repetition < Number(values.runs); repetition++) {
+    const options = {
+      lab,
+      rows: Number(values.rows),
+      logs: values.log.split(',') as LogKind[],
+      repetition,
+      report: (measurement: Measurement) => {
+        measurements.push(measurement)
+        process.stderr.write(`${JSON.stringify(measurement)}\n`)
+      },
+    }
+    await (flavor === null ? CASES[name]!(options) : BINLOG[name]!(options, flavor))
+    if (values.peer === 'debezium') await (flavor === null ? PEER[name]?.(options) : BINLOG_PEER[name]?.(options, flavor))
+  }
+  toOthers.push(...ratios(measurements.slice(first)))
+}
 
 /** A Markdown table: median (minimum–maximum) of each figure by label; then how many times better our median is than the best of the others. */
 function summary(): string {

@@ -1,60 +1,37 @@
 /** The benchmarks that read a binlog, on a real MySQL or MariaDB. */
-import { readFileSync } from 'node:fs'
-import path from 'node:path'
-import { databaseOn, type Flavor, type MysqlDatabase, type MysqlServer, startMysql } from '../test/services/mysql.ts'
+import type { Flavor } from '../test/services/mysql.ts'
+import { BinlogLab, PER_TRANSACTION } from './binlog-lab.ts'
 import type { CaseOptions } from './cases.ts'
+import { decode } from './decode.ts'
 import { drain } from './drain.ts'
 import type { Lab } from './lab.ts'
 import { type LogKind, MillraceRun } from './millrace-run.ts'
 
-const PER_TRANSACTION = 1000
+export type BinlogCase = (options: CaseOptions, flavor: Flavor) => Promise<void>
 
-interface BinlogLab {
-  readonly server: MysqlServer
-  readonly db: MysqlDatabase
-}
-
-const labs = new Map<Flavor, BinlogLab>()
-
-async function labOf(lab: Lab, flavor: Flavor): Promise<BinlogLab> {
-  const known = labs.get(flavor)
-  if (known !== undefined) return known
-  process.env.MILLRACE_TEST_RUN ??= lab.folder('services')
-  const server = await startMysql({ flavor, dir: lab.folder(flavor), settings: { 'innodb-buffer-pool-size': '512M', 'max-binlog-size': '1073741824' } })
-  process.once('exit', () => process.kill(server.pid, 'SIGKILL'))
-  const made = { server, db: await databaseOn(flavor, server.port, 'bench') }
-  labs.set(flavor, made)
-  return made
-}
-
-/** An empty table and its load procedures. */
-async function freshTable(db: MysqlDatabase): Promise<void> {
-  for (const statement of readFileSync(path.join(import.meta.dirname, 'load.mysql.sql'), 'utf8').split(/^-- next$/m)) await db.sql(statement)
-}
-
-const from = (db: MysqlDatabase) => ({ yaml: `    kind: mysql\n    url: ${db.url}\n    tables: ['bench.bench']\n`, topic: 'bench.bench.bench' })
+const from = ({ db }: BinlogLab) => ({ yaml: `    kind: mysql\n    url: ${db.url}\n    tables: ['bench.bench']\n`, topic: 'bench.bench.bench' })
 
 const brokerPid = async (lab: Lab, log: LogKind) => (log === 'embedded' ? undefined : (await lab.kafka()).pid)
 
-/** Drains a backlog of the binlog: `load` in transactions of a thousand rows, or in a single one. */
-async function backlog(options: CaseOptions, flavor: Flavor, log: LogKind, label: string, load: string): Promise<void> {
+/** Drains a backlog of the binlog that `load` makes, of a table with the rows that `before` makes. */
+async function backlog(options: CaseOptions, binlog: BinlogLab, log: LogKind, label: string, load: () => Promise<unknown>, before = async () => {}) {
   const { lab, rows, repetition } = options
-  const { db, server } = await labOf(lab, flavor)
-  await freshTable(db)
-  await using run = await MillraceRun.prepare(lab, `${label}-${flavor}-${log}-${repetition}`, { log, from: from(db) })
+  await binlog.freshTable()
+  await before()
+  await using run = await MillraceRun.prepare(lab, `${label.replaceAll(/[ ,]+/g, '-')}-${binlog.flavor}-${log}-${repetition}`, { log, from: from(binlog) })
   await run.provision()
-  await db.sql(load)
-  const before = await run.records()
+  await load()
+  const records = await run.records()
   run.start()
   options.report(
     await drain({
-      label: `${label} ${flavor} ${log}`,
+      label: `${label} ${binlog.flavor} ${log}`,
       rows,
-      before,
+      before: records,
       expected: rows,
       records: () => run.records(),
       pid: () => run.pid,
-      walsender: async () => server.pid,
+      walsender: async () => binlog.server.pid,
       broker: await brokerPid(lab, log),
       launchedAt: run.startedAt,
     }),
@@ -62,22 +39,35 @@ async function backlog(options: CaseOptions, flavor: Flavor, log: LogKind, label
   await run.stop()
 }
 
-async function stream(options: CaseOptions, flavor: Flavor): Promise<void> {
-  for (const log of options.logs) await backlog(options, flavor, log, 'stream', `call load_insert(1, ${options.rows}, ${PER_TRANSACTION})`)
+const stream: BinlogCase = async (options, flavor) => {
+  const { lab, rows, logs } = options
+  const binlog = await BinlogLab.of(lab, flavor)
+  const { sql } = binlog.db
+  for (const log of logs) await backlog(options, binlog, log, 'stream insert', () => sql(`call load_insert(1, ${rows}, ${PER_TRANSACTION})`))
+  for (const log of logs) {
+    const mixed = () => sql(`call load_mixed(${rows + 1}, ${rows}, ${PER_TRANSACTION})`)
+    await backlog(options, binlog, log, 'stream mixed', mixed, async () => void (await sql(`call load_insert(1, ${rows}, 10000)`)))
+  }
 }
 
-async function bigTransaction(options: CaseOptions, flavor: Flavor): Promise<void> {
-  for (const log of options.logs) await backlog(options, flavor, log, 'big-transaction', `call load_insert(1, ${options.rows}, ${options.rows + 1})`)
+const bigTransaction: BinlogCase = async (options, flavor) => {
+  const { lab, rows, logs } = options
+  const binlog = await BinlogLab.of(lab, flavor)
+  for (const log of logs) {
+    for (const isCompressed of [false, true]) {
+      await backlog(options, binlog, log, `big-transaction${isCompressed ? ', compressed' : ''}`, () => binlog.loadTransaction(1, rows, isCompressed))
+    }
+  }
 }
 
-async function snapshot(options: CaseOptions, flavor: Flavor): Promise<void> {
-  const { lab, rows, repetition } = options
-  const { db, server } = await labOf(lab, flavor)
-  for (const log of options.logs) {
-    await freshTable(db)
-    await db.sql(`call load_insert(1, ${rows}, 10000)`)
-    await db.sql('analyze table bench')
-    await using run = await MillraceRun.prepare(lab, `snapshot-${flavor}-${log}-${repetition}`, { log, snapshot: 'initial', from: from(db) })
+const snapshot: BinlogCase = async (options, flavor) => {
+  const { lab, rows, repetition, logs } = options
+  const binlog = await BinlogLab.of(lab, flavor)
+  for (const log of logs) {
+    await binlog.freshTable()
+    await binlog.db.sql(`call load_insert(1, ${rows}, 10000)`)
+    await binlog.db.sql('analyze table bench')
+    await using run = await MillraceRun.prepare(lab, `snapshot-${flavor}-${log}-${repetition}`, { log, snapshot: 'initial', from: from(binlog) })
     const before = await run.records()
     run.start()
     options.report(
@@ -88,7 +78,7 @@ async function snapshot(options: CaseOptions, flavor: Flavor): Promise<void> {
         expected: rows,
         records: () => run.records(),
         pid: () => run.pid,
-        walsender: async () => server.pid,
+        walsender: async () => binlog.server.pid,
         broker: await brokerPid(lab, log),
         launchedAt: run.startedAt,
       }),
@@ -97,4 +87,40 @@ async function snapshot(options: CaseOptions, flavor: Flavor): Promise<void> {
   }
 }
 
-export const BINLOG: Readonly<Record<string, (options: CaseOptions, flavor: Flavor) => Promise<void>>> = { stream, snapshot, 'big-transaction': bigTransaction }
+const COUNTS = [1, 100, 1000]
+const PER_STATEMENT = 100
+/** Rows before the first that is measured, over all tables: each has been described, and its code compiled. */
+const WARM_ROWS = 100_000
+
+/** The same rows in one table, a hundred and a thousand. */
+const tables: BinlogCase = async (options, flavor) => {
+  const { lab, rows, repetition, logs } = options
+  const binlog = await BinlogLab.of(lab, flavor)
+  const yaml = `    kind: mysql\n    url: ${binlog.db.url}\n    tables: ['bench.t_*']\n`
+  for (const log of logs) {
+    for (const count of COUNTS) {
+      await binlog.freshTable()
+      await binlog.db.sql(`call make_tables(${count})`)
+      await using run = await MillraceRun.prepare(lab, `tables-${count}-${flavor}-${log}-${repetition}`, { log, from: { yaml, topic: 'bench.bench.t_0' } })
+      await run.provision()
+      await binlog.db.sql(`call load_tables(${count}, 1, ${(WARM_ROWS + rows) / PER_STATEMENT})`)
+      run.start()
+      const measured = await drain({
+        label: `${count} tables ${flavor} ${log}`,
+        rows,
+        before: WARM_ROWS,
+        expected: rows,
+        records: () => run.rowsOf('bench'),
+        pid: () => run.pid,
+        walsender: async () => binlog.server.pid,
+        broker: await brokerPid(lab, log),
+        launchedAt: run.startedAt,
+        pollMs: 50,
+      })
+      options.report(measured)
+      await run.stop()
+    }
+  }
+}
+
+export const BINLOG: Readonly<Record<string, BinlogCase>> = { stream, snapshot, 'big-transaction': bigTransaction, decode, tables }

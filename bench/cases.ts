@@ -4,7 +4,6 @@ import { readdirSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { records } from '../core/event/record-batch.ts'
-import { readRunning } from '../core/runtime/data-folder.ts'
 import { RecordDecoders } from '../core/schema/record-decoder.ts'
 import { drain, type Measurement, percentiles, round } from './drain.ts'
 import type { Lab } from './lab.ts'
@@ -291,33 +290,17 @@ export const iceberg: BenchCase = async (options) => {
   await run.stop()
   await using lake = await MillraceRun.prepare(lab, `iceberg-${repetition}`, { log: 'embedded', snapshot: 'initial', sinks })
   lake.start()
-  const applied = async () => Number((await statusOf(lake))?.nodes.find(({ node }) => node === 'lake')?.rows ?? 0)
   options.report(
     await drain({
       label: 'iceberg upsert',
       rows: rows * 1.5,
       before: 0,
       expected: rows * 1.5,
-      records: applied,
+      records: () => lake.rowsOf('lake'),
       pid: () => lake.pid,
       launchedAt: lake.startedAt,
     }),
   )
-}
-
-interface Status {
-  readonly nodes: readonly { readonly node: string; readonly rows: number }[]
-}
-
-/** What `millrace status` shows; null before the mesh answers. */
-async function statusOf(run: MillraceRun): Promise<Status | null> {
-  const running = readRunning(path.join(run.dir, 'state'))
-  if (running === null) return null
-  try {
-    return (await (await fetch(`http://${running.host}:${running.port}/status`)).json()) as Status
-  } catch {
-    return null
-  }
 }
 
 function folderMegabytes(dir: string): number {

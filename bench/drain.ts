@@ -31,7 +31,8 @@ export interface DrainOptions {
   readonly broker?: number | undefined
   /** `performance.now()` at launch; null when the process ran already. */
   readonly launchedAt: number | null
-  readonly timeoutMs?: number
+  /** Between two looks; 5 by default. */
+  readonly pollMs?: number
 }
 
 const POLL_MS = 5
@@ -64,7 +65,7 @@ export async function drain(options: DrainOptions): Promise<Measurement> {
       last = count
       movedAt = performance.now()
     } else if (performance.now() - movedAt > STUCK_MS) throw new Error(`${options.label}: stuck at ${count - options.before} of ${options.expected} records`)
-    await delay(POLL_MS)
+    await delay(options.pollMs ?? POLL_MS)
   }
   const end = snap(walsender)
   const begin = first ?? end

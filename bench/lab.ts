@@ -12,6 +12,7 @@ export class Lab implements AsyncDisposable {
   #postgres: PostgresServer | null = null
   #kafka: KafkaServer | null = null
   #pool: pg.Pool | null = null
+  readonly #more = new AsyncDisposableStack()
 
   constructor() {
     this.dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-bench-'))
@@ -23,6 +24,11 @@ export class Lab implements AsyncDisposable {
     const dir = path.join(this.dir, name)
     mkdirSync(dir, { recursive: true })
     return dir
+  }
+
+  /** Ends with the lab, before its folder goes. */
+  own<T extends AsyncDisposable>(resource: T): T {
+    return this.#more.use(resource)
   }
 
   async postgres(): Promise<PostgresServer> {
@@ -66,6 +72,7 @@ export class Lab implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#more.disposeAsync()
     await this.#pool?.end().catch(() => {})
     await this.#kafka?.kill()
     await this.#postgres?.stop('SIGQUIT')

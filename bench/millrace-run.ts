@@ -5,6 +5,8 @@ import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import pino from 'pino'
 import type { Log } from '../core/log/log.ts'
+import { readRunning } from '../core/runtime/data-folder.ts'
+import type { MeshStatus } from '../core/runtime/mesh-status.ts'
 import type { Lab } from './lab.ts'
 
 export type LogKind = 'embedded' | 'kafka' | 'kafka-idempotent'
@@ -104,6 +106,18 @@ ${options.source ?? ''}${options.sinks === undefined ? '' : `sinks:\n${options.s
     if (log === null) return 0
     try {
       return Number((await log.bounds(this.#options.from?.topic ?? TOPIC)).reduce((sum, { end }) => sum + end, 0n))
+    } catch {
+      return 0
+    }
+  }
+
+  /** Rows that a node has carried since this process started, as `millrace status` shows it; 0 before the mesh answers. */
+  async rowsOf(node: string): Promise<number> {
+    const running = readRunning(path.join(this.dir, 'state'))
+    if (running === null) return 0
+    try {
+      const { nodes } = (await (await fetch(`http://${running.host}:${running.port}/status`)).json()) as MeshStatus
+      return nodes.find((one) => one.node === node)?.rows ?? 0
     } catch {
       return 0
     }

@@ -2,7 +2,7 @@
 import type { Measurement } from './drain.ts'
 
 /** What labels of others begin with. */
-const OTHERS = ['debezium', 'pg_recvlogical'] as const
+const OTHERS = ['debezium', 'pg_recvlogical', 'zongji'] as const
 const FIGURES = [
   { figure: 'rowsPerSecond', more: true },
   { figure: 'cpuPerMillion', more: false },
