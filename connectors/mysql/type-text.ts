@@ -1,6 +1,6 @@
 import iconv from 'iconv-lite'
 import type { ChangeWriter, Value } from '../../core/plugin.ts'
-import { jsonText } from './json-text.ts'
+import { JsonText } from './json-text.ts'
 import { reader, type TypeReader, type WireReader } from './type-reader.ts'
 
 /** Text in bytes of a character set. */
@@ -74,7 +74,16 @@ export function fixedBinary(size: number): TypeReader {
   )
 }
 
-export const json = reader({ kind: 'json' }, (bytes, _view, at, length, writer) => writer.string(jsonText(bytes, at, length)), passText)
+const document = new JsonText()
+
+export const json = reader(
+  { kind: 'json' },
+  (bytes, _view, at, length, writer) => {
+    document.read(bytes, at, length)
+    writer.text(document.bytes, 0, document.length)
+  },
+  passText,
+)
 
 /** The empty value stands for whatever was not allowed, and has number 0. */
 export function enumeration(values: readonly string[], decode: Decode | null): TypeReader {
