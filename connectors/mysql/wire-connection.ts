@@ -1,3 +1,4 @@
+import net from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import mysql from 'mysql2'
@@ -5,6 +6,8 @@ import { MillraceError, viewOf } from '../../core/plugin.ts'
 import { mysqlError, ServerError } from './mysql-error.ts'
 
 const FIRST_CAPACITY = 256 * 1024
+/** At most so much is read at a time from a socket without TLS. */
+const DIRECT_BYTES = 512 * 1024
 /** A payload of this length goes on in the next packet. */
 const FULL_PACKET = 0xff_ffff
 /** A payload of this length or more may be read in pieces. */
@@ -43,6 +46,31 @@ export interface ConnectOptions {
 
 export type Row = readonly (string | null)[]
 
+/** A socket without TLS that reads into one buffer, and stops with each read until it is resumed: no stream, and no buffer for every 64 KB. */
+class DirectSocket {
+  readonly socket: net.Socket
+  readonly bytes = Buffer.from(new ArrayBuffer(DIRECT_BYTES))
+  /** Bytes that came and are not taken yet. */
+  length = 0
+  /** Null: whoever logs in listens to the socket as a stream. */
+  onBytes: (() => void) | null = null
+
+  constructor(host: string, port: number) {
+    const onread = { buffer: this.bytes, callback: (length: number) => this.#onRead(length) }
+    this.socket = net.connect({ host, port, noDelay: true, keepAlive: true, onread })
+  }
+
+  #onRead(length: number): boolean {
+    if (this.onBytes === null) {
+      this.socket.emit('data', Buffer.from(this.bytes.subarray(0, length)))
+      return true
+    }
+    this.length = length
+    this.onBytes()
+    return false
+  }
+}
+
 /**
  * A connection whose login and TLS `mysql2` makes; then its socket is ours. Bytes are read only while `read` waits, into one buffer in which packets
  * are walked in place. One user at a time.
@@ -56,6 +84,8 @@ export class WireConnection implements AsyncDisposable {
   readonly threadId: number
   readonly #socket: Duplex
   readonly #connection: mysql.Connection
+  /** Null: with TLS, as a stream. */
+  readonly #direct: DirectSocket | null
   #at = 0
   #end = 0
   #wake: (() => void) | null = null
@@ -67,8 +97,9 @@ export class WireConnection implements AsyncDisposable {
   #rate = 0
   #lastRead = 0
 
-  private constructor(connection: mysql.Connection) {
+  private constructor(connection: mysql.Connection, direct: DirectSocket | null) {
     this.#connection = connection
+    this.#direct = direct
     this.threadId = connection.threadId
     this.#socket = (connection as unknown as { stream: Duplex }).stream
     this.bytes = Buffer.from(new ArrayBuffer(FIRST_CAPACITY))
@@ -76,7 +107,8 @@ export class WireConnection implements AsyncDisposable {
     const socket = this.#socket
     socket.removeAllListeners('data')
     socket.pause()
-    socket.on('readable', () => this.#wakeUp())
+    if (direct === null) socket.on('readable', () => this.#wakeUp())
+    else direct.onBytes = () => this.#wakeUp()
     socket.on('error', (error) => this.#fail(mysqlError(error, 'on the connection')))
     socket.on('end', () => this.#fail(new MillraceError('source.unreachable', 'the server ended the connection')))
     socket.on('close', () => this.#fail(new MillraceError('source.unreachable', 'the server closed the connection')))
@@ -85,6 +117,7 @@ export class WireConnection implements AsyncDisposable {
   /** @throws source.unreachable, source.forbidden */
   static async connect(options: ConnectOptions): Promise<WireConnection> {
     const { host, port, user, password, ssl } = options
+    const direct = ssl === null ? new DirectSocket(host, port) : null
     const connection = mysql.createConnection({
       host,
       port,
@@ -94,6 +127,7 @@ export class WireConnection implements AsyncDisposable {
       connectTimeout: CONNECT_TIMEOUT_MS,
       // what is sent here is written for the plain protocol
       flags: ['-CLIENT_QUERY_ATTRIBUTES', '-SESSION_TRACK', '-LOCAL_FILES', '-FOUND_ROWS', '-IGNORE_SPACE', '-CONNECT_WITH_DB', '-ODBC'],
+      ...(direct === null ? {} : { stream: () => direct.socket }),
       ...(ssl === null ? {} : { ssl: { ...ssl, verifyIdentity: ssl.rejectUnauthorized !== false } as mysql.SslOptions }),
     })
     connection.on('error', () => {})
@@ -103,7 +137,7 @@ export class WireConnection implements AsyncDisposable {
       connection.destroy()
       throw error
     })
-    return new WireConnection(connection)
+    return new WireConnection(connection, direct)
   }
 
   get broken(): boolean {
@@ -205,11 +239,7 @@ export class WireConnection implements AsyncDisposable {
     if (this.#rate >= BULK_BYTES_PER_MS && this.#lastRead < DRAINED_BYTES) await delay(BULK_PAUSE_MS)
     for (;;) {
       if (this.#interrupted) return false
-      const chunk = this.#socket.read() as Buffer | null
-      if (chunk !== null) {
-        this.#take(chunk)
-        return true
-      }
+      if (this.#receive()) return true
       if (this.#failure !== null) throw this.#failure
       if (this.#nudged) {
         this.#nudged = false
@@ -217,16 +247,30 @@ export class WireConnection implements AsyncDisposable {
       }
       await new Promise<void>((resolve) => {
         this.#wake = resolve
+        this.#direct?.socket.resume()
       })
     }
   }
 
-  #take(chunk: Buffer): void {
+  #receive(): boolean {
+    const direct = this.#direct
+    if (direct === null) {
+      const chunk = this.#socket.read() as Buffer | null
+      if (chunk !== null) this.#take(chunk, chunk.length)
+      return chunk !== null
+    }
+    const { bytes, length } = direct
+    direct.length = 0
+    if (length > 0) this.#take(bytes, length)
+    return length > 0
+  }
+
+  #take(chunk: Buffer, length: number): void {
     const held = this.#end - this.#at
-    if (this.#end + chunk.length > this.bytes.length) {
-      if (held + chunk.length <= this.bytes.length) this.bytes.copyWithin(0, this.#at, this.#end)
+    if (this.#end + length > this.bytes.length) {
+      if (held + length <= this.bytes.length) this.bytes.copyWithin(0, this.#at, this.#end)
       else {
-        const larger = Buffer.from(new ArrayBuffer(Math.max(this.bytes.length * 2, held + chunk.length)))
+        const larger = Buffer.from(new ArrayBuffer(Math.max(this.bytes.length * 2, held + length)))
         this.bytes.copy(larger, 0, this.#at, this.#end)
         this.bytes = larger
         this.view = viewOf(larger)
@@ -234,10 +278,10 @@ export class WireConnection implements AsyncDisposable {
       this.#at = 0
       this.#end = held
     }
-    chunk.copy(this.bytes, this.#end)
-    this.#end += chunk.length
-    this.#lastRead = chunk.length
-    this.#windowBytes += chunk.length
+    chunk.copy(this.bytes, this.#end, 0, length)
+    this.#end += length
+    this.#lastRead = length
+    this.#windowBytes += length
     const now = performance.now()
     if (now - this.#windowAt <= RATE_WINDOW_MS) return
     this.#rate = this.#windowBytes / (now - this.#windowAt)
