@@ -14,6 +14,11 @@ const MOST_CHANGES = 0x3fff_ffff
 /** Comes with no table map: it only ends a statement. */
 const DUMMY_TABLE = 0xff_ffff
 
+/** The event at hand. Its place is a text for messages, so it is asked for only when there is one. */
+interface Placed {
+  readonly place: string
+}
+
 /** What was looked up for a row: nothing, or these columns; the row may be gone. */
 type Found = { readonly columns: ReadonlySet<number>; readonly row: FoundRow | null } | null
 
@@ -86,11 +91,11 @@ export class ChangeApplier {
     this.forget()
   }
 
-  tableMap(bytes: Buffer, at: number, end: number, place: string): void {
+  tableMap(bytes: Buffer, at: number, end: number, event: Placed): void {
     const id = bytes.readUIntLE(at, 6)
     const known = this.#relations.get(id)
     if (known?.body.length === end - at && known.body.compare(bytes, at, end) === 0) return
-    const map = readTableMap(bytes, at, end, this.#options.flavor, place)
+    const map = readTableMap(bytes, at, end, this.#options.flavor, event.place)
     const body = Buffer.from(bytes.subarray(at, end))
     let images: RowImages
     let old: RowImages
@@ -98,21 +103,21 @@ export class ChangeApplier {
       images = new RowImages(map.columns)
       old = new RowImages(map.columns)
     } catch (cause) {
-      throw protocolError(`a table map of ${tableId(map)} with unknown types`, place, cause)
+      throw protocolError(`a table map of ${tableId(map)} with unknown types`, event.place, cause)
     }
     const state = this.#options.isCaptured(map.namespace, map.name) ? 'unbound' : 'skipped'
     this.#relations.set(id, { map, body, images, old, isSparse: false, mapped: null, state, writer: null, readers: [] })
   }
 
   /** Applies a row event. A promise: wait for it before the next event; the bytes must stay until then. */
-  rows(type: number, bytes: Buffer, view: DataView, at: number, end: number, place: string): Promise<void> | undefined {
+  rows(type: number, bytes: Buffer, view: DataView, at: number, end: number, event: Placed): Promise<void> | undefined {
     const id = bytes.readUIntLE(at, 6)
     if (id === DUMMY_TABLE) return undefined
     const relation = this.#relations.get(id)
     if (this.#options.output.tablesVersion !== this.#tablesVersion) this.#unbind()
-    if (relation === undefined) throw protocolError(`rows of table ${id}, which no table map names,`, place)
-    if (relation.state === 'unbound') return this.#bind(relation).then(() => this.#rows(relation, type, bytes, view, at, end, place))
-    return this.#rows(relation, type, bytes, view, at, end, place)
+    if (relation === undefined) throw protocolError(`rows of table ${id}, which no table map names,`, event.place)
+    if (relation.state === 'unbound') return this.#bind(relation).then(() => this.#rows(relation, type, bytes, view, at, end, event))
+    return this.#rows(relation, type, bytes, view, at, end, event)
   }
 
   async #bind(relation: Relation): Promise<void> {
@@ -162,10 +167,10 @@ export class ChangeApplier {
     return known.writer
   }
 
-  #rows(relation: Relation, type: number, bytes: Buffer, view: DataView, from: number, end: number, place: string): Promise<void> | undefined {
+  #rows(relation: Relation, type: number, bytes: Buffer, view: DataView, from: number, end: number, event: Placed): Promise<void> | undefined {
     const told = (error: unknown) => {
       if (error instanceof MillraceError) throw error
-      throw protocolError(`rows of ${tableId(relation.map)} that do not read as its columns`, place, error)
+      throw protocolError(`rows of ${tableId(relation.map)} that do not read as its columns`, event.place, error)
     }
     try {
       let at = from + 8

@@ -254,7 +254,7 @@ export class ChangeStream implements AppliedMark {
     }
     switch (type) {
       case EVENT.tableMap:
-        this.#applier.tableMap(bytes, at, end, event.place)
+        this.#applier.tableMap(bytes, at, end, event)
         return undefined
       case EVENT.writeRows:
       case EVENT.updateRows:
@@ -264,7 +264,7 @@ export class ChangeStream implements AppliedMark {
       case EVENT.deleteRowsV1:
       case EVENT.partialUpdateRows:
         if (!this.#open) throw protocolError('rows outside of a transaction', event.place)
-        return this.#applier.rows(type, bytes, view, at, end, event.place)
+        return this.#applier.rows(type, bytes, view, at, end, event)
       case EVENT.mariadbWriteRowsCompressedV1:
       case EVENT.mariadbUpdateRowsCompressedV1:
       case EVENT.mariadbDeleteRowsCompressedV1:
@@ -300,7 +300,7 @@ export class ChangeStream implements AppliedMark {
     const { type, at, end, place } = this.#event
     if (!this.#open) throw protocolError('rows outside of a transaction', place)
     const rows = inflateRows(type, bytes, at, end, place)
-    return this.#applier.rows(rows.type, rows.bytes, viewOf(rows.bytes), 0, rows.bytes.length, place)
+    return this.#applier.rows(rows.type, rows.bytes, viewOf(rows.bytes), 0, rows.bytes.length, this.#event)
   }
 
   #other(): Promise<void> | null {

@@ -56,7 +56,11 @@ export async function readRows(
     }
     await connection.packet()
     for (;;) {
-      await connection.packet()
+      if (!connection.next()) {
+        await connection.read()
+        continue
+      }
+      if (connection.bytes[connection.packetAt] === 0xff) throw connection.serverError()
       if (connection.isEof) break
       if (!onRow(connection.bytes, connection.view, connection.packetAt, connection.packetEnd, layout)) return
     }
