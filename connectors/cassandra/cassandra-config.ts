@@ -14,7 +14,7 @@ export const cassandraConfig = z.strictObject({
   contactPoints: z.array(z.string().min(1)).min(1).describe('Hosts, or host:port, of the cluster; the node whose log is read is best.'),
   port: z.int().min(1).max(65535).default(9042).describe('Port of contact points that name none.'),
   localDataCenter: z.string().min(1).describe('Data center of the node, as `nodetool status` names it.'),
-  user: z.string().optional().describe('A user with SELECT on the tables, and on system_schema and system_views.'),
+  user: z.string().optional().describe('A user with SELECT on the tables, and on system_views.settings.'),
   password: z.string().optional().describe('Password of the user; take it from a secret.'),
   ssl: z.union([z.boolean(), tls]).optional().describe('TLS: true with the well-known authorities, or their settings.'),
   tables: z

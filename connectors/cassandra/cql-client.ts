@@ -31,6 +31,8 @@ export class CqlClient implements AsyncDisposable {
     const client = new cassandra.Client({
       contactPoints: config.contactPoints.map((point) => (/(^[^:]+:\d+$)|(\]:\d+$)/.test(point) ? point : `${point}:${config.port}`)),
       localDataCenter: config.localDataCenter,
+      // all of them speak it; over TLS a server answers an offer of more twice, and the driver then takes one number for two requests
+      protocolOptions: { maxVersion: cassandra.types.protocolVersion.v4 },
       ...(config.user === undefined ? {} : { credentials: { username: config.user, password: config.password ?? '' } }),
       ...(config.ssl === undefined || config.ssl === false ? {} : { sslOptions: tlsOptions(config.ssl) }),
       encoding: { useBigIntAsLong: true, useBigIntAsVarint: true, set: Set, map: Map, copyBuffer: true },
@@ -188,31 +190,35 @@ function tlsOptions(ssl: Exclude<CassandraConfig['ssl'], undefined | false>): Co
   }
 }
 
-/** Of `system` errors: bad credentials, unauthorized. */
-const FORBIDDEN = new Set([0x0100, 0x2100])
+/** Of `system` errors: bad credentials. */
+const NO_LOGIN = 0x0100
+/** A privilege is missing. */
+const UNAUTHORIZED = 0x2100
 /** A statement that the server does not take: syntax, invalid, configuration. */
 const REFUSED = new Set([0x2000, 0x2200, 0x2300])
 
 export function cqlError(error: unknown, doing: string): MillraceError {
   if (error instanceof MillraceError) return error
   const cause = error instanceof Error ? error : new Error(String(error))
-  const { innerErrors = {} } = cause as { innerErrors?: Record<string, Error> }
-  const inner = Object.values(innerErrors)
-  const all = [cause, ...inner]
-  const text = [...new Set(all.map(({ message }) => message))].join('; ')
-  const failure = `the cluster failed ${doing}: ${text}`
-  const code = all.map((one) => (one as { code?: unknown }).code).find((one) => typeof one === 'number')
-  if (all.some(({ name }) => name === 'AuthenticationError') || (typeof code === 'number' && FORBIDDEN.has(code))) {
-    return new MillraceError('source.forbidden', failure, { fix: 'check user and password of the source, and GRANT SELECT on the tables to the user', cause })
+  // of each node that was tried; the whole has their stacks in its message
+  const inner = Object.values((cause as { innerErrors?: Record<string, Error> }).innerErrors ?? {})
+  const all = inner.length > 0 ? inner : [cause]
+  const codes = all.map((one) => (one as { code?: unknown }).code)
+  const text = [...new Set(all.map((one) => (one as { reason?: string }).reason ?? one.message.split('\n')[0]!))].join('; ')
+  const of = (code: 'source.forbidden' | 'source.unprepared' | 'source.unreachable', fix: string) =>
+    new MillraceError(code, `the cluster failed ${doing}: ${text}`, { fix, cause })
+  if (all.some(({ name }) => name === 'AuthenticationError') || codes.includes(NO_LOGIN)) return of('source.forbidden', 'check user and password of the source')
+  if (codes.includes(UNAUTHORIZED)) {
+    const [, user, table] = /User (\S+) has no SELECT permission on <table ([^>]+)>/.exec(text) ?? []
+    return of('source.forbidden', table === undefined ? 'GRANT SELECT on the tables to the user of the source' : `GRANT SELECT ON ${table} TO ${user}`)
   }
-  if (all.some((one) => /CERT|SSL|TLS|SELF_SIGNED/.test(String((one as { code?: unknown }).code)))) {
-    return new MillraceError('source.forbidden', failure, { fix: 'check `ssl` of the source: its ca must match the server', cause })
+  if (codes.some((code) => /ALERT/.test(String(code)))) {
+    return of('source.forbidden', 'the node asks clients for a certificate: set cert and key in `ssl`, of an authority that it trusts')
   }
-  if (typeof code === 'number' && REFUSED.has(code)) {
-    return new MillraceError('source.unprepared', failure, { fix: 'run `millrace check`: it names what the cluster lacks', cause })
+  if (codes.some((code) => /CERT|SSL|TLS|SELF_SIGNED|UNABLE_TO_VERIFY/.test(String(code)))) {
+    return of('source.forbidden', 'check `ssl` of the source: its ca must be of who issued the certificate of the node, which must name the address')
   }
-  if (/data ?center/i.test(text) && inner.length === 0) {
-    return new MillraceError('source.unprepared', failure, { fix: 'set localDataCenter to the data center that `nodetool status` names', cause })
-  }
-  return new MillraceError('source.unreachable', failure, { fix: 'check contactPoints, port and that the node runs', cause })
+  if (codes.some((code) => REFUSED.has(code as number))) return of('source.unprepared', 'run `millrace check`: it names what the cluster lacks')
+  if (/localDataCenter/.test(text)) return of('source.unprepared', 'set localDataCenter to the data center that `nodetool status` names')
+  return of('source.unreachable', 'check contactPoints, port, that the node runs, and `ssl` when it asks for TLS')
 }

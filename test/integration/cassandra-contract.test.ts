@@ -6,7 +6,18 @@ import cassandra from '../../connectors/cassandra/index.ts'
 import { Special, type Value } from '../../core/plugin.ts'
 import { until } from '../../testing/source/source-run.ts'
 import { type ProvisionedSource, sourceContract, type TypedTable, type Write } from '../../testing/source.contract.ts'
-import { type CassandraServer, cassandraSkipReason, keyspaceOn, LOCAL_DC, RELEASES, type Release, startCassandra } from '../services/cassandra.ts'
+import {
+  type CassandraAccess,
+  type CassandraServer,
+  cassandraSkipReason,
+  connect,
+  keyspaceOn,
+  LOCAL_DC,
+  RELEASES,
+  type Release,
+  startCassandra,
+} from '../services/cassandra.ts'
+import { Authority } from '../services/certificates.ts'
 
 const skip = cassandraSkipReason()
 if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
@@ -53,11 +64,48 @@ const TYPES: readonly (readonly [type: string, ...values: (readonly [string, Val
 const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-cassandra-contract-'))
 const servers = new Map<Release, Promise<CassandraServer>>()
 
+const authority = new Authority(dir, 'authority')
+const stranger = new Authority(dir, 'stranger')
+/** The superuser that a cluster with logins begins with. */
+const ADMIN: CassandraAccess = { user: 'cassandra', password: 'cassandra', ssl: { ca: authority.certificate, ...authority.issue('client') } }
+/** Of the source: may do what the README says, and no more. */
+const CAPTURE = { user: 'capture', password: 'of the capture' }
+
+/** Logins, privileges, and TLS of both sides. */
+function strictYaml(): string {
+  const { cert, key } = authority.issue('server')
+  const pem = (text: string) => JSON.stringify(text)
+  return `authenticator: PasswordAuthenticator
+authorizer: CassandraAuthorizer
+role_manager: CassandraRoleManager
+client_encryption_options:
+  enabled: true
+  optional: false
+  require_client_auth: true
+  ssl_context_factory:
+    class_name: org.apache.cassandra.security.PEMBasedSslContextFactory
+    parameters:
+      private_key: ${pem(key + cert)}
+      trusted_certificates: ${pem(authority.certificate)}
+`
+}
+
+async function start(release: Release): Promise<CassandraServer> {
+  const server = await startCassandra({ release, dir: path.join(dir, release), yaml: strictYaml(), access: ADMIN })
+  const admin = connect({ port: server.port, access: ADMIN })
+  for (const { user, password } of [CAPTURE, { user: 'stranger', password: 'of nobody' }]) {
+    await admin.execute(`create role ${user} with password = '${password}' and login = true`)
+  }
+  await admin.execute(`grant select on system_views.settings to ${CAPTURE.user}`)
+  await admin.shutdown()
+  return server
+}
+
 /** Servers of this file's own: their segments are taken away. */
 function server(release: Release): Promise<CassandraServer> {
   let started = servers.get(release)
   if (started === undefined) {
-    started = startCassandra({ release, dir: path.join(dir, release) })
+    started = start(release)
     servers.set(release, started)
   }
   return started
@@ -75,7 +123,8 @@ const column = (i: number) => `c${String(i).padStart(2, '0')}`
 
 async function provision(release: Release): Promise<ProvisionedSource> {
   const { port, cdcRaw, restart } = await server(release)
-  const { keyspace, client, cql, drop, synced } = await keyspaceOn(release, port, cdcRaw)
+  const { keyspace, client, cql, drop, synced } = await keyspaceOn(release, port, cdcRaw, 1, ADMIN)
+  await cql(`grant select on keyspace ${keyspace} to ${CAPTURE.user}`)
   const settings = {
     contactPoints: [`127.0.0.1:${port}`],
     localDataCenter: LOCAL_DC,
@@ -84,6 +133,8 @@ async function provision(release: Release): Promise<ProvisionedSource> {
     consistency: 'ONE',
     unrepresentable: 'text',
     pollMs: 10,
+    ...CAPTURE,
+    ssl: ADMIN.ssl,
   }
   const types: TypedTable = {
     rows: [0, 1, 2].map((n) => [n, ...TYPES.map(([, ...values]) => values[n]![1])]),
@@ -114,6 +165,13 @@ async function provision(release: Release): Promise<ProvisionedSource> {
     namespace: keyspace,
     types,
     wrong: [
+      { what: 'wrong password', settings: { ...settings, password: 'no' }, code: 'source.forbidden' },
+      { what: 'no login', settings: { ...settings, user: undefined, password: undefined }, code: 'source.forbidden' },
+      { what: 'no privilege', settings: { ...settings, user: 'stranger', password: 'of nobody' }, code: 'source.forbidden' },
+      { what: 'a certificate of another authority', settings: { ...settings, ssl: { ...ADMIN.ssl, ca: stranger.certificate } }, code: 'source.forbidden' },
+      { what: 'no client certificate', settings: { ...settings, ssl: { ca: ADMIN.ssl.ca } }, code: 'source.forbidden' },
+      { what: 'another data center', settings: { ...settings, localDataCenter: 'elsewhere' }, code: 'source.unprepared' },
+      { what: 'no TLS', settings: { ...settings, ssl: undefined }, code: 'source.unreachable' },
       { what: 'no server', settings: { ...settings, contactPoints: ['127.0.0.1:1'] }, code: 'source.unreachable' },
       { what: 'no folder', settings: { ...settings, cdcRaw: path.join(dir, 'nowhere') }, code: 'source.unprepared' },
     ],

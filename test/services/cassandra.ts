@@ -4,7 +4,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { Client, policies } from 'cassandra-driver'
+import { Client, policies, types } from 'cassandra-driver'
 import { freePorts } from './free-ports.ts'
 import { findJava, javaSkipReason, mavenJars } from './maven.ts'
 import { serviceVersion } from './service-version.ts'
@@ -56,6 +56,16 @@ export interface CassandraOptions {
   /** A node more of the cluster of another, on an address of its own of 127.0.0.0/8. */
   readonly joins?: { readonly server: CassandraServer; readonly address: string }
   readonly detached?: boolean
+  /** What `yaml` asks of its clients. */
+  readonly access?: CassandraAccess
+}
+
+/** How clients come in. */
+export interface CassandraAccess {
+  readonly user: string
+  readonly password: string
+  /** PEM texts. */
+  readonly ssl: { readonly ca: string; readonly cert: string; readonly key: string }
 }
 
 /** @throws when it does not answer within two minutes; the end of its log is in the message */
@@ -75,7 +85,7 @@ export async function startCassandra(options: CassandraOptions): Promise<Cassand
     const out = openSync(path.join(dir, 'server.log'), 'a')
     const child = spawn(java, flags(dir, jars, jmx), { stdio: ['ignore', out, out], detached: options.detached === true })
     if (options.detached === true) child.unref()
-    await untilAnswering(child, address, port, path.join(dir, 'server.log'))
+    await untilAnswering(child, { address, port, access: options.access }, path.join(dir, 'server.log'))
     return child
   }
   let child = await run()
@@ -156,10 +166,19 @@ function flags(dir: string, jars: string, jmx: number): string[] {
   ]
 }
 
-export function connect(port: number, keyspace?: string, address = '127.0.0.1'): Client {
+export interface ConnectOptions {
+  readonly port: number
+  readonly keyspace?: string
+  readonly address?: string
+  readonly access?: CassandraAccess | undefined
+}
+
+export function connect({ port, keyspace, address = '127.0.0.1', access }: ConnectOptions): Client {
   return new Client({
     contactPoints: [`${address}:${port}`],
     localDataCenter: LOCAL_DC,
+    protocolOptions: { maxVersion: types.protocolVersion.v4 },
+    ...(access === undefined ? {} : { credentials: { username: access.user, password: access.password }, sslOptions: access.ssl }),
     ...(keyspace === undefined ? {} : { keyspace }),
     encoding: { useBigIntAsLong: true, useBigIntAsVarint: true, set: Set, map: Map },
     policies: { reconnection: new policies.reconnection.ConstantReconnectionPolicy(200) },
@@ -167,16 +186,17 @@ export function connect(port: number, keyspace?: string, address = '127.0.0.1'):
   })
 }
 
-async function untilAnswering(child: ChildProcess, address: string, port: number, log: string): Promise<void> {
+async function untilAnswering(child: ChildProcess, options: ConnectOptions, log: string): Promise<void> {
+  let last: unknown = null
   for (const deadline = Date.now() + START_DEADLINE_MS; ; await delay(200)) {
     const why = child.exitCode !== null ? 'ended' : Date.now() > deadline ? 'did not answer' : null
-    if (why !== null) throw new Error(`Cassandra ${why}: ${readFileSync(log, 'utf8').slice(-3000)}`)
-    const client = connect(port, undefined, address)
+    if (why !== null) throw new Error(`Cassandra ${why}: ${readFileSync(log, 'utf8').slice(-3000)}`, { cause: last })
+    const client = connect(options)
     try {
       await client.connect()
       return
-    } catch {
-      // not yet
+    } catch (error) {
+      last = error
     } finally {
       await client.shutdown()
     }
@@ -207,13 +227,13 @@ export async function testCassandra(release: Release): Promise<CassandraKeyspace
   return keyspaceOn(release, port, cdcRaw)
 }
 
-export async function keyspaceOn(release: Release, port: number, cdcRaw: string, replicas = 1): Promise<CassandraKeyspace> {
+export async function keyspaceOn(release: Release, port: number, cdcRaw: string, replicas = 1, access?: CassandraAccess): Promise<CassandraKeyspace> {
   const keyspace = `t_${randomBytes(5).toString('hex')}`
-  const admin = connect(port)
+  const admin = connect({ port, access })
   await admin.connect()
   await admin.execute(`create keyspace if not exists ${keyspace} with replication = {'class': 'SimpleStrategy', 'replication_factor': ${replicas}}`)
   await admin.shutdown()
-  const client = connect(port, keyspace)
+  const client = connect({ port, keyspace, access })
   await client.connect()
   return {
     release,
