@@ -76,6 +76,8 @@ export interface ErrorFacts {
   readonly fix?: string
   readonly where?: SourceLocation
   readonly cause?: unknown
+  /** The topic whose record the log refuses. */
+  readonly topic?: string
   /** Wait at least this long before a retry, in milliseconds. */
   readonly retryAfterMs?: number
 }
@@ -87,6 +89,7 @@ export class MillraceError extends Error {
   readonly category: ErrorCategory
   readonly fix: string | undefined
   readonly where: SourceLocation | undefined
+  readonly topic: string | undefined
   readonly retryAfterMs: number | undefined
 
   constructor(code: ErrorCode, message: string, facts: ErrorFacts = {}) {
@@ -95,6 +98,7 @@ export class MillraceError extends Error {
     this.category = ERROR_CODES[code][0]
     this.fix = facts.fix
     this.where = facts.where
+    this.topic = facts.topic
     this.retryAfterMs = facts.retryAfterMs
   }
 

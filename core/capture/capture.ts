@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { asMillraceError, MillraceError } from '../errors.ts'
+import { asMillraceError, isOfOneTable, MillraceError } from '../errors.ts'
 import type { Json, SourceOffset } from '../event/offset.ts'
 import type { Position } from '../event/position.ts'
-import type { TableSchema } from '../event/table-schema.ts'
+import { type TableSchema, tableId } from '../event/table-schema.ts'
 import type { EncodedBatch, Log, LogWriter } from '../log/log.ts'
 import { envelopeSchemaOf, keySchemaOf, TRUNCATION_KEY_SCHEMA, truncationSubject } from '../schema/avro-mapping.ts'
 import { AvroWriter } from '../schema/avro-writer.ts'
@@ -14,7 +14,7 @@ import { ChunkedSnapshot, type SnapshotSettings, type TableSnapshotStatus } from
 import { FrameAssembler } from './frame-assembler.ts'
 import type { ParkedStatus } from './parked-tables.ts'
 import type { CaptureOutput, SnapshotFence, SourceConnector, TransactionStart } from './source-connector.ts'
-import { commitBase } from './start-over.ts'
+import { commitBase, setAside } from './start-over.ts'
 import { TableIntake } from './table-intake.ts'
 import { WriterState } from './writer-state.ts'
 
@@ -89,11 +89,12 @@ function topicPart(name: string): string {
 
 /**
  * Runs one source into the log until `signal` aborts: snapshot beside stream, exactly the changes after the node's durable progress, in order.
- * Resolves after a graceful stop, when all that was written is durable.
+ * Resolves after a graceful stop, when all that was written is durable; with `parked` when the log refused a record of a table, which is parked now: nothing
+ * of that batch is there, and the node is to be started again from its durable progress.
  * @throws MillraceError of the source, the log or the registry; the node may be started again from its durable progress
  */
-export async function capture(options: CaptureOptions): Promise<void> {
-  await new Capture(options).run()
+export async function capture(options: CaptureOptions): Promise<'stopped' | 'parked'> {
+  return await new Capture(options).run()
 }
 
 class Capture implements CaptureOutput {
@@ -160,7 +161,7 @@ class Capture implements CaptureOutput {
     return this.#snapshot
   }
 
-  async run(): Promise<void> {
+  async run(): Promise<'stopped' | 'parked'> {
     const { connector, signal } = this.#options
     const stop = () => this.#stop.abort()
     signal.addEventListener('abort', stop, { once: true })
@@ -203,7 +204,19 @@ class Capture implements CaptureOutput {
       signal.removeEventListener('abort', stop)
     }
     this.#report()
-    if (this.#failure !== null) throw this.#failure
+    if (this.#failure === null) return 'stopped'
+    if (await this.#setAside(this.#failure)) return 'parked'
+    throw this.#failure
+  }
+
+  /** I10: a record that the log refuses has failed the writer, so that another parks its table. @returns false when the error is of no table */
+  async #setAside(error: MillraceError): Promise<boolean> {
+    const { node, log } = this.#options
+    const refused = error.topic === undefined || !isOfOneTable(error) ? undefined : this.#writers.get(error.topic)
+    if (refused === undefined) return false
+    await using writer = await log.openWriter(node)
+    await writer.append({ frames: [], count: 0, progress: setAside(writer.progress, node, tableId(refused.table), error) })
+    return true
   }
 
   transaction(start: TransactionStart): void {

@@ -24,6 +24,13 @@ export interface ParkedStatus extends ParkedTable {
   readonly table: string
 }
 
+/** The entry of a table of `node` that is parked now; `position`: of the last change before. */
+export function parkedTable(node: string, id: string, error: MillraceError, { commit, ordinal }: Position): ParkedTable {
+  const { code, message } = error
+  const fix = `${error.fix ?? 'correct the table'}; then \`millrace resnapshot FILE ${node}/${id}\``
+  return { code, message, fix, position: { commit: commit.toString(), ordinal }, since: new Date().toISOString(), skipped: 0 }
+}
+
 /** The parked tables of a source node that somebody should look at. */
 export function parkedIn(progress: ReadonlyMap<string, Json>): readonly ParkedStatus[] {
   return [...progress]
@@ -72,9 +79,8 @@ export class ParkedTables {
     if (this.#awaited.delete(id)) this.version++
   }
 
-  park(id: string, error: MillraceError, fix: string, { commit, ordinal }: Position): void {
-    const { code, message } = error
-    this.#tables.set(id, { code, message, fix, position: { commit: commit.toString(), ordinal }, since: new Date().toISOString(), skipped: 0 })
+  park(id: string, entry: ParkedTable): void {
+    this.#tables.set(id, entry)
     this.#changed.add(id)
     this.#awaited.delete(id)
     this.version++

@@ -1,8 +1,9 @@
+import type { MillraceError } from '../errors.ts'
 import type { Json } from '../event/offset.ts'
 import type { Position } from '../event/position.ts'
 import { SNAPSHOT_ENTRY, UNREAD } from '../event/snapshot-progress.ts'
 import { PARTS_ENTRY } from './known-parts.ts'
-import { PARKED_ENTRY, type ParkedTable } from './parked-tables.ts'
+import { PARKED_ENTRY, type ParkedTable, parkedTable } from './parked-tables.ts'
 
 /** Progress entry with what is added to every commit of the source, as a decimal: positions rise on when the source starts over. */
 export const COMMIT_BASE_ENTRY = 'commitBase'
@@ -42,6 +43,14 @@ export function readAnew(progress: ReadonlyMap<string, Json>, table: string): Ma
     [PARKED_ENTRY + table, null],
     [SNAPSHOT_ENTRY + table, UNREAD],
     [PARTS_ENTRY + table, null],
+  ])
+}
+
+/** Progress that parks a table of `node` whose records the log does not take: what follows the durable position is left out. */
+export function setAside(progress: ReadonlyMap<string, Json>, node: string, table: string, error: MillraceError): Map<string, Json | null> {
+  return new Map<string, Json | null>([
+    [PARKED_ENTRY + table, parkedTable(node, table, error, capturedThrough(progress)) as unknown as Json],
+    [SNAPSHOT_ENTRY + table, UNREAD],
   ])
 }
 

@@ -7,7 +7,7 @@ import type { ChunkedSnapshot } from './chunked-snapshot.ts'
 import { whyNotCompactable } from './compactable.ts'
 import { KnownParts } from './known-parts.ts'
 import { LogShapes } from './log-shapes.ts'
-import { type ParkedStatus, ParkedTables } from './parked-tables.ts'
+import { type ParkedStatus, ParkedTables, parkedTable } from './parked-tables.ts'
 import type { SourceConnector } from './source-connector.ts'
 import { TableWatch } from './table-watch.ts'
 
@@ -121,8 +121,7 @@ export class TableIntake {
     const { node, position, snapshot } = this.#options
     const id = tableId(table)
     if (this.#parked.get(id) !== undefined) return
-    const repair = `millrace resnapshot FILE ${node}/${id}`
-    this.#parked.park(id, error, `${error.fix ?? 'correct the table'}; then \`${repair}\``, position())
+    this.#parked.park(id, parkedTable(node, id, error, position()))
     snapshot.drop(id)
   }
 

@@ -88,7 +88,7 @@ export interface LogWriter extends AsyncDisposable {
   /**
    * Appends frames and progress, in the order of calls, durable and visible to committed readers when it resolves. May be called again before
    * it resolves; batches land in order, and after one fails all later ones fail.
-   * @throws log.fenced, log.full (may be retried with the same batch), log.unreachable, record.too_large
+   * @throws log.fenced, log.full (may be retried with the same batch), log.unreachable, record.too_large, which names the topic
    */
   append(batch: EncodedBatch): Promise<void>
 }

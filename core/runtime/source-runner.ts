@@ -110,6 +110,10 @@ export class SourceRunner implements RunningNode {
   }
 
   async #run(stop: AbortSignal, report: (event: 'snapshot' | 'stream' | 'lost') => void): Promise<void> {
+    while ((await this.#runOnce(stop, report)) === 'parked' && !stop.aborted) this.#context.logger.info({ node: this.name }, 'starts again without the table')
+  }
+
+  async #runOnce(stop: AbortSignal, report: (event: 'snapshot' | 'stream' | 'lost') => void): Promise<'stopped' | 'parked'> {
     const { log, registry, secrets, mesh, version } = this.#context
     const { plugin, settings, topics, snapshot } = this.#node
     const config = settings.resolve(secrets, mesh.dir)
@@ -120,7 +124,7 @@ export class SourceRunner implements RunningNode {
     const polling = new AbortController()
     const lag = this.#pollLag(connector, AbortSignal.any([stop, polling.signal]))
     try {
-      await capture({
+      return await capture({
         node: this.name,
         connector,
         plugin: { name: plugin.name, version, sourceFields: plugin.sourceFields },

@@ -238,6 +238,7 @@ describe.skipIf(reason !== null)(`kafkajs and Millrace on one broker${reason ===
       await expect(writer.append(batchOf([idFrame(other, 0, ['lost']), huge], { last: 'lost' }))).rejects.toMatchObject({
         code: 'record.too_large',
         message: expect.stringContaining(topic),
+        topic,
         fix: expect.stringContaining('max.message.bytes'),
       })
       await expect(writer.append(batchOf([idFrame(other, 0, ['later'])]))).rejects.toMatchObject({ code: 'record.too_large' })

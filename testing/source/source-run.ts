@@ -51,13 +51,13 @@ export class SourceRun implements AsyncDisposable {
   /** The next change of this table cannot be written. */
   unwritable: string | null = null
   readonly #abort = new AbortController()
-  readonly #done: Promise<void>
+  readonly #done: Promise<unknown>
   #closed: Promise<void> | null = null
 
   constructor(
     connector: SourceConnector,
     acknowledge: boolean,
-    run: (connector: SourceConnector, signal: AbortSignal, onStatus: (status: CaptureStatus) => void) => Promise<void>,
+    run: (connector: SourceConnector, signal: AbortSignal, onStatus: (status: CaptureStatus) => void) => Promise<unknown>,
   ) {
     this.connector = connector
     const onStatus = (status: CaptureStatus) => {

@@ -84,7 +84,9 @@ export class EmbeddedWriter implements LogWriter, BatchOwner {
       }
       invariant(isSealed(frame), `the frame for ${frame.topic}/${frame.partition} is not a sealed RecordBatch v2 of ${frame.count} records`)
       if (frame.end > MAX_FRAME_BYTES) {
-        throw new MillraceError('record.too_large', `a frame of ${frame.end} bytes for ${frame.topic}/${frame.partition}; the log takes ${MAX_FRAME_BYTES}`)
+        throw new MillraceError('record.too_large', `a frame of ${frame.end} bytes for ${frame.topic}/${frame.partition}; the log takes ${MAX_FRAME_BYTES}`, {
+          topic: frame.topic,
+        })
       }
       sizeBytes += frame.end
       return { frame, topicId: topic.id }

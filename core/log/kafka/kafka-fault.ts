@@ -5,10 +5,13 @@ import { faultId } from './error-names.ts'
 export class KafkaFault extends Error {
   override readonly name = 'KafkaFault'
   readonly id: string
+  /** Whose frame the broker did not take; null: it was not about one. */
+  readonly topic: string | null
 
-  constructor(id: string, message: string) {
+  constructor(id: string, message: string, topic: string | null = null) {
     super(`${id}: ${message}`)
     this.id = id
+    this.topic = topic
   }
 }
 
@@ -97,6 +100,7 @@ export function asLogError(error: unknown, doing: string, brokers: string): Mill
     return new MillraceError('record.too_large', `Kafka refused a batch as too large while ${doing}: ${text}`, {
       fix: 'raise the topic setting max.message.bytes (and the broker settings message.max.bytes and replica.fetch.max.bytes)',
       cause: error,
+      ...(error instanceof KafkaFault && error.topic !== null ? { topic: error.topic } : {}),
     })
   }
   if (isFinal(error)) {

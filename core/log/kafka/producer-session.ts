@@ -129,7 +129,12 @@ export class ProducerSession {
       if (failed === null || failed === 'DUPLICATE_SEQUENCE_NUMBER') {
         shipment.acknowledged = true
         this.#established.add(`${topic}/${partition}`)
-      } else failure ??= new KafkaFault(failed, `topic ${topic} partition ${partition}, a batch of ${end} bytes${result?.message ? `: ${result.message}` : ''}`)
+      } else
+        failure ??= new KafkaFault(
+          failed,
+          `topic ${topic} partition ${partition}, a batch of ${end} bytes${result?.message ? `: ${result.message}` : ''}`,
+          topic,
+        )
     }
     if (failure !== null) throw failure
   }

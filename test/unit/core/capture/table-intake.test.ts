@@ -34,11 +34,14 @@ class Store {
   readonly progress = new Map<string, Json>()
   readonly counts = new Map<string, number>()
 
-  async run(script: Script, other: Partial<SourceConnector> = {}): Promise<void> {
+  async run(script: Script, other: Partial<SourceConnector> = {}, tooLarge: string | null = null): Promise<'stopped' | 'parked'> {
     const stop = new AbortController()
     const writer: LogWriter = {
       progress: new Map(this.progress),
       append: async (batch) => {
+        if (batch.frames.some(({ topic }) => topic === tooLarge)) {
+          throw new MillraceError('record.too_large', 'a batch of 2 MB', { topic: tooLarge!, fix: 'raise it' })
+        }
         for (const frame of batch.frames) {
           const bytes = Buffer.from(frame.buffer.subarray(0, frame.end))
           this.counts.set(frame.topic, (this.counts.get(frame.topic) ?? 0) + [...records(bytes)].length)
@@ -75,12 +78,12 @@ class Store {
       async [Symbol.asyncDispose]() {},
       ...other,
     }
-    await capture({
+    return await capture({
       node: 'n',
       connector,
       plugin: { name: 'fake', version: '0', sourceFields: [] },
       database: 'db',
-      log: { kind: 'embedded', ensureTopics: async () => {} } as unknown as Log,
+      log: { kind: 'embedded', ensureTopics: async () => {}, openWriter: async () => ({ ...writer, progress: new Map(this.progress) }) } as unknown as Log,
       writer,
       registry,
       topics: { partitions: 1, retentionMs: null, compacted: false, replicationFactor: null },
@@ -273,6 +276,29 @@ test('a row that cannot be written parks its table while it is read, and the str
   expect(Object.fromEntries(store.counts)).toEqual({ 'n.public.u': 2 })
   expect(store.progress.get('parked/public.t')).toMatchObject({ code: 'record.null_key', skipped: expect.any(Number) })
   expect(store.progress.get('snapshot/public.t')).toEqual({ done: false, next: null, rows: 0, clear: true })
+})
+
+test('a record that the log refuses parks its table, and the next start goes on without it', async () => {
+  const store = new Store()
+  const both: Script = async function* (output, transaction) {
+    transaction()
+    await insert(output, table('u', INT), 1)
+    await insert(output, table('t', INT), 3)
+    yield
+  }
+  const one: Partial<SourceConnector> = { tables: async () => [table('u', INT)] }
+  expect(await store.run(both, one, 'n.public.t')).toBe('parked')
+  expect([store.counts.size, store.progress.get('offset')]).toEqual([0, { at: 0 }])
+  expect(store.progress.get('parked/public.t')).toMatchObject({
+    code: 'record.too_large',
+    fix: 'raise it; then `millrace resnapshot FILE n/public.t`',
+    position: { commit: '0', ordinal: 0 },
+  })
+  expect(store.progress.get('snapshot/public.t')).toEqual({ done: false, next: null, rows: 0, clear: true })
+  expect(await store.run(both, one, 'n.public.t')).toBe('stopped')
+  expect(Object.fromEntries(store.counts)).toEqual({ 'n.public.u': 1 })
+  expect(store.progress.get('parked/public.t')).toMatchObject({ skipped: 1 })
+  expect(store.progress.get('offset')).toEqual({ at: 1 })
 })
 
 test('an error that is not of one table ends the capture', async () => {
