@@ -33,6 +33,7 @@ export const ERROR_CODES = {
   'source.in_use': ['conflict', 'Another process captures this source.'],
   'source.schema_unsupported': ['schema', 'A table or a type of the source cannot be captured as configured.'],
   'source.table_gone': ['schema', 'A captured table was dropped, renamed or is no longer published: its stream and its targets keep the rows they have.'],
+  'source.no_identity': ['schema', 'A table has neither a key nor a replica identity, so that its updates and deletes could not be captured.'],
   'source.key_changed': ['schema', 'The key of a captured table is of other columns than that of its rows in the log.'],
   'log.unreachable': ['unavailable', 'The log cannot be reached now.'],
   'log.full': ['unavailable', 'The log has no room (disk full).'],

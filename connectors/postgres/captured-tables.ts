@@ -34,6 +34,8 @@ export class CapturedTables {
   #schemas: ReadonlyMap<number, KnownTable> = new Map()
   readonly #list: TableList
   #warned = new Set<number>()
+  /** See `SourceConnector.unfit`; of the last list. */
+  unfit: readonly { readonly table: SourceTable; readonly error: MillraceError }[] = []
   #partitions: ReadonlyMap<string, { readonly oid: number; readonly partitions: readonly Partition[] }> = new Map()
 
   constructor(options: CapturedTablesOptions) {
@@ -53,11 +55,12 @@ export class CapturedTables {
       if (found === null || found.oid !== publication.oid) throw publicationLost(publication.name, this.#options.node)
       let tables = await listTables(client, publication.name, patterns)
       let added = 0
+      const unfit: SourceTable[] = []
       for (const table of tables) {
         if (table.published || found.allTables) continue
         if (!table.identified) {
           // Publishing it would make the application's own updates fail, so it stays out, loudly.
-          this.#warnOf(table, 'table is not captured: it has no key and no replica identity')
+          unfit.push(table)
           continue
         }
         if (await addTable(client, publication.name, table)) added++
@@ -82,6 +85,12 @@ export class CapturedTables {
         }
       }
       this.#schemas = schemas
+      this.unfit = unfit.map((table) => ({
+        table,
+        error: new MillraceError('source.no_identity', `${tableId(table)} has no key and no replica identity: it is not captured`, {
+          fix: identityFix([table]),
+        }),
+      }))
       this.#partitions = partitioned
       return [...schemas.values()].map((entry) => entry.table)
     })

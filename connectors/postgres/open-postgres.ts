@@ -146,7 +146,8 @@ async function preparePublication(
     const found = await findPublication(client, name)
     if (from !== null && (found === null || found.oid !== from.publication)) throw publicationLost(name, node)
     const tables = await listTables(client, name, patterns)
-    requireIdentity(tables)
+    // once there is a publication of ours, such a table stays out of it, named
+    if (from === null && found?.own !== true) requireIdentity(tables)
     if (found !== null) {
       if (found.omits.length === 0) return { publication: found, created: false }
       throw new MillraceError('source.unprepared', `the publication ${name} leaves out ${found.omits.join(', ')}: changes would be missing without a word`, {

@@ -66,6 +66,10 @@ export class PostgresSource implements SourceConnector {
     return this.#parts.tables.list()
   }
 
+  unfit(): ReturnType<NonNullable<SourceConnector['unfit']>> {
+    return this.#parts.tables.unfit
+  }
+
   isRewritten(before: TableSchema, now: TableSchema): Promise<boolean> {
     return this.#parts.streamCatalog.run('to describe a table', (client) => isRewritten(client, before, now))
   }

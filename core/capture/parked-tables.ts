@@ -27,7 +27,9 @@ export interface ParkedStatus extends ParkedTable {
 /** The entry of a table of `node` that is parked now; `position`: of the last change before. */
 export function parkedTable(node: string, id: string, error: MillraceError, { commit, ordinal }: Position): ParkedTable {
   const { code, message } = error
-  const fix = `${error.fix ?? 'correct the table'}; then \`millrace resnapshot FILE ${node}/${id}\``
+  // nothing of it was captured: it is taken up by itself
+  const repair = code === 'source.no_identity' ? '' : `; then \`millrace resnapshot FILE ${node}/${id}\``
+  const fix = `${error.fix ?? 'correct the table'}${repair}`
   return { code, message, fix, position: { commit: commit.toString(), ordinal }, since: new Date().toISOString(), skipped: 0 }
 }
 

@@ -1,3 +1,4 @@
+import type { MillraceError } from '../errors.ts'
 import type { Json, SourceOffset } from '../event/offset.ts'
 import type { TableSchema, Value } from '../event/table-schema.ts'
 
@@ -18,6 +19,11 @@ export interface SourceConnector extends AsyncDisposable {
   readonly forkedAt?: bigint
   /** The captured tables as they are now. Tables without a key have an empty `key`. */
   tables(): Promise<readonly TableSchema[]>
+  /**
+   * Tables that the settings take and that cannot be captured as they are (`source.no_identity`), as of the last `tables()`, which leaves them out. Core names them
+   * among the parked ones until they are in `tables()`. Absent: there are none.
+   */
+  unfit?(): readonly { readonly table: Pick<TableSchema, 'namespace' | 'name'>; readonly error: MillraceError }[]
   /** Why a table that was captured is not among `tables()`, as `was dropped`; null: the settings leave it out now. */
   whyAbsent(table: Pick<TableSchema, 'namespace' | 'name'>): Promise<string | null>
   /**

@@ -39,6 +39,8 @@ export function readAnew(progress: ReadonlyMap<string, Json>, table: string): Ma
   const parked = progress.get(PARKED_ENTRY + table)
   if (isGone(parked)) return new Map([[PARKED_ENTRY + table, { ...(parked as object), accepted: true } as Json]])
   if (parked === undefined && !progress.has(SNAPSHOT_ENTRY + table)) return null
+  // nothing of it was captured
+  if (!progress.has(SNAPSHOT_ENTRY + table)) return new Map([[PARKED_ENTRY + table, null]])
   return new Map<string, Json | null>([
     [PARKED_ENTRY + table, null],
     [SNAPSHOT_ENTRY + table, UNREAD],

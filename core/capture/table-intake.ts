@@ -15,7 +15,7 @@ type TableName = Pick<TableSchema, 'namespace' | 'name'>
 
 export interface TableIntakeOptions {
   readonly node: string
-  readonly connector: Pick<SourceConnector, 'isRewritten' | 'whyAbsent' | 'parts'>
+  readonly connector: Pick<SourceConnector, 'isRewritten' | 'whyAbsent' | 'parts' | 'unfit'>
   readonly progress: ReadonlyMap<string, Json>
   readonly snapshot: ChunkedSnapshot
   /** The writer for a shape; registers its schemas. */
@@ -43,7 +43,16 @@ export class TableIntake {
     this.#parked = parked
     const parts = new KnownParts(progress)
     this.#parts = parts
-    this.#watch = new TableWatch({ connector, progress, snapshot, shapes, parked, parts, park: (table, error) => this.#park(table, error) })
+    this.#watch = new TableWatch({
+      connector,
+      progress,
+      snapshot,
+      shapes,
+      parked,
+      parts,
+      park: (table, error) => this.#park(table, error),
+      name: (table, error) => this.#name(tableId(table), error),
+    })
   }
 
   /** The source's tables as they are listed now. */
@@ -118,11 +127,16 @@ export class TableIntake {
 
   #park(table: TableName, error: MillraceError): void {
     // I10: named and durable with the next batch, and the source goes on
-    const { node, position, snapshot } = this.#options
     const id = tableId(table)
-    if (this.#parked.get(id) !== undefined) return
+    if (this.#name(id, error)) this.#options.snapshot.drop(id)
+  }
+
+  /** @returns false when it is parked already */
+  #name(id: string, error: MillraceError): boolean {
+    const { node, position } = this.#options
+    if (this.#parked.get(id) !== undefined) return false
     this.#parked.park(id, parkedTable(node, id, error, position()))
-    snapshot.drop(id)
+    return true
   }
 
   /** The writer for a chunk's shape. */

@@ -11,13 +11,15 @@ import type { SourceConnector } from './source-connector.ts'
 type TableName = Pick<TableSchema, 'namespace' | 'name'>
 
 export interface WatchedCapture {
-  readonly connector: Pick<SourceConnector, 'isRewritten' | 'whyAbsent' | 'parts'>
+  readonly connector: Pick<SourceConnector, 'isRewritten' | 'whyAbsent' | 'parts' | 'unfit'>
   readonly progress: ReadonlyMap<string, Json>
   readonly snapshot: ChunkedSnapshot
   readonly shapes: LogShapes
   readonly parked: ParkedTables
   readonly parts: KnownParts
   readonly park: (table: TableName, error: MillraceError) => void
+  /** The same of a table that nothing was captured of. */
+  readonly name: (table: TableName, error: MillraceError) => void
 }
 
 /**
@@ -44,6 +46,7 @@ export class TableWatch {
   async take(tables: readonly TableSchema[]): Promise<void> {
     const { snapshot, parked, progress } = this.#of
     const there = new Set<string>()
+    this.#nameUnfit()
     for (const table of tables) {
       const id = tableId(table)
       there.add(id)
@@ -55,6 +58,16 @@ export class TableWatch {
       await this.#follow(id, table)
     }
     for (const [id, table] of [...this.#known]) if (!there.has(id) && parked.get(id) === undefined) await this.#miss(id, table)
+  }
+
+  /** Nothing of them was captured; those that can be now, or are gone, are not named any more. */
+  #nameUnfit(): void {
+    const { connector, parked, name } = this.#of
+    const unfit = connector.unfit?.() ?? []
+    const ids = new Set(unfit.map(({ table }) => tableId(table)))
+    for (const { table, code } of parked.status()) if (code === 'source.no_identity' && !ids.has(table)) parked.release(table)
+    // one that was captured before is missed
+    for (const { table, error } of unfit) if (!this.#known.has(tableId(table))) name(table, error)
   }
 
   async #compare(id: string, table: TableSchema): Promise<void> {

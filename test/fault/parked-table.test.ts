@@ -1,4 +1,5 @@
 import { afterEach, expect, test } from 'vitest'
+import { readRunning } from '../../core/runtime/data-folder.ts'
 import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
@@ -135,4 +136,35 @@ test('a table that was dropped while Millrace was stopped is named until somebod
     ['public.moved', true],
   ])
   expect(await mesh.stop()).toBe(2)
+})
+
+test('a value that its type cannot hold, and a table without a key, stop neither their neighbours nor the next start', async () => {
+  const { mesh, sql } = await start(`create table dates (id int primary key, day date); insert into dates select i, '2026-01-01' from generate_series(1, 900) i;
+    create table other (id int primary key, v int); insert into other select i, i from generate_series(1, 900) i`)
+  await sql("update dates set day = 'infinity' where id = 7; create table bare (v int); insert into bare select generate_series(1, 10)")
+  const named = [
+    ['public.bare', 'source.no_identity'],
+    ['public.dates', 'record.unrepresentable'],
+  ]
+  const both = (status: MeshStatus) => JSON.stringify(parked(status).sort()) === JSON.stringify(named)
+  await mesh.until('both are named', both)
+  const goesOn = async () => {
+    const before = node((await mesh.status())!, 'shop').rows
+    await sql('update other set v = v + 1; update dates set id = id')
+    await mesh.until('the other table goes on', (status) => node(status, 'shop').rows >= before + 900)
+  }
+  await goesOn()
+  await mesh.kill()
+  mesh.start()
+  await mesh.until('both are named again', both)
+  await goesOn()
+  const { host, port } = readRunning(mesh.dataDir)!
+  const metrics = await (await fetch(`http://${host}:${port}/metrics`)).text()
+  expect(metrics).toMatch(/millrace_parked_tables\{node="shop",.*\} 2/)
+  expect(metrics).toMatch(/millrace_parked_changes\{node="shop",table="public.dates",.*\} [1-9]/)
+  await sql("update dates set day = '2026-02-02' where id = 7; alter table bare add primary key (v)")
+  expect(await mesh.command('resnapshot', 'shop/public.dates')).toMatchObject({ exitCode: 0 })
+  await mesh.until('both are read', (status) => parked(status).length === 0 && follows(status) && node(status, 'shop').snapshot.length === 3)
+  await expectEqual(mesh, ['public.bare', 'public.dates', 'public.other'])
+  expect(await mesh.stop()).toBe(0)
 })

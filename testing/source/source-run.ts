@@ -113,6 +113,7 @@ export class SourceRun implements AsyncDisposable {
       snapshot: connector.snapshot,
       tables: () => connector.tables(),
       whyAbsent: (table) => connector.whyAbsent(table),
+      ...(connector.unfit === undefined ? {} : { unfit: () => connector.unfit!() }),
       isRewritten: (before, now) => connector.isRewritten(before, now),
       ...(connector.parts === undefined ? {} : { parts: (table: TableSchema, before: Json | null) => connector.parts!(table, before) }),
       async *changes(from, output, signal) {

@@ -301,6 +301,35 @@ test('a record that the log refuses parks its table, and the next start goes on 
   expect(store.progress.get('offset')).toEqual({ at: 1 })
 })
 
+test('a table that cannot be captured as it is, is named while that lasts, and leaves no trace', async () => {
+  const store = new Store()
+  const error = new MillraceError('source.no_identity', 'bare has no key', { fix: 'add one' })
+  const bare = { unfit: () => [{ table: { namespace: 'public', name: 'bare' }, error }], tables: async () => [table('u', INT)] }
+  const rest: Script = async function* () {
+    yield
+  }
+  const reading: Script = async function* (output) {
+    await read(output, 1)
+    yield
+  }
+  await store.run(reading, bare)
+  expect(store.progress.get('parked/public.bare')).toMatchObject({ code: 'source.no_identity', fix: 'add one', skipped: 0 })
+  // nobody can read it yet: it is named again
+  expect(Object.fromEntries(readAnew(store.progress, 'public.bare')!)).toEqual({ 'parked/public.bare': null })
+  store.keep(readAnew(store.progress, 'public.bare')!)
+  await store.run(rest, bare)
+  expect(store.progress.has('parked/public.bare')).toBe(true)
+  // it has a key now, and is read without a truncation
+  await store.run(reading, { unfit: () => [], tables: async () => [table('u', INT), table('bare', INT)] })
+  expect(store.progress.has('parked/public.bare')).toBe(false)
+  expect(store.counts.get('n.public.bare')).toBe(1)
+  const gone = { unfit: () => [{ table: { namespace: 'public', name: 'gone' }, error }], tables: async () => [table('u', INT)] }
+  await store.run(rest, gone)
+  expect(store.progress.has('parked/public.gone')).toBe(true)
+  await store.run(rest, { ...gone, unfit: () => [] })
+  expect([...store.progress.keys()].filter((entry) => entry.endsWith('/public.gone'))).toEqual([])
+})
+
 test('an error that is not of one table ends the capture', async () => {
   const run = new Store().run(async function* (output) {
     output.park(table('t', INT), new MillraceError('source.protocol', 'bytes'))
