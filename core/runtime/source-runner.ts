@@ -4,6 +4,7 @@ import type { ParkedStatus } from '../capture/parked-tables.ts'
 import type { SourceConnector } from '../capture/source-connector.ts'
 import { asMillraceError, ERROR_CODES } from '../errors.ts'
 import type { SourceOffset } from '../event/offset.ts'
+import type { LogWriter, Progress } from '../log/log.ts'
 import type { SourceNode } from '../mesh/mesh.ts'
 import { pause } from '../retry.ts'
 import { type NodeStatus, type ParkedTableStatus, statusError } from './mesh-status.ts'
@@ -114,13 +115,31 @@ export class SourceRunner implements RunningNode {
   }
 
   async #runOnce(stop: AbortSignal, report: (event: 'snapshot' | 'stream' | 'lost') => void): Promise<'stopped' | 'parked'> {
-    const { log, registry, secrets, mesh, version } = this.#context
-    const { plugin, settings, topics, snapshot } = this.#node
+    const { log, secrets, mesh } = this.#context
+    const { plugin, settings } = this.#node
     const config = settings.resolve(secrets, mesh.dir)
     await this.#readAnew()
-    await using writer = await log.openWriter(this.name)
-    const resume = (writer.progress.get('offset') as SourceOffset | undefined) ?? null
-    await using connector = await plugin.open(config, pluginContext(this.#context, this.#node), resume)
+    let resume = offsetIn(await log.progress(this.name))
+    for (;;) {
+      // the source first: a second process finds it taken, and must not have fenced the first by then
+      await using connector = await plugin.open(config, pluginContext(this.#context, this.#node), resume)
+      await using writer = await log.openWriter(this.name)
+      const durable = offsetIn(writer.progress)
+      if (JSON.stringify(durable) === JSON.stringify(resume)) return await this.#captureInto(writer, connector, config, stop, report)
+      // somebody else wrote until the fence
+      resume = durable
+    }
+  }
+
+  async #captureInto(
+    writer: LogWriter,
+    connector: SourceConnector,
+    config: unknown,
+    stop: AbortSignal,
+    report: (event: 'snapshot' | 'stream' | 'lost') => void,
+  ): Promise<'stopped' | 'parked'> {
+    const { log, registry, version } = this.#context
+    const { plugin, topics, snapshot } = this.#node
     const polling = new AbortController()
     const lag = this.#pollLag(connector, AbortSignal.any([stop, polling.signal]))
     try {
@@ -197,6 +216,10 @@ export class SourceRunner implements RunningNode {
       await pause(LAG_POLL_MS, stop)
     }
   }
+}
+
+function offsetIn(progress: Progress): SourceOffset | null {
+  return (progress.get('offset') as SourceOffset | undefined) ?? null
 }
 
 /** `source.db` of envelopes: the setting `database`, else the path of the setting `url`. */
