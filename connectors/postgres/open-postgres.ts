@@ -10,6 +10,7 @@ import { PostgresSource } from './postgres-source.ts'
 import { createPublication, findPublication, listTables, type Publication, quoteName, wholeFix } from './publication.ts'
 import { ReplicationConnection } from './replication-connection.ts'
 import {
+  ANSWER_MS,
   checkHistory,
   checkSlot,
   createSlot,
@@ -17,19 +18,18 @@ import {
   findSlot,
   forkOf,
   historyLost,
-  inUse,
   isInvalidated,
   type PostgresOffset,
   readOffset,
   type ServerHistory,
   type SlotClaim,
+  taken,
   waitUntilFree,
 } from './slot.ts'
 import { PostgresSnapshotReader } from './snapshot-reader.ts'
 import { parseTimelineHistory } from './timeline.ts'
 
 const REFRESH_MS = 3000
-const STATUS_INTERVAL_MS = 10_000
 export const OLDEST_VERSION = 140_000
 export const WAL_LEVEL_FIX = 'ALTER SYSTEM SET wal_level = logical; then restart the server'
 
@@ -64,11 +64,12 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
   const claim: SlotClaim = { slot: config.slot ?? name, database: server.database, node: context.node }
   const from = resume === null ? null : readOffset(resume)
 
+  const answerMs = server.senderTimeoutMs > 0 ? Math.min(ANSWER_MS, server.senderTimeoutMs / 4) : ANSWER_MS
   const connection = cleanup.use(
     await ReplicationConnection.connect({
       config: connect,
       onNotice: (code, message) => context.logger.warn({ code }, `Postgres: ${message}`),
-      statusIntervalMs: server.senderTimeoutMs > 0 ? Math.min(STATUS_INTERVAL_MS, server.senderTimeoutMs / 4) : STATUS_INTERVAL_MS,
+      statusIntervalMs: answerMs,
     }),
   )
   const history = await readHistory(connection)
@@ -89,7 +90,7 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
   const lsn = from?.lsn ?? (await prepareSlot(catalog, config, claim, server, created))
   const start: PostgresOffset = { lsn, system: history.system, timeline: history.timeline, publication: publication.oid }
 
-  await catalog.run('to claim the slot', (client) => waitUntilFree(client, claim.slot, server.version))
+  await catalog.run('to claim the slot', (client) => waitUntilFree(client, claim.slot, server.version, answerMs))
   await connection.start(startCommand(config, claim.slot, publication.name, lsn, server.version), (error) => explain(error, claim, publication.name))
   connection.received = lsn
   connection.confirmed = lsn
@@ -205,7 +206,7 @@ function startCommand(config: PostgresConfig, slot: string, publication: string,
 function explain(error: Error & ServerError, claim: SlotClaim, publication: string): MillraceError {
   switch (error.code) {
     case '55006':
-      return inUse(claim.slot, null, error)
+      return taken(claim.slot, error)
     case '55000':
     case '58P01':
       return historyLost(`Postgres cannot stream from the slot ${claim.slot} any more: ${error.message}`, claim, error)

@@ -4,7 +4,10 @@ import { MillraceError, type SourceOffset } from '../../core/plugin.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
 import type { Ancestor } from './timeline.ts'
 
-const IN_USE_PATIENCE_MS = 10_000
+/** A client that is there answers the server at least this often: Millrace, and Postgres' own tools. */
+export const ANSWER_MS = 10_000
+/** What a connection sent before it was closed is read by then, and its end after that. */
+const SETTLE_MS = 1000
 const POLL_MS = 100
 /** From here on standbys follow slots. */
 export const FAILOVER_VERSION = 170_000
@@ -178,22 +181,66 @@ function repairOf(claim: Pick<SlotClaim, 'node'>): { readonly fix: string } {
   return { fix: `millrace run FILE --resnapshot ${claim.node}` }
 }
 
-/** Waits a little for a walsender that has not yet noticed that its client is gone. @throws source.in_use */
-export async function waitUntilFree(client: pg.ClientBase, name: string, version: number): Promise<void> {
-  const deadline = performance.now() + IN_USE_PATIENCE_MS
+/**
+ * Waits while a walsender may not have noticed that its client is gone. Of a host that died the server notices after `wal_sender_timeout` only, so a client
+ * that is silent is no proof of a second process; one that answers is.
+ * @param answerMs how often a client that is there answers at least
+ * @throws source.in_use when somebody else has the slot; source.occupied when whoever has it is silent
+ */
+export async function waitUntilFree(client: pg.ClientBase, name: string, version: number, answerMs = ANSWER_MS): Promise<void> {
+  const from = performance.now()
+  let seen = ''
+  let answeredAt: number | null = null
   for (;;) {
     const slot = await findSlot(client, name, version)
     if (slot === null || slot.activePid === null) return
-    if (performance.now() > deadline) throw inUse(name, slot.activePid)
+    const holder = await findHolder(client, slot.activePid)
+    const print = `${holder.pid} ${slot.confirmedLsn} ${holder.repliedAt}`
+    const now = performance.now()
+    if (now - from > SETTLE_MS && print !== seen) answeredAt ??= now
+    seen = print
+    if (answeredAt !== null && now - answeredAt > SETTLE_MS) throw inUse(name, holder)
+    if (answeredAt === null && now - from > answerMs + 4 * SETTLE_MS) throw occupied(name, holder)
     await delay(POLL_MS)
   }
 }
 
-export function inUse(slot: string, pid: number | null, cause?: unknown): MillraceError {
-  return new MillraceError('source.in_use', `the slot ${slot} is in use${pid === null ? '' : ` by the server process ${pid}`}`, {
-    fix: `stop the other Millrace, or name another \`slot\`; who it is: select * from pg_stat_activity where pid = ${pid ?? '…'}`,
-    ...(cause === undefined ? {} : { cause }),
+/** Who streams from a slot; what the role may not see is null. */
+interface Holder {
+  readonly pid: number
+  readonly application: string | null
+  readonly address: string | null
+  readonly repliedAt: string | null
+}
+
+async function findHolder(client: pg.ClientBase, pid: number): Promise<Holder> {
+  const { rows } = await client.query<Holder>(
+    `select a.pid, a.application_name as application, a.client_addr::text as address, r.reply_time::text as "repliedAt"
+       from pg_stat_activity a left join pg_stat_replication r on r.pid = a.pid where a.pid = $1`,
+    [pid],
+  )
+  return rows[0] ?? { pid, application: null, address: null, repliedAt: null }
+}
+
+function say({ pid, application, address }: Holder): string {
+  return `the server process ${pid}${application ? `, of ${application}` : ''}${address === null ? '' : ` at ${address}`}`
+}
+
+function inUse(slot: string, holder: Holder): MillraceError {
+  return new MillraceError('source.in_use', `the slot ${slot} is in use by ${say(holder)}`, {
+    fix: `stop the other Millrace, or name another \`slot\`; who it is: select * from pg_stat_activity where pid = ${holder.pid}`,
   })
+}
+
+function occupied(slot: string, holder: Holder): MillraceError {
+  return new MillraceError('source.occupied', `the slot ${slot} is held by ${say(holder)}, which is silent: its process may be gone`, {
+    fix: `none, if it died: the server lets go after wal_sender_timeout; at once: select pg_terminate_backend(${holder.pid}); if it runs, stop this Millrace`,
+  })
+}
+
+/** Somebody was faster. */
+export function taken(slot: string, cause: unknown): MillraceError {
+  return new MillraceError('source.occupied', `the slot ${slot} was taken a moment ago`, { fix: 'stop the other Millrace, or name another `slot`', cause })
 }
 
 /** @throws source.in_use */

@@ -7,7 +7,7 @@ import type { TableSchema, Value } from '../event/table-schema.ts'
  * `changes` runs once; `acknowledge` may be called while `changes` waits; chunks may be read in parallel with it.
  *
  * `open` of the plugin has connected, checked that the history after `offset` still exists (else `source.history_lost`) and claimed the
- * source (else `source.in_use`). Nothing is skipped silently: what cannot be captured is an error that names table, position and repair.
+ * source (else `source.in_use`; `source.occupied` while whoever has it may be gone). Nothing is skipped silently: what cannot be captured is an error that names table, position and repair.
  */
 export interface SourceConnector extends AsyncDisposable {
   /** Where the stream starts when there is no progress yet: the offset of a new slot. Known once the plugin has opened. */

@@ -347,6 +347,33 @@ describe('the Postgres stream', () => {
     expect((await db.sql(`select 1 from pg_publication where pubname = 'p'`)).rowCount).toBe(1)
   })
 
+  it('waits, as may pass, while whoever has the slot is silent, and refuses where somebody answers', async () => {
+    await db.sql(`alter database ${db.database} set wal_sender_timeout = '4s'; create table t (id int primary key)`)
+    const first = await start()
+    const offset = first.connector.start
+    await first.stop()
+    // as of a host that died, but that the server never lets go
+    const options = { connectionString: db.url, replication: 'database', options: '-c wal_sender_timeout=0', application_name: 'elsewhere' }
+    const silent = new pg.Client(options as pg.ClientConfig)
+    silent.on('error', () => {})
+    await silent.connect()
+    silent.query(`START_REPLICATION SLOT ${slotName()} LOGICAL 0/0 (proto_version '1', publication_names '${slotName()}')`).catch(() => {})
+    const active = async () => (await db.sql('select active from pg_replication_slots where slot_name = $1', [slotName()])).rows[0]?.active === true
+    await until('it is taken', active)
+    await expect(postgres.open(settings(), context, offset)).rejects.toMatchObject({
+      code: 'source.occupied',
+      category: 'unavailable',
+      message: expect.stringMatching(/ is held by the server process \d+, of elsewhere at 127\.0\.0\.1/),
+      fix: expect.stringMatching(/pg_terminate_backend\(\d+\)/),
+    })
+    await silent.end()
+    await start({}, offset)
+    await expect(postgres.open(settings(), context, offset)).rejects.toMatchObject({
+      code: 'source.in_use',
+      message: expect.stringMatching(/ is in use by the server process \d+, of millrace at 127\.0\.0\.1/),
+    })
+  })
+
   it('captures a partitioned table under its root, whichever partition a row lies in', async () => {
     await db.sql(`create table part (id int, region text, v int, primary key (id, region)) partition by list (region);
       create table part_a partition of part for values in ('a'); create table part_b partition of part for values in ('b')`)
