@@ -75,7 +75,12 @@ async function answer(options: HttpServerOptions, request: http.IncomingMessage,
   else if (pathname === '/health/live') json(200, { live: true })
   else if (pathname === '/health/ready') {
     const status = options.status()
-    const nodes = status.nodes.map(({ node, state, progressedAt, error }) => ({ node, state, idleMs: status.at - progressedAt, error: error?.code ?? null }))
+    const nodes = status.nodes.map(({ node, state, progressedAt, error }) => ({
+      node,
+      state,
+      idleMs: progressedAt === null ? null : status.at - progressedAt,
+      error: error?.code ?? null,
+    }))
     json(status.ready ? 200 : 503, { ready: status.ready, nodes })
   } else json(404, { error: 'see /status, /metrics, /health/live, /health/ready' })
 }

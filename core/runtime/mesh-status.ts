@@ -31,8 +31,8 @@ export interface NodeStatus {
   readonly behind: number | null
   /** Source only: bytes of its log that it keeps for us. */
   readonly retainedBytes: number | null
-  /** When it last moved or had nothing to do. */
-  readonly progressedAt: number
+  /** When it last moved or had nothing to do; null: it has not yet since the start. */
+  readonly progressedAt: number | null
   readonly error: StatusError | null
   readonly retryAt: number | null
   readonly snapshot: readonly TableProgress[]
@@ -79,9 +79,11 @@ export function statusError(error: MillraceError | null, redact: (text: string) 
   return { code: error.code, category: error.category, message: redact(error.message), fix: error.fix === undefined ? null : redact(error.fix) }
 }
 
-/** A node is well when it moved, or had nothing to do, within `staleMs`. A stopped or failed one is not, nor one with a parked table or a failed stream. */
+/** A node is well when it moved, or was known to have nothing to do, within `staleMs`. One that just starts is not, a stopped or failed one is not, nor one with a parked table or a failed stream. */
 export function isReady(node: NodeStatus, now: number, staleMs: number): boolean {
   if (node.state === 'failed' || node.state === 'done') return false
   if (node.state === 'paused') return true
-  return now - node.progressedAt <= staleMs && node.parked.length === 0 && node.streams.every((stream) => stream.state !== 'failed')
+  return (
+    node.progressedAt !== null && now - node.progressedAt <= staleMs && node.parked.length === 0 && node.streams.every((stream) => stream.state !== 'failed')
+  )
 }

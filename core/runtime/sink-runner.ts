@@ -31,7 +31,7 @@ export class SinkRunner implements RunningNode {
   readonly #streams = new Map<string, RunningStream>()
   #pausedSince: string | null = null
   #discoveryError: MillraceError | null = null
-  #progressedAt = Date.now()
+  #progressedAt: number | null = null
   #streamsKnownAt = 0
 
   constructor(node: SinkNode, context: RuntimeContext) {
@@ -69,7 +69,7 @@ export class SinkRunner implements RunningNode {
     const known = behind.filter((records) => records !== null)
     const failed = [...this.#streams.values()].map(errorOf).find((error) => error !== null)
     const waiting = [...this.#streams.values()].map(({ unit }) => unit.retryAt).filter((at) => at !== null)
-    const idle = known.length === behind.length && known.every((records) => records === 0) && this.#discoveryError === null
+    const idle = this.#streamsKnownAt > 0 && known.length === behind.length && known.every((records) => records === 0) && this.#discoveryError === null
     return {
       node: this.name,
       role: 'sink',

@@ -24,7 +24,7 @@ export class SourceRunner implements RunningNode {
   /** Rows and bytes of captures that ended before the present one. */
   #earlier = { rows: 0, bytes: 0 }
   #lag: { readonly retainedBytes: number; readonly behindBytes: number } | null = null
-  #progressedAt = Date.now()
+  #progressedAt: number | null = null
   #pausedSince: string | null = null
   /** Tables to read again before the next capture; null: all. */
   readonly #wanted = new Set<string | null>()

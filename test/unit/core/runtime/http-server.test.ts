@@ -92,6 +92,7 @@ test('serves status, metrics and health, and takes commands', async () => {
 test('ready means progress', () => {
   expect(isReady(NODE, 2000, 1000)).toBe(true)
   expect(isReady(NODE, 2001, 1000)).toBe(false)
+  for (const state of ['starting', 'degraded', 'running'] as const) expect(isReady({ ...NODE, state, progressedAt: null }, 1000, 1000)).toBe(false)
   expect(isReady({ ...NODE, state: 'failed' }, 1000, 1000)).toBe(false)
   expect(isReady({ ...NODE, streams: [{ stream: 's', state: 'failed', rows: 0, rejected: 0, behind: 0, lagMs: null, error: null }] }, 1000, 1000)).toBe(false)
 })
