@@ -102,12 +102,15 @@ export class DeadLetterBox implements AsyncDisposable {
   readonly #node: string
   readonly #log: Log
   readonly #openWriter: () => Promise<LogWriter>
+  readonly #redact: (text: string) => string
   #writer: LogWriter | null = null
 
-  constructor(node: string, log: Log, openWriter: () => Promise<LogWriter>) {
+  /** @param redact masks secrets in reasons, which may be words of the target */
+  constructor(node: string, log: Log, openWriter: () => Promise<LogWriter>, redact: (text: string) => string) {
     this.#node = node
     this.#log = log
     this.#openWriter = openWriter
+    this.#redact = redact
   }
 
   /** Durable when it resolves; after an error it may be called again with the same letters. @throws what the log throws */
@@ -117,7 +120,9 @@ export class DeadLetterBox implements AsyncDisposable {
       this.#writer = await this.#openWriter()
     }
     try {
-      await this.#writer.append(encodeDeadLetters(this.#node, letters, Date.now()))
+      // I9: a letter stays
+      const masked = letters.map((letter) => ({ ...letter, reason: this.#redact(letter.reason) }))
+      await this.#writer.append(encodeDeadLetters(this.#node, masked, Date.now()))
     } catch (error) {
       // A writer that has failed fails for ever; the next try opens another.
       await this[Symbol.asyncDispose]()

@@ -30,6 +30,8 @@ export interface MaterializeOptions {
   readonly sink: SinkConnector
   /** Opens a writer for dead letters, when the first comes; null: a rejection stops the node. */
   readonly deadLetters: (() => Promise<LogWriter>) | null
+  /** Masks secrets in what becomes durable. */
+  readonly redact: (text: string) => string
   readonly retry: RetryPolicy
   /** Shared by all drivers of the process. */
   readonly memory: MemoryBudget
@@ -118,7 +120,7 @@ class Driver implements AsyncDisposable {
   constructor(options: MaterializeOptions) {
     this.#options = options
     this.#decoders = new RecordDecoders(options.registry)
-    this.#letters = options.deadLetters === null ? null : new DeadLetterBox(options.node, options.log, options.deadLetters)
+    this.#letters = options.deadLetters === null ? null : new DeadLetterBox(options.node, options.log, options.deadLetters, options.redact)
     this.#batch = new OpenBatch(options.topic)
     this.#flushAt = options.sink.limits.rows
   }

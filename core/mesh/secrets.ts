@@ -74,11 +74,11 @@ export class Secrets {
   }
 
   #rememberPassword(value: string): void {
-    if (!value.includes('://') || !URL.canParse(value)) return
-    const { password } = new URL(value)
-    if (password.length < MIN_PASSWORD_CHARS) return
-    for (const form of [password, safeDecode(password)]) this.#values.add(form)
-    this.#ordered = null
+    for (const password of passwordsIn(value)) {
+      if (password.length < MIN_PASSWORD_CHARS) continue
+      for (const form of [password, safeDecode(password)]) for (const written of [form, JSON.stringify(form).slice(1, -1)]) this.#values.add(written)
+      this.#ordered = null
+    }
   }
 
   #fromEnv(name: string, where: SourceLocation): string {
@@ -101,7 +101,22 @@ export class Secrets {
   }
 }
 
-function safeDecode(text: string): string {
+/** Passwords of URLs, as they are written there. Not by `URL`, which knows no list of hosts and no unescaped characters. */
+function passwordsIn(text: string): readonly string[] {
+  const found: string[] = []
+  for (const [, rest] of text.matchAll(/[a-z][a-z0-9+.-]*:\/\/(\S+)/gi)) {
+    const [authority] = rest!.split(/[/?#]/, 1) as [string]
+    // a password with a / that should be escaped: all up to the last @
+    const login = /^(.*)@/.exec(authority)?.[1] ?? /^[^/?#:@]+:.*(?=@)/.exec(rest!)?.[0]
+    const colon = login?.indexOf(':') ?? -1
+    if (colon >= 0) found.push(login!.slice(colon + 1))
+    for (const [, password] of rest!.matchAll(/[?&](?:ssl)?password=([^&#\s]+)/gi)) found.push(password!)
+  }
+  return found
+}
+
+/** `text` itself when it is not well-formed. */
+export function safeDecode(text: string): string {
   try {
     return decodeURIComponent(text)
   } catch {

@@ -7,6 +7,7 @@ const STATES = ['starting', 'snapshotting', 'running', 'degraded', 'paused', 'fa
 export class Metrics {
   readonly #registry = new Registry()
   readonly #status: () => MeshStatus
+  readonly #redact: (text: string) => string
   readonly #own = new Map<string, Counter | Gauge>()
   readonly #gauges: {
     readonly [name in
@@ -27,8 +28,10 @@ export class Metrics {
       | 'auditUncounted']: Gauge
   }
 
-  constructor(mesh: string, status: () => MeshStatus) {
+  /** @param redact masks secrets in labels and in names that plugins give */
+  constructor(mesh: string, status: () => MeshStatus, redact: (text: string) => string) {
     this.#status = status
+    this.#redact = redact
     this.#registry.setDefaultLabels({ mesh })
     collectDefaultMetrics({ register: this.#registry })
     const gauge = (name: string, help: string, labelNames: string[]) => new Gauge({ name: `millrace_${name}`, help, labelNames, registers: [this.#registry] })
@@ -57,10 +60,10 @@ export class Metrics {
 
   /** A plugin's own metric: `name` gets the prefix `millrace_` and the label node. */
   record(node: string, name: string, value: number, kind: 'count' | 'gauge'): void {
-    const full = `millrace_${name.replace(/[^a-zA-Z0-9_]/g, '_')}`
+    const full = `millrace_${this.#redact(name).replace(/[^a-zA-Z0-9_]/g, '_')}`
     let metric = this.#own.get(full)
     if (metric === undefined) {
-      const options = { name: full, help: `${name} of a plugin`, labelNames: ['node'], registers: [this.#registry] }
+      const options = { name: full, help: `${full} of a plugin`, labelNames: ['node'], registers: [this.#registry] }
       metric = kind === 'count' ? new Counter(options) : new Gauge(options)
       this.#own.set(full, metric)
     }
@@ -69,7 +72,7 @@ export class Metrics {
   }
 
   /** The text that Prometheus scrapes. */
-  text(): Promise<string> {
+  async text(): Promise<string> {
     const status = this.#status()
     const g = this.#gauges
     for (const each of Object.values(g)) each.reset()
@@ -96,6 +99,8 @@ export class Metrics {
         if (estimate !== null) g.snapshotEstimate.set({ ...label, table }, estimate)
       }
     }
-    return this.#registry.metrics()
+    const text = await this.#registry.metrics()
+    // I9: labels only: a mask in a number would make it none
+    return text.replaceAll(/"((?:[^"\\]|\\.)*)"/g, (_, label: string) => `"${this.#redact(label)}"`)
   }
 }

@@ -93,7 +93,11 @@ class Run {
 
   async run(log: Log, registry: SchemaRegistry): Promise<RunResult> {
     const { host = '127.0.0.1', port = 0, logger, secrets } = this.#options
-    const metrics = new Metrics(this.#mesh.name, () => this.#status())
+    const metrics = new Metrics(
+      this.#mesh.name,
+      () => this.#status(),
+      (text) => secrets.redact(text),
+    )
     const command = (name: string, what: NodeCommand, table: string | null) => this.#command(name, what, table)
     await using server = await openHttpServer({ host, port, status: () => this.#status(), metrics, command })
     await using served = await serveOwnRegistry({ mesh: this.#mesh, secrets }, registry)

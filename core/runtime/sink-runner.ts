@@ -166,6 +166,7 @@ export class SinkRunner implements RunningNode {
         sink,
         // a writer for each stream, so that one that is fenced or lost takes no other stream with it
         deadLetters: onRejected === 'halt' ? null : () => log.openWriter(`${this.name}.${topic}`),
+        redact: (text) => secrets.redact(text),
         retry: DEFAULT_RETRY,
         memory: this.#context.memory,
         signal: stop,

@@ -61,6 +61,7 @@ describe.skipIf(reason !== null)(`a sink behind Kafka's cleaner${reason === null
       registry: encoder.registry,
       sink: new MemorySink(target, { rows: 100, bytes: 100_000, ageMs: 5 }),
       deadLetters: null,
+      redact: (text) => text,
       retry: { firstMs: 1, maxMs: 10, pause: () => delay(5) },
       memory: new MemoryBudget(6_000_000),
       onStatus: () => void checks.push(check()),

@@ -70,6 +70,7 @@ describe.each(LOGS)('a stream of three partitions on the $name log into a search
         registry: encoder.registry,
         sink,
         deadLetters: () => log.openWriter(node),
+        redact: (text) => text,
         retry: { firstMs: 10, maxMs: 100 },
         memory: new MemoryBudget(6_000_000),
         onStatus: (now) => {

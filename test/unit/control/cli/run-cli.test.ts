@@ -1,4 +1,6 @@
 import { mkdtempSync, writeFileSync } from 'node:fs'
+import http from 'node:http'
+import type { AddressInfo } from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
 import { Readable, Writable } from 'node:stream'
@@ -116,5 +118,48 @@ describe('check', () => {
     expect(text.out).toContain('2 errors')
     const { ok, result } = JSON.parse((await cli(['check', file, '--json'])).out)
     expect([ok, result.findings.length, result.findings[0].where.line]).toEqual([false, 2, 2])
+  })
+})
+
+describe('schemas of a registry that wants a login', () => {
+  const expected = { basic: `Basic ${Buffer.from('reader:hunt-er2').toString('base64')}`, bearer: 'Bearer hunt-er2' }
+
+  async function withRegistry(work: (host: string) => Promise<void>): Promise<void> {
+    const server = http.createServer((request, response) => {
+      const { authorization } = request.headers
+      const isKnown = authorization === expected.basic || authorization === expected.bearer
+      response.writeHead(isKnown ? 200 : 401, { 'content-type': 'application/json' })
+      const sent = String(authorization).replace(/^Basic (.*)/, (_, text: string) => Buffer.from(text, 'base64').toString())
+      response.end(JSON.stringify(isKnown ? [] : { error_code: 401, message: `not ${sent}` }))
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    try {
+      await work(`127.0.0.1:${(server.address() as AddressInfo).port}`)
+    } finally {
+      server.close()
+    }
+  }
+
+  test('takes it from the environment, or from the URL, and shows it nowhere', async () => {
+    await withRegistry(async (host) => {
+      const env = { PASSWORD: 'hunt-er2', WRONG: 'swordfish' }
+      const list = (...more: string[]) => cli(['schemas', 'list', ...more], { env })
+      for (const login of [
+        ['--url', `http://${host}`, '--user', 'reader:${env:PASSWORD}'],
+        ['--url', `http://${host}`, '--token', '${env:PASSWORD}'],
+        ['--url', `http://reader:hunt-er2@${host}`],
+      ])
+        expect(await list(...login)).toMatchObject({ exitCode: 0, out: 'no subjects\n' })
+      for (const login of [
+        ['--url', `http://${host}`, '--user', 'reader:${env:WRONG}'],
+        ['--url', `http://reader:swordfish@${host}`],
+      ]) {
+        const refused = await list(...login)
+        expect(refused.exitCode).toBe(2)
+        expect(refused.err + refused.out).not.toContain('swordfish')
+      }
+      const clear = await list('--url', `http://${host}`, '--user', 'reader:hunt-er2')
+      expect([clear.exitCode, clear.err]).toEqual([2, expect.stringContaining("--user 'NAME:${env:VARIABLE}'")])
+    })
   })
 })

@@ -49,6 +49,7 @@ describe('a record that changes its fate between capture and sink is told with i
       registry: encoder.registry,
       sink: new MemorySink(new MemoryTarget(), { rows: 3, bytes: 100_000, ageMs: 1 }),
       deadLetters: () => log.openWriter('lake'),
+      redact: (text) => text,
       retry: { firstMs: 1, maxMs: 1 },
       memory: new MemoryBudget(6_000_000),
       onStatus: (now) => {

@@ -35,6 +35,7 @@ export function stream(partitions = 1) {
       registry: encoder.registry,
       sink,
       deadLetters: () => log.openWriter(NODE),
+      redact: (text) => text,
       retry: RETRY,
       memory: new MemoryBudget(6_000_000),
       onStatus: (status) => statuses.push(status),

@@ -2,6 +2,7 @@ import { expect, test } from 'vitest'
 import { MillraceError } from '../../../../core/errors.ts'
 import { UNCHANGED } from '../../../../core/event/table-schema.ts'
 import type { SinkBatch } from '../../../../core/materialize/sink-connector.ts'
+import { Secrets } from '../../../../core/mesh/secrets.ts'
 import { A, caughtUp, LIMITS, letters, put, stream, until } from './driven-stream.ts'
 import { MemorySink } from './memory-sink.ts'
 import { TOPIC } from './stream-records.ts'
@@ -28,6 +29,24 @@ test('rejected and malformed records become dead letters with their bytes and ca
   expect(found.map(({ key, value }) => [key, value])).toEqual([bad, broken, baseless].map(({ key, value }) => [key, value]))
   expect(found[1]!.reason).toMatch(/offset 2/)
   expect(statuses.at(-1)).toMatchObject({ rows: 2, rejected: 3 })
+})
+
+test('a secret is in no dead letter', async () => {
+  const { log, encoder, target, next, drive } = stream()
+  log.append(TOPIC, new Map([[0, [encoder.record(A, put(2n, 'bad'), next())]]]))
+  const secrets = new Secrets({ env: { TOKEN: 's3cr3t-token' }, dir: '.' })
+  secrets.resolve('${env:TOKEN}', { file: 'x.yaml', line: 1, column: 1 })
+  class Telling extends MemorySink {
+    override apply(batch: SinkBatch) {
+      const told: SinkBatch['onRejected'] = (rejections) => batch.onRejected(rejections.map((one) => ({ ...one, reason: 'refused for s3cr3t-token' })))
+      return super.apply({ ...batch, onRejected: told })
+    }
+  }
+  const running = drive({ redact: (text) => secrets.redact(text) }, new Telling(target, LIMITS))
+  await until(() => caughtUp(log, target), 'the record')
+  running.stop()
+  await running.done
+  expect(letters(log).map(({ reason }) => reason)).toEqual(['refused for [secret]'])
 })
 
 test('an update before the chunk with its row is no loss while the snapshot brings that row, and one after it is', async () => {

@@ -31,6 +31,28 @@ describe('a secret that was given out', () => {
     }
   })
 
+  test.each([
+    'postgres://shop:hunt%40er2@h1:5432,h2:5433/shop?target_session_attrs=read-write',
+    'postgres://shop:hunt@er2@h1:5432,h2:5433/shop',
+    'mysql://shop:hunt@er2@[::1]:3306/shop',
+    'postgres://h1:5432,h2:5433/shop?user=shop&password=hunt%40er2',
+    'http://shop:hunt%40er2@registry:8081',
+  ])('is masked when it is the password in %s, alone and in the URL of one host', (url) => {
+    const secrets = given({ URL: url })
+    secrets.resolve('${env:URL}', WHERE)
+    const written = url.includes('%40') ? 'hunt%40er2' : 'hunt@er2'
+    for (const text of ['password hunt@er2 is wrong', `dial postgres://shop:${written}@h2:5433/shop`, url]) {
+      expect(secrets.redact(text)).not.toMatch(/er2/)
+      expect(secrets.redact(text)).toContain('[secret]')
+    }
+  })
+
+  test('is masked when it is the password in a URL and has characters that should be escaped there', () => {
+    const secrets = given({ URL: 'postgres://shop:a/b?c#d@h1:5432,h2/shop' })
+    secrets.resolve('${env:URL}', WHERE)
+    expect(secrets.redact('the password a/b?c#d is wrong')).toBe('the password [secret] is wrong')
+  })
+
   test('is in no error that a status shows, not even in its fix', () => {
     const secrets = given({ TOKEN: 's3cr3t-token' })
     secrets.resolve('Bearer ${env:TOKEN}', WHERE)

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { Secrets } from '../../../../core/mesh/secrets.ts'
 import { openHttpServer } from '../../../../core/runtime/http-server.ts'
 import { isReady, type MeshStatus, type NodeStatus } from '../../../../core/runtime/mesh-status.ts'
 import { Metrics } from '../../../../core/runtime/metrics.ts'
@@ -53,8 +54,15 @@ test('serves status, metrics and health, and takes commands', async () => {
     },
   }
   const commands: string[] = []
-  const metrics = new Metrics('m', () => status)
+  const secrets = new Secrets({ env: { TOKEN: 's3cr3t-token', PIN: '3400' }, dir: '.' })
+  for (const name of ['TOKEN', 'PIN']) secrets.resolve(`\${env:${name}}`, { file: 'x.yaml', line: 1, column: 1 })
+  const metrics = new Metrics(
+    'm',
+    () => status,
+    (text) => secrets.redact(text),
+  )
   metrics.record('shop', 'reconnects', 2, 'count')
+  metrics.record('s3cr3t-token', 'calls with s3cr3t-token', 2, 'gauge')
   const command = (node: string, what: string, table: string | null) => node === 'shop' && commands.push(table === null ? what : `${what} ${table}`) > 0
   await using server = await openHttpServer({ host: '127.0.0.1', port: 0, status: () => status, metrics, command })
   const get = (path: string, init?: RequestInit) => fetch(`http://127.0.0.1:${server.port}${path}`, init)
@@ -66,6 +74,10 @@ test('serves status, metrics and health, and takes commands', async () => {
   expect(text).toContain('millrace_source_retained_bytes{node="shop",mesh="m"} 4096')
   expect(text).toContain('millrace_node_state{node="shop",state="running",mesh="m"} 1')
   expect(text).toContain('millrace_snapshot_estimated_rows{node="shop",table="public.orders",mesh="m"} 10')
+  // a secret is in no label and no name, and a number stays one
+  expect(text).not.toContain('s3cr3t')
+  expect(text).toContain('{node="[secret]",mesh="m"} 2')
+  expect(text).toContain('millrace_bytes_total{node="shop",mesh="m"} 3400')
   expect(text).toContain('millrace_reconnects{node="shop",mesh="m"} 2')
   expect(text).toContain('millrace_audit_through_seconds{mesh="m"} 1.5')
   expect(text).toContain('millrace_audit_differences{node="lake",stream="s",mesh="m"} 2')
