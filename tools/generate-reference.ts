@@ -76,7 +76,7 @@ export async function settingsPage(): Promise<string> {
 # Settings
 
 One YAML file is a mesh. Editors complete and check it with \`mesh-config/mesh.schema.json\`; \`millrace check FILE --offline\` names every mistake with its line.
-Every text may hold \`\${env:NAME}\` or \`\${file:path}\` (relative to the mesh file): secrets belong there. Relative paths count from the mesh file.
+Every text may hold \`\${env:NAME}\` or \`\${file:path}\` (relative to the mesh file): secrets belong there, and one in clear text is refused. Relative paths count from the mesh file.
 \`log: embedded\` and \`registry: embedded\` are short for \`{ kind: embedded }\`.
 
 ${[

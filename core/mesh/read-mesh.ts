@@ -9,7 +9,7 @@ import { type LocatedYaml, type Path, parseLocatedYaml } from './located-yaml.ts
 import type { Mesh, SinkNode, SourceNode, TopicSettings } from './mesh.ts'
 import { findingsError, type MeshFinding } from './mesh-finding.ts'
 import { logSchema, meshFrameSchema, nodeName, registrySchema, sinkFrameSchema, sourceFrameSchema } from './mesh-schema.ts'
-import { isClearSecret } from './secrets.ts'
+import { clearSecretLevel } from './secrets.ts'
 import { Settings } from './settings.ts'
 import { compileStreamFilter, nodeOfPattern } from './stream-pattern.ts'
 import { zodFindings } from './zod-findings.ts'
@@ -77,7 +77,7 @@ class MeshReader {
   async read(): Promise<Mesh | null> {
     const value = withLongForms(this.#yaml.value)
     const root = isObject(value) ? value : {}
-    this.#warnOfClearSecrets(value, [])
+    this.#findClearSecrets(value, [])
     // log and registry may hold references, which their own Settings judge
     const log = this.#settings(root.log ?? { kind: 'embedded' }, logSchema, ['log'])
     const registry = this.#settings(root.registry ?? { kind: 'embedded' }, registrySchema, ['registry'])
@@ -187,20 +187,20 @@ class MeshReader {
     return settings
   }
 
-  #warnOfClearSecrets(value: Json, at: Path): void {
+  #findClearSecrets(value: Json, at: Path): void {
     if (typeof value === 'string') {
       const key = String(at.at(-1))
-      if (!isClearSecret(key, value)) return
-      const where = this.#yaml.locate(at)
+      const level = clearSecretLevel(key, value)
+      if (level === null) return
       this.#findings.push({
-        level: 'warning',
+        level,
         code: 'config.invalid',
-        message: `${key} holds a secret in clear text`,
-        fix: `write \${env:NAME} or \${file:path}`,
-        where,
+        message: `${key} holds a secret in clear text${level === 'warning' ? ', which is taken since its server is this machine' : ''}`,
+        fix: 'write ${env:NAME} or ${file:path} in its place',
+        where: this.#yaml.locate(at),
       })
-    } else if (Array.isArray(value)) for (const [i, item] of value.entries()) this.#warnOfClearSecrets(item as Json, [...at, i])
-    else if (isObject(value)) for (const [key, item] of Object.entries(value)) this.#warnOfClearSecrets(item, [...at, key])
+    } else if (Array.isArray(value)) for (const [i, item] of value.entries()) this.#findClearSecrets(item as Json, [...at, i])
+    else if (isObject(value)) for (const [key, item] of Object.entries(value)) this.#findClearSecrets(item, [...at, key])
   }
 
   #error(at: Path, message: string, fix?: string, what: 'key' | 'value' = 'value'): void {

@@ -12,10 +12,21 @@ export function hasReference(text: string): boolean {
   return text.includes('${')
 }
 
-/** Whether the setting `key` holds a secret that stands in the file itself. */
-export function isClearSecret(key: string, text: string): boolean {
-  if (hasReference(text)) return false
-  return /^(password|secret|clientSecret|token|credential|secretAccessKey|sessionToken)$/i.test(key) || /:\/\/[^/@:\s]+:[^/@\s]+@/.test(text)
+/**
+ * Whether the setting `key` holds a secret that stands in the file itself, and what is to be said of it: an error, or a warning where it opens a server of this
+ * machine only, by a URL. Null: it holds none.
+ */
+export function clearSecretLevel(key: string, text: string): 'error' | 'warning' | null {
+  const isNamed = /^(password|secret|clientSecret|token|credential|secretAccessKey|sessionToken)$/i.test(key)
+  if ((isNamed && text !== '' && !hasReference(text)) || /-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(text)) return 'error'
+  if (passwordsIn(text.replace(REFERENCE, '')).every((password) => password === '')) return null
+  return isLocal(text) ? 'warning' : 'error'
+}
+
+/** Every host of the URL is this machine. */
+function isLocal(url: string): boolean {
+  const hosts = /:\/\/(?:[^/?#]*@)?([^/?#]*)/.exec(url)?.[1]?.split(',') ?? []
+  return hosts.every((host) => /^(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?$/i.test(host))
 }
 
 /** What is wrong with the references of a setting, without resolving them; null when they are well-formed. */

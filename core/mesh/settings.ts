@@ -4,7 +4,7 @@ import { MillraceError } from '../errors.ts'
 import type { Json } from '../event/offset.ts'
 import type { Path } from './located-yaml.ts'
 import { findingsError, type MeshFinding } from './mesh-finding.ts'
-import { hasReference, isClearSecret, referenceProblem, type Secrets } from './secrets.ts'
+import { clearSecretLevel, hasReference, referenceProblem, type Secrets } from './secrets.ts'
 import { type Locate, zodFindings } from './zod-findings.ts'
 
 /**
@@ -64,7 +64,7 @@ export class Settings<T> {
     const resolved = map(this.raw, [], (text, at) => {
       if (hasReference(text)) references.push(at)
       const value = hasReference(text) ? secrets.resolve(text, this.#locate([...this.#path, ...at])) : text
-      if (isClearSecret(String(at.at(-1)), text)) secrets.remember(text)
+      if (clearSecretLevel(String(at.at(-1)), text) !== null) secrets.remember(text)
       return /^\.\.?(\/|$)/.test(text) ? path.resolve(dir, value) : value
     })
     const first = this.#schema.safeParse(resolved)

@@ -160,8 +160,17 @@ sinks:
     for (const bracket of ['[', '{a: ', '- ']) expect((await parse(bracket.repeat(50_000))).mesh).toBeNull()
   })
 
-  test('warns of a secret in clear and does not repeat it', async () => {
-    const text = GOOD.replace('${env:SHOP_URL}', 'postgres://u:hunter2@h/d')
+  test('refuses a secret in clear, with its place, and does not repeat it', async () => {
+    const { mesh, findings } = await parse(GOOD.replace('${env:SHOP_URL}', 'postgres://u:hunter2@h/d'))
+    expect(mesh).toBeNull()
+    expect(findings.map(formatFinding)).toEqual([
+      expect.stringMatching(/^x\.mesh\.yaml:8:10 config\.invalid: url holds a secret in clear text\n.*\$\{env:NAME\}/),
+    ])
+    expect(JSON.stringify(findings)).not.toContain('hunter2')
+  })
+
+  test('warns of one that opens a server of this machine only', async () => {
+    const text = GOOD.replace('${env:SHOP_URL}', 'postgres://u:hunter2@localhost/d')
     const { mesh, findings } = await parse(text)
     expect(mesh).not.toBeNull()
     expect(findings.map(formatFinding)).toEqual([expect.stringMatching(/^x\.mesh\.yaml:8:10 warning config\.invalid: url holds a secret in clear text/)])

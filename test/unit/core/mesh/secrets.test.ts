@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { MillraceError } from '../../../../core/errors.ts'
-import { hasReference, isClearSecret, referenceProblem, Secrets } from '../../../../core/mesh/secrets.ts'
+import { clearSecretLevel, hasReference, referenceProblem, Secrets } from '../../../../core/mesh/secrets.ts'
 import { statusError } from '../../../../core/runtime/mesh-status.ts'
 
 const WHERE = { file: 'x.mesh.yaml', line: 3, column: 5 }
@@ -73,10 +73,27 @@ test('references are told from plain text, and malformed ones are named', () => 
   expect(referenceProblem('${env:A}/${file:b}')).toBeNull()
   expect(referenceProblem('${A}')).toBe('${A} is neither ${env:NAME} nor ${file:path}')
   expect(referenceProblem('a${env:A')).toBe('a ${ without its }')
-  expect([
-    isClearSecret('password', 'hunter2'),
-    isClearSecret('password', '${env:A}'),
-    isClearSecret('url', 'http://u:p@h'),
-    isClearSecret('url', 'http://h'),
-  ]).toEqual([true, false, true, false])
+})
+
+test.each([
+  ['password', 'hunter2', 'error'],
+  ['password', '', null],
+  ['password', '${env:A}', null],
+  ['secretAccessKey', 'abc', 'error'],
+  ['key', '-----BEGIN PRIVATE KEY-----\nMIIE', 'error'],
+  ['cert', '-----BEGIN CERTIFICATE-----\nMIIE', null],
+  ['url', 'http://h', null],
+  ['url', 'http://u:p@h', 'error'],
+  ['url', 'postgres://u:p@h1:5432,h2:5433/d', 'error'],
+  ['url', 'postgres://u:p@127.0.0.1:5432,h2:5433/d', 'error'],
+  ['url', 'postgres://h/d?user=u&password=p', 'error'],
+  ['url', 'postgres://u:p@${env:HOST}/d', 'error'],
+  ['url', 'postgres://u:${env:P}@h/d', null],
+  ['url', 'postgres://u:${file:./p}@h1,h2/d', null],
+  ['url', 'postgres://u@h/d', null],
+  ['url', 'postgres://u:p@localhost/d', 'warning'],
+  ['url', 'postgres://u:p@127.0.0.1:5432,[::1]:5433/d', 'warning'],
+  ['url', 'postgres://u:p@localhost.example.com/d', 'error'],
+])('a secret in clear: %s: %s is %s', (key, text, level) => {
+  expect(clearSecretLevel(key, text)).toBe(level)
 })
