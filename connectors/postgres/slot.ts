@@ -200,7 +200,7 @@ export async function waitUntilFree(client: pg.ClientBase, name: string, version
     if (now - from > SETTLE_MS && print !== seen) answeredAt ??= now
     seen = print
     if (answeredAt !== null && now - answeredAt > SETTLE_MS) throw inUse(name, holder)
-    if (answeredAt === null && now - from > answerMs + 4 * SETTLE_MS) throw occupied(name, holder)
+    if (answeredAt === null && now - from > 2 * answerMs + 4 * SETTLE_MS) throw occupied(name, holder)
     await delay(POLL_MS)
   }
 }
@@ -215,7 +215,7 @@ interface Holder {
 
 async function findHolder(client: pg.ClientBase, pid: number): Promise<Holder> {
   const { rows } = await client.query<Holder>(
-    `select a.pid, a.application_name as application, a.client_addr::text as address, r.reply_time::text as "repliedAt"
+    `select a.pid, a.application_name as application, host(a.client_addr) as address, r.reply_time::text as "repliedAt"
        from pg_stat_activity a left join pg_stat_replication r on r.pid = a.pid where a.pid = $1`,
     [pid],
   )
