@@ -317,10 +317,11 @@ export class CassandraSource implements SourceConnector {
     return planned.length
   }
 
-  /** The write time where it is later than the change before. */
+  /** The write time where it is later than the change before. One that is ahead of this clock would put all that follows behind what an audit sees. */
   #nextCommit(time: number | null): bigint {
     const next = this.#at.commit + 1n
-    const commit = time !== null && BigInt(time) > next ? BigInt(time) : next
+    const at = BigInt(Math.min(time ?? 0, Date.now() * 1000))
+    const commit = at > next ? at : next
     this.#at = { ...this.#at, commit }
     this.#parts.known.begin(commit)
     return commit
@@ -329,7 +330,7 @@ export class CassandraSource implements SourceConnector {
   #apply(mapped: MappedTable, change: RowChange, rows: ReadonlyMap<string, QueriedRow | null>, into: CaptureOutput | null, ordinal: number): void {
     const { known } = this.#parts
     const { partition, clustering } = change.key
-    let next: KnownRow = change.known
+    let next: KnownRow = { ...change.known, unsure: false }
     if (change.kind === 'read') {
       const row = rows.get(nameOf(mapped, change)) ?? null
       if (row !== null) this.#write(mapped, into, ordinal, 'u', change.key, row.values)
@@ -339,7 +340,7 @@ export class CassandraSource implements SourceConnector {
     else if (change.kind === 'set') this.#write(mapped, into, ordinal, change.op, change.key, change.values)
     // what the log of Millrace was told then may be something else: such rows are looked at once more
     const isUnsure = into === null && clustering !== null && (next.alive || change.kind === 'read')
-    if (isUnsure) next = { ...next, alive: true, due: next.due === 0 ? Number(next.writtenAt) : next.due }
+    if (isUnsure) next = { ...next, alive: true, unsure: true, due: next.due === 0 ? Number(next.writtenAt) : next.due }
     known.note(mapped.id, partition, clustering, next)
   }
 
@@ -388,7 +389,12 @@ export class CassandraSource implements SourceConnector {
       output.transaction({ commit, committedAt: BigInt(Date.now()) * 1000n, source: [null, null, null] })
       this.#write(mapped, output, 1, row === null ? 'd' : 'u', { partition, clustering }, row?.values ?? null)
     }
-    known.note(tableId, partition, clustering, row === null ? { ...before, alive: false, marked: false, due: 0 } : { ...before, due: dueOf(row) })
+    known.note(
+      tableId,
+      partition,
+      clustering,
+      row === null ? { ...before, alive: false, marked: false, due: 0 } : { ...before, unsure: false, due: dueOf(row) },
+    )
   }
 
   #query(mapped: MappedTable): RowQuery {

@@ -19,6 +19,8 @@ export interface KnownRow {
   readonly marked: boolean
   /** When to look whether it is still there (microseconds): a time to live ends, or its last column may have been taken; 0: never. */
   readonly due: number
+  /** A start found it in a change that the log has already, and the log may have been told something else then: whether its row is there is not known. */
+  readonly unsure?: boolean
 }
 
 export interface DueRow {
@@ -223,10 +225,11 @@ export class KnownRows implements Disposable {
     this.#noted = this.#noted.slice(count)
     this.#transaction(() => {
       for (const { table, partition, clustering, row } of done) this.#write(table, partitionOf(partition), Buffer.from(clustering, 'latin1'), row)
-      const old = typeof this.#newest === 'bigint' ? this.#newest - BigInt(DELETED_KEPT_US) : this.#newest - DELETED_KEPT_US
+      // no later than commits, which a start takes for the newest write
+      const old = Math.min(Number(this.#newest), Number(commit)) - DELETED_KEPT_US
       if (old > this.#forgotten) {
         this.#forget.run(old)
-        this.#forgotten = typeof old === 'bigint' ? old + 60_000_000n : old + 60_000_000
+        this.#forgotten = old + 60_000_000
       }
       this.#setMeta.run('offset', JSON.stringify(offset))
     })
@@ -249,7 +252,14 @@ export class KnownRows implements Disposable {
   }
 
   #write(table: number, partition: Buffer, clustering: Buffer, row: KnownRow): void {
-    this.#put.run(table, partition, clustering, row.writtenAt, (row.alive ? 1 : 0) + (row.alive && row.marked ? 2 : 0), row.due)
+    this.#put.run(
+      table,
+      partition,
+      clustering,
+      row.writtenAt,
+      (row.alive ? 1 : 0) + (row.alive && row.marked ? 2 : 0) + (row.alive && row.unsure === true ? 4 : 0),
+      row.due,
+    )
   }
 
   #number(tableId: string): number {
@@ -285,7 +295,8 @@ interface FileRow {
 
 function fromFile({ written, state, due }: FileRow): KnownRow {
   const exact = written >= BigInt(Number.MIN_SAFE_INTEGER) && written <= BigInt(Number.MAX_SAFE_INTEGER)
-  return { writtenAt: exact ? Number(written) : written, alive: (state & 1n) === 1n, marked: (state & 2n) === 2n, due: Number(due) }
+  const row = { writtenAt: exact ? Number(written) : written, alive: (state & 1n) === 1n, marked: (state & 2n) === 2n, due: Number(due) }
+  return (state & 4n) === 0n ? row : { ...row, unsure: true }
 }
 
 function partitionName(table: number, partition: Buffer): string {

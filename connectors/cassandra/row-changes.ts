@@ -88,7 +88,7 @@ export class RowChanges {
       if (deletions.some(({ writtenAt }) => writtenAt >= oldestOf(row))) changes.push(this.#read(table, key, row))
       else changes.push(...this.#written(update, table, key, row, again))
     }
-    if (update.staticRow !== null) changes.push(...this.#static(update, table, partition, update.staticRow))
+    if (update.staticRow !== null) changes.push(...this.#static(update, table, partition, update.staticRow, again))
     return changes
   }
 
@@ -116,7 +116,8 @@ export class RowChanges {
     const { whole, isSettling, isReading, known, tokenOf } = this.#options
     const before = known.find(table.id, key.partition, key.clustering)
     const oldest = oldestOf(row)
-    const late = before !== null && oldest <= before.writtenAt
+    // what came after a read may lack its row in the log; while the log has the change already, nothing is written
+    const late = before !== null && (oldest <= before.writtenAt || (before.unsure === true && !again))
     const values = whole || isSettling(table) || late ? null : written(update, table, cells, emptied)
     if (values === null) return [this.#read(table, key, row)]
     const hasValue = values.some((value) => value != null)
@@ -152,7 +153,7 @@ export class RowChanges {
     return upTo !== null && (upTo.done || token <= upTo.token)
   }
 
-  #static(update: PartitionUpdate, table: MappedTable, partition: Buffer, row: RowUpdate): RowChange[] {
+  #static(update: PartitionUpdate, table: MappedTable, partition: Buffer, row: RowUpdate, again: boolean): RowChange[] {
     const { known, whole, isSettling } = this.#options
     const cells = row.cells.filter((cell) => isPresent(table, cell))
     const emptied = row.complexDeletions.filter(({ column }) => table.byColumn[column] !== -1)
@@ -164,7 +165,7 @@ export class RowChanges {
       // rows that this very update writes are read anyway
       const key = { partition, clustering }
       const next = due > 0 && (one.due === 0 || due < one.due) ? { ...one, due } : one
-      if (values === null) changes.push({ kind: 'read', key, before: one, known: next })
+      if (values === null || (one.unsure === true && !again)) changes.push({ kind: 'read', key, before: one, known: next })
       else changes.push({ kind: 'set', op: 'u', key, values, known: next })
     }
     changes.push({ kind: 'note', key: { partition, clustering: null }, known: { writtenAt: newestOf(row), alive: true, marked: true, due: 0 } })
