@@ -6,6 +6,7 @@ import type { Connection } from 'mysql2/promise'
 import { afterEach, describe, expect, test } from 'vitest'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { databaseOn, FLAVORS, type Flavor, type MysqlDatabase, type MysqlServer, mysqlSkipReason, startMysql } from '../services/mysql.ts'
+import { createMysqlShop, mysqlTurn } from './mysql-shop.ts'
 
 const skip = mysqlSkipReason()
 if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
@@ -76,24 +77,6 @@ sinks:
   return mesh
 }
 
-async function createShop(db: MysqlDatabase): Promise<void> {
-  await db.sql(`
-    create table customers (id int primary key auto_increment, name varchar(80), score double);
-    create table orders (id int, line smallint, customer int, price decimal(12,2), note text, primary key (id, line));
-    insert into customers (name, score) with recursive n (i) as (select 1 union all select i + 1 from n where i < 900) select concat('customer ', i), i / 7 from n;
-    insert into orders with recursive n (i) as (select 1 union all select i + 1 from n where i < 900) select i, 1 + i % 3, i, i * 1.25, repeat('é', i % 50) from n`)
-}
-
-async function turn(connection: Connection, n: number): Promise<void> {
-  const id = 1 + ((n * 7919) % 900)
-  await connection.query('start transaction')
-  await connection.query('insert into customers (name, score) values (?, ?)', [`new ${n}`, n / 3])
-  await connection.query('update orders set price = price + 1, note = ? where id = ?', [`turn ${n}`, id])
-  if (n % 3 === 0) await connection.query('update orders set id = id + 10000 where id = ?', [id])
-  if (n % 5 === 0) await connection.query('delete from customers where id = ?', [id])
-  await connection.query(n % 11 === 0 ? 'rollback' : 'commit')
-}
-
 /** Writes until it is stopped, through restarts of the server. */
 function keepBusy(db: MysqlDatabase): { stop(): Promise<void> } {
   let over = false
@@ -105,7 +88,7 @@ function keepBusy(db: MysqlDatabase): { stop(): Promise<void> } {
           connection = await db.connect()
           connection.on('error', () => {})
         }
-        await turn(connection, n)
+        await mysqlTurn(connection, n)
       } catch {
         connection?.destroy()
         connection = null
@@ -138,7 +121,7 @@ describe.skipIf(skip !== null)(`MySQL and MariaDB in trouble${skip === null ? ''
     const dir = folder()
     const server = await new Server(flavor, path.join(dir, 'server'), 1).start()
     const db = await databaseOf(server)
-    await createShop(db)
+    await createMysqlShop(db)
     const mesh = meshOf(path.join(dir, 'mesh'), db)
     const busy = keepBusy(db)
     for (let round = 0; round < ROUNDS; round++) {
@@ -165,7 +148,7 @@ describe.skipIf(skip !== null)(`MySQL and MariaDB in trouble${skip === null ? ''
     const dir = folder()
     const server = await new Server(flavor, path.join(dir, 'server'), 1).start()
     const db = await databaseOf(server)
-    await createShop(db)
+    await createMysqlShop(db)
     const mesh = meshOf(path.join(dir, 'mesh'), db)
     mesh.start()
     await mesh.until('the tables are read', isRead)
@@ -205,7 +188,7 @@ describe.skipIf(skip !== null)(`MySQL and MariaDB in trouble${skip === null ? ''
       const [row] = await second.sql('select wait_for_executed_gtid_set(?, 60) as late', [gtids])
       expect(row!.late).toBe(0)
     }
-    await createShop(db)
+    await createMysqlShop(db)
     await caughtUp(await executed(db))
     const mesh = meshOf(path.join(dir, 'mesh'), db)
     mesh.start()

@@ -3,22 +3,14 @@ import path from 'node:path'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { RowChange, TableSchema, Tuple } from '../../core/plugin.ts'
-import { ICEBERG_READERS, type PythonSession, pythonSession, pythonSkipReason, pythonWith } from '../services/python.ts'
+import { ICEBERG_READERS, LOAD_DUCKDB, type PythonSession, pythonSession, pythonSkipReason, pythonWith } from '../services/python.ts'
 import { allRows, never, warehouse } from '../unit/connectors/iceberg/open-sink.ts'
 import { batches, batchOf, changesOf, column, everyType, position, puts, rowOf, table } from '../unit/connectors/iceberg/sink-history.ts'
 import { engineText, notes, notesStep } from './iceberg-engines.ts'
 
 /** Both readers give each row as a list of texts that are equal when the values are. */
-const SCRIPT = `
-import os, datetime, decimal, uuid, duckdb, struct
-import duckdb_extension_iceberg, duckdb_extension_avro, duckdb_extension_httpfs
-connection = duckdb.connect()
-def extension(module, name):
-    for root, _, files in os.walk(os.path.dirname(module.__file__)):
-        if name + '.duckdb_extension' in files:
-            connection.execute("LOAD '" + os.path.join(root, name + '.duckdb_extension') + "'")
-extension(duckdb_extension_httpfs, 'httpfs'); extension(duckdb_extension_avro, 'avro'); extension(duckdb_extension_iceberg, 'iceberg')
-connection.execute("SET TimeZone='UTC'")
+const SCRIPT = `${LOAD_DUCKDB}
+import datetime, decimal, uuid, struct
 EPOCH = datetime.datetime(1970, 1, 1)
 def micros(delta):
     return str((delta.days * 86400 + delta.seconds) * 1000000 + delta.microseconds)

@@ -88,13 +88,22 @@ export class MeshProcess {
     }
   }
 
-  /** Runs another command beside it: `millrace NAME FILE ARGS…`. */
-  async command(name: string, ...args: readonly string[]): Promise<{ readonly exitCode: number | null; readonly text: string }> {
+  /** Runs another command beside it: `millrace NAME FILE ARGS…`. `text` is all that it printed, `out` what was meant for programs. */
+  async command(name: string, ...args: readonly string[]): Promise<{ readonly exitCode: number | null; readonly text: string; readonly out: string }> {
     const child = spawn(process.execPath, [MILLRACE, name, this.file, ...args], { env: this.#env, stdio: ['ignore', 'pipe', 'pipe'] })
     let text = ''
+    let out = ''
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes: Buffer) => (text += bytes.toString()))
+    child.stdout.on('data', (bytes: Buffer) => (out += bytes.toString()))
     await new Promise((resolve) => child.once('close', resolve))
-    return { exitCode: child.exitCode, text }
+    return { exitCode: child.exitCode, text, out }
+  }
+
+  /** What `millrace audit` gives, as a user runs it beside the mesh. @throws when it does not exit with 0 */
+  async auditCommand(): Promise<readonly SourceTableAudit[]> {
+    const { exitCode, text, out } = await this.command('audit', '--json', '--wait', '180')
+    if (exitCode !== 0) throw new Error(`audit exited with ${exitCode}: ${text}\n${JSON.stringify(await this.status())}\n${this.#output.slice(-4000)}`)
+    return (JSON.parse(out) as { result: { audit: readonly SourceTableAudit[] } }).result.audit
   }
 
   /** Waits until the status fulfils a condition. @throws when the process ends or a minute and a half passes */

@@ -21,6 +21,19 @@ export const ICEBERG_READERS = [
   'pyiceberg[sql-sqlite,pyarrow]==0.12.0',
 ] as const
 
+/** Python that gives a script `connection`, a DuckDB which reads Iceberg; it may not install its extensions itself. */
+export const LOAD_DUCKDB = `
+import os, duckdb
+import duckdb_extension_iceberg, duckdb_extension_avro, duckdb_extension_httpfs
+connection = duckdb.connect()
+def extension(module, name):
+    for root, _, files in os.walk(os.path.dirname(module.__file__)):
+        if name + '.duckdb_extension' in files:
+            connection.execute("LOAD '" + os.path.join(root, name + '.duckdb_extension') + "'")
+extension(duckdb_extension_httpfs, 'httpfs'); extension(duckdb_extension_avro, 'avro'); extension(duckdb_extension_iceberg, 'iceberg')
+connection.execute("SET TimeZone='UTC'")
+`
+
 /** Why Python cannot run here, or null. */
 export function pythonSkipReason(): string | null {
   try {
