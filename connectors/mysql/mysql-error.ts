@@ -52,15 +52,30 @@ export function historyLost(what: string, node: string, cause?: unknown): Millra
   })
 }
 
+/** @param what was captured and is not there */
+export function identityChanged(what: string, node: string, cause?: unknown): MillraceError {
+  return new MillraceError(
+    'source.identity_changed',
+    `the server does not have the captured transactions ${what}: it is another one, or lost them in a failover`,
+    {
+      fix: `point the source at the server that has them, or read the tables anew: \`millrace run FILE --resnapshot ${node}\``,
+      cause,
+    },
+  )
+}
+
 /** What the server answers instead of its binlog. */
 export function streamError(error: ServerError, node: string): MillraceError {
   if (error.errno !== 1236) return mysqlError(error, 'while streaming')
-  // the one case that has no number of its own
+  // cases that have no number of their own
   if (/same server_(uuid|id)/.test(error.message)) {
     return new MillraceError('source.in_use', `another process streams as this node: ${error.message}`, {
       fix: 'stop the other process of this node, or give the source another `serverId`',
       cause: error,
     })
   }
+  // MariaDB's word for a place that its binlog never came to; what was purged it names otherwise
+  const foreign = /requested to start from GTID (\S+), which is not in the master's binlog/.exec(error.message)
+  if (foreign !== null) return identityChanged(foreign[1]!, node, error)
   return historyLost(`the server cannot stream from where this node was: ${error.message}`, node, error)
 }

@@ -3,7 +3,7 @@ import { MillraceError, type PluginContext, type SourceConnector, type SourceOff
 import { CapturedTables } from './captured-tables.ts'
 import { GtidSet, MariadbPosition } from './gtid-set.ts'
 import { connectOptions, type MysqlConfig, replicaIdentity } from './mysql-config.ts'
-import { historyLost, mysqlError, ServerError, streamError } from './mysql-error.ts'
+import { historyLost, identityChanged, mysqlError, ServerError, streamError } from './mysql-error.ts'
 import { type MysqlOffset, readOffset, resumeGtids } from './mysql-offset.ts'
 import { MysqlSource } from './mysql-source.ts'
 import { binlogEnd, readCharsets, readServer, requirePrepared, SESSION, type Server } from './server.ts'
@@ -91,15 +91,7 @@ async function checkHistory(connections: SqlConnections, server: Server, offset:
     connection.query(`select gtid_subtract(${ours}, @@global.gtid_executed), gtid_subtract(@@global.gtid_purged, ${literal(resumeGtids(offset))})`),
   )
   const [foreign, purged] = row!
-  if (foreign !== '') {
-    throw new MillraceError(
-      'source.identity_changed',
-      `the server does not have the captured transactions ${foreign}: it is another one, or lost them in a failover`,
-      {
-        fix: `point the source at the server that has them, or read the tables anew: \`millrace run FILE --resnapshot ${node}\``,
-      },
-    )
-  }
+  if (foreign !== '') throw identityChanged(foreign!, node)
   if (purged !== '') throw historyLost(`the server has purged binlogs with the transactions ${purged}, which were not captured`, node)
   return offset
 }

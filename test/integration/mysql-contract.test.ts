@@ -88,6 +88,7 @@ async function provision(flavor: Flavor): Promise<ProvisionedSource> {
   let client = await db.connect()
   client.on('error', () => {})
   await client.query(`set sql_mode = '', time_zone = '+00:00'`)
+  await client.query(`create user if not exists reader@'127.0.0.1' identified by 'cdc'; grant select on *.* to reader@'127.0.0.1'`)
   const types: TypedTable = {
     rows: [0, 1, 2].map((n) => [n, ...TYPES.map(([, ...values]) => values[n]![1])]),
     create: async (table) => {
@@ -105,6 +106,7 @@ async function provision(flavor: Flavor): Promise<ProvisionedSource> {
     wrong: [
       { what: 'no server', settings: { ...settings, url: 'mysql://cdc:cdc@127.0.0.1:1' }, code: 'source.unreachable' },
       { what: 'wrong password', settings: { ...settings, url: db.url.replace(':cdc@', ':other@') }, code: 'source.forbidden' },
+      { what: 'no privilege to replicate', settings: { ...settings, url: db.url.replace('//cdc:', '//reader:') }, code: 'source.forbidden' },
     ],
     async createTable(table) {
       await client.query(`create table ${quote(table)} (id bigint primary key, name text, quantity int, body longtext) character set utf8mb4`)
