@@ -33,7 +33,7 @@ export interface MaterializeOptions {
   /** Masks secrets in what becomes durable. */
   readonly redact: (text: string) => string
   readonly retry: RetryPolicy
-  /** Shared by all drivers of the process. */
+  /** Shared by all drivers of the sink. */
   readonly memory: MemoryBudget
   readonly onStatus: (status: MaterializeStatus) => void
   readonly signal: AbortSignal

@@ -1,7 +1,7 @@
 /**
- * The bytes that the open batches of all drivers of a process may hold together, and the turn in which one of them applies: so that memory does not grow with
- * the number of streams. A driver gives its bytes back when its batch is applied, and also while its sink is away, since one failing sink must not
- * starve the others; such a driver reads no further, so what it holds stays bounded.
+ * The bytes that the open batches of all drivers of a sink may hold together, and the turn in which one of them applies: so that memory does not grow with
+ * the number of streams. Sinks share neither, since one that is slow must not hold back the others. A driver gives its bytes back when its batch is applied,
+ * and also while its target is away, so that one stream does not starve those beside it; such a driver reads no further, and what it holds stays bounded.
  */
 export class MemoryBudget {
   readonly #limitBytes: number
@@ -52,7 +52,7 @@ export class MemoryBudget {
     return this.#waiting.length > 0
   }
 
-  /** Runs `work` alone among all that take turns. */
+  /** Runs `work` alone among the drivers of the sink. */
   async inTurn<T>(work: () => Promise<T>): Promise<T> {
     const before = this.#turn
     let done = () => {}

@@ -1,6 +1,5 @@
 import type { Logger } from 'pino'
 import type { Log } from '../log/log.ts'
-import type { MemoryBudget } from '../materialize/memory-budget.ts'
 import type { Mesh, SinkNode, SourceNode } from '../mesh/mesh.ts'
 import type { Secrets } from '../mesh/secrets.ts'
 import type { PluginContext } from '../plugin.ts'
@@ -18,7 +17,6 @@ export interface RuntimeContext {
   readonly registry: SchemaRegistry
   readonly logger: Logger
   readonly metrics: Metrics
-  readonly memory: MemoryBudget
   /** Package version, as it stands in envelopes. */
   readonly version: string
   readonly signal: AbortSignal

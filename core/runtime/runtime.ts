@@ -45,7 +45,7 @@ export interface RunResult {
 }
 
 const STATUS_MS = 100
-/** Encoded bytes of all open batches together; decoded they take about five times as much. */
+/** Encoded bytes of all open batches together, in equal shares of the sinks; decoded they take about five times as much. */
 const OPEN_BATCH_BYTES = 4 * 1024 * 1024
 const DEFAULT_STALE_MS = 60_000
 
@@ -112,13 +112,14 @@ class Run {
       registry,
       logger,
       metrics,
-      memory: new MemoryBudget(OPEN_BATCH_BYTES),
       version: packageVersion(),
       signal: this.#signal,
       onChange: () => this.#changed(),
     }
     for (const node of this.#mesh.sources) this.#sources.push(new SourceRunner(node, context))
-    for (const node of this.#mesh.sinks) this.#sinks.push(new SinkRunner(node, context))
+    // a share for each, and no more: what a sink that stands still holds is missing to no other
+    const { sinks } = this.#mesh
+    for (const node of sinks) this.#sinks.push(new SinkRunner(node, context, new MemoryBudget(OPEN_BATCH_BYTES / sinks.length)))
     const { paused } = this.#folder
     for (const node of this.#nodes) {
       const since = paused.get(node.name)

@@ -1,6 +1,7 @@
 import type { LandedStream } from '../audit/continuous-audit.ts'
 import { asMillraceError, type MillraceError } from '../errors.ts'
 import { type MaterializeStatus, materialize } from '../materialize/materialize.ts'
+import type { MemoryBudget } from '../materialize/memory-budget.ts'
 import type { SinkNode } from '../mesh/mesh.ts'
 import type { StreamTarget } from '../plugin.ts'
 import { DEFAULT_RETRY, pause } from '../retry.ts'
@@ -28,16 +29,19 @@ export class SinkRunner implements RunningNode {
   readonly finished: Promise<void>
   readonly #node: SinkNode
   readonly #context: RuntimeContext
+  readonly #memory: MemoryBudget
   readonly #streams = new Map<string, RunningStream>()
   #pausedSince: string | null = null
   #discoveryError: MillraceError | null = null
   #progressedAt: number | null = null
   #streamsKnownAt = 0
 
-  constructor(node: SinkNode, context: RuntimeContext) {
+  /** @param memory of all its drivers together, and of no other sink's */
+  constructor(node: SinkNode, context: RuntimeContext, memory: MemoryBudget) {
     this.name = node.name
     this.#node = node
     this.#context = context
+    this.#memory = memory
     this.finished = this.#discover().then(async () => {
       await Promise.all([...this.#streams.values()].map(({ unit }) => unit.finished))
     })
@@ -168,7 +172,7 @@ export class SinkRunner implements RunningNode {
         deadLetters: onRejected === 'halt' ? null : () => log.openWriter(`${this.name}.${topic}`),
         redact: (text) => secrets.redact(text),
         retry: DEFAULT_RETRY,
-        memory: this.#context.memory,
+        memory: this.#memory,
         signal: stop,
         onStatus: (status) => {
           this.#take(stream, status)
