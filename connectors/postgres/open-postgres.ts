@@ -49,8 +49,8 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
   const connect = await reachServer(config)
   const patterns = new TablePatterns(config.tables)
   const mapping = { unrepresentable: config.unrepresentable }
-  const catalog = cleanup.use(new CatalogConnection(connect))
-  const streamCatalog = cleanup.use(new CatalogConnection(connect))
+  const catalog = cleanup.use(new CatalogConnection(connect, config.silenceMs))
+  const streamCatalog = cleanup.use(new CatalogConnection(connect, config.silenceMs))
   const server = await catalog.run('to look at the server', readServer)
   if (server.version < OLDEST_VERSION) {
     throw new MillraceError('source.unprepared', `Postgres ${Math.trunc(server.version / 10_000)} is too old`, {
@@ -69,6 +69,7 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
     await ReplicationConnection.connect({
       config: connect,
       onNotice: (code, message) => context.logger.warn({ code }, `Postgres: ${message}`),
+      silenceMs: config.silenceMs,
       statusIntervalMs: answerMs,
     }),
   )

@@ -44,6 +44,12 @@ export const postgresConfig = z
       .enum(['error', 'text'])
       .default('error')
       .describe('Values that no Avro type holds (infinity, NaN): park the table, or carry them as text in a branch of their own.'),
+    silenceMs: z
+      .int()
+      .min(1000)
+      .max(3_600_000)
+      .default(60_000)
+      .describe('A server that sends nothing for so long, in milliseconds, though it was asked for a sign of life, is given up and connected to anew.'),
     binary: z.boolean().default(true).describe('Receive values in binary form, which costs less.'),
   })
   .refine((config) => config.url !== undefined || (config.host !== undefined && config.database !== undefined && config.user !== undefined), {
@@ -65,6 +71,8 @@ export function clientConfig(config: PostgresConfig): pg.ClientConfig {
     ...(config.ssl === undefined ? {} : { ssl: config.ssl }),
     options: SESSION,
     keepAlive: true,
+    // the kernel notices a connection that the other side has forgotten
+    keepAliveInitialDelayMillis: 10_000,
     connectionTimeoutMillis: 15_000,
     application_name: 'millrace',
   } as pg.ClientConfig

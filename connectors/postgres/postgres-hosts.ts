@@ -1,6 +1,6 @@
 import type pg from 'pg'
 import { MillraceError } from '../../core/plugin.ts'
-import { connectClient } from './catalog-connection.ts'
+import { connectClient, endClient } from './catalog-connection.ts'
 import { clientConfig, type PostgresConfig } from './postgres-config.ts'
 import { postgresError } from './postgres-error.ts'
 import { hostUrls } from './postgres-url.ts'
@@ -41,6 +41,6 @@ async function timelineOf(target: pg.ClientConfig): Promise<number | MillraceErr
     const { file } = rows[0]!
     return file === null ? new MillraceError('source.unreachable', `${client.host}:${client.port} is a standby`) : Number.parseInt(file.slice(0, 8), 16)
   } finally {
-    await client.end().catch(() => {})
+    await endClient(client)
   }
 }

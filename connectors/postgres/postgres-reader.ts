@@ -22,7 +22,7 @@ class PostgresReader implements SourceReader {
   constructor(config: PostgresConfig, publication: string, connect: pg.ClientConfig) {
     this.#config = config
     this.#publication = publication
-    this.#catalog = new CatalogConnection(connect)
+    this.#catalog = new CatalogConnection(connect, config.silenceMs)
     this.#snapshot = new PostgresSnapshotReader({ connect: () => connectClient(connect), mapping: { unrepresentable: config.unrepresentable } })
   }
 

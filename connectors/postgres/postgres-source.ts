@@ -94,6 +94,13 @@ export class PostgresSource implements SourceConnector {
   async *changes(from: SourceOffset, output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
     const { connection, context, streamCatalog, patterns, mapping, start } = this.#parts
     const { lsn } = readOffset(from)
+    // a server that does not answer must not hold a stop up
+    const close = () => {
+      this.#parts.catalog.close()
+      streamCatalog.close()
+    }
+    signal.addEventListener('abort', close, { once: true })
+    if (signal.aborted) close()
     invariant(lsn === start.lsn, `the slot streams from ${formatLsn(start.lsn)}, not from ${formatLsn(lsn)}`)
     const stream = new ChangeStream({
       connection,

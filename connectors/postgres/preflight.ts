@@ -32,7 +32,7 @@ interface Facts {
 
 /** Everything that `open` needs, looked at without changing anything; all findings at once. @throws source.unreachable, source.forbidden */
 export async function checkPostgres(config: PostgresConfig, context: PluginContext): Promise<readonly Finding[]> {
-  await using catalog = new CatalogConnection(await reachServer(config))
+  await using catalog = new CatalogConnection(await reachServer(config), config.silenceMs)
   return await catalog.run('to look at the server', (client) => findings(client, config, context))
 }
 

@@ -12,7 +12,7 @@ const MIB = 1024 * 1024
 /** The slot and the publication of a source. A slot holds WAL back for as long as it is there, so a source that is given up must not leave it. */
 export const postgresProvisions: SourceProvisions<PostgresConfig> = {
   async list(config, context) {
-    await using catalog = new CatalogConnection(await reachServer(config))
+    await using catalog = new CatalogConnection(await reachServer(config), config.silenceMs)
     const { slot, publication } = namesOf(config, context)
     return await catalog.run('to look at the slot and the publication', async (client) => {
       const server = await readServer(client)
@@ -31,7 +31,7 @@ export const postgresProvisions: SourceProvisions<PostgresConfig> = {
   },
 
   async drop(config, context) {
-    await using catalog = new CatalogConnection(await reachServer(config))
+    await using catalog = new CatalogConnection(await reachServer(config), config.silenceMs)
     const { slot, publication } = namesOf(config, context)
     const server = await catalog.run('to look at the server', readServer)
     if (server.standby) {

@@ -2,7 +2,7 @@ import net from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { invariant, MillraceError, viewOf } from '../../core/plugin.ts'
-import { connect } from './catalog-connection.ts'
+import { connect, endClient } from './catalog-connection.ts'
 import { POSTGRES_EPOCH_US, protocolError } from './pgoutput.ts'
 import { postgresError, readServerError, type ServerError } from './postgres-error.ts'
 
@@ -30,6 +30,8 @@ export interface ReplicationConnectionOptions {
   readonly onNotice: (code: string, message: string) => void
   /** Status is sent at least this often, in milliseconds. */
   readonly statusIntervalMs: number
+  /** A server from which nothing comes for so long, though it was asked for a sign of life, is given up. */
+  readonly silenceMs: number
 }
 
 /**
@@ -56,6 +58,8 @@ export class ReplicationConnection implements AsyncDisposable {
   #socket: net.Socket
   #direct = false
   #started = false
+  /** The server takes status messages. */
+  #streaming = false
   #at = CARRY_BYTES
   #end = CARRY_BYTES
   #wake: (() => void) | null = null
@@ -65,6 +69,9 @@ export class ReplicationConnection implements AsyncDisposable {
   #status: NodeJS.Timeout | undefined
   #statusAt = 0
   #statusConfirmed = 0n
+  /** How long `read` has waited, as ticks counted it: time in which this process did not run is no silence of the server's. */
+  #silentMs = 0
+  #asked = false
   #explain: (error: Error & ServerError) => MillraceError = (error) => postgresError(error, 'while streaming')
 
   #windowAt = 0
@@ -78,7 +85,12 @@ export class ReplicationConnection implements AsyncDisposable {
     this.bytes = this.#buffer
     this.view = viewOf(this.#buffer)
     this.#socket = new net.Socket()
-    const config = { ...options.config, replication: 'database', stream: (made: { readonly ssl?: unknown }) => this.#makeSocket(Boolean(made.ssl)) }
+    const config = {
+      ...options.config,
+      query_timeout: options.silenceMs,
+      replication: 'database',
+      stream: (made: { readonly ssl?: unknown }) => this.#makeSocket(Boolean(made.ssl)),
+    }
     this.#client = new pg.Client(config as unknown as pg.ClientConfig)
     this.#client.on('error', () => {})
   }
@@ -161,14 +173,16 @@ export class ReplicationConnection implements AsyncDisposable {
     message[0] = 81
     message.writeInt32BE(4 + text.length, 1)
     stream.write(Buffer.concat([message, text]))
+    this.#statusAt = performance.now()
+    const tickMs = Math.min(STATUS_TICK_MS, this.#options.statusIntervalMs / 2, this.#options.silenceMs / 4)
+    this.#status = setInterval(() => this.#tick(tickMs), tickMs).unref()
     for (;;) {
       const type = this.#frame()
       if (type === 0) await this.read()
       else if (type === 69) throw explain(readServerError(this.bytes, this.messageAt, this.messageEnd))
       else if (type === 87) break
     }
-    this.#statusAt = performance.now()
-    this.#status = setInterval(() => this.#tick(), Math.min(STATUS_TICK_MS, this.#options.statusIntervalMs / 2)).unref()
+    this.#streaming = true
   }
 
   /** Walks to the next whole message inside the protocol's messages. @returns XLOG_DATA, KEEPALIVE, or 0 when more must be read */
@@ -229,6 +243,8 @@ export class ReplicationConnection implements AsyncDisposable {
       await delay(BULK_PAUSE_MS)
     }
     this.#carry()
+    this.#silentMs = 0
+    this.#asked = false
     for (;;) {
       if (this.#failure !== null) throw this.#failure
       if (this.#interrupted) return false
@@ -303,14 +319,27 @@ export class ReplicationConnection implements AsyncDisposable {
     this.#wakeUp()
   }
 
-  #tick(): void {
+  #tick(tickMs: number): void {
+    // while nobody reads, nothing can be heard
+    if (this.#wake !== null) this.#silentMs += tickMs
+    const { silenceMs } = this.#options
+    if (this.#silentMs >= silenceMs) {
+      this.#fail(
+        new MillraceError('source.unreachable', `Postgres has been silent for ${silenceMs} ms on the replication connection, asked for a sign of life`, {
+          fix: 'check that the server runs and that the network to it passes',
+        }),
+      )
+    } else if (!this.#asked && this.#silentMs >= silenceMs / 2) {
+      this.#asked = true
+      this.sendStatus(true)
+    }
     const since = performance.now() - this.#statusAt
     if (since >= this.#options.statusIntervalMs || this.confirmed !== this.#statusConfirmed) this.sendStatus(false)
   }
 
   /** Standby status update: what was received and what is confirmed; `ask` for a keepalive in return. */
   sendStatus(ask: boolean): void {
-    if (!this.#started || this.#failure !== null) return
+    if (!this.#streaming || this.#failure !== null) return
     const message = Buffer.alloc(39)
     message[0] = 100
     message.writeInt32BE(38, 1)
@@ -332,7 +361,7 @@ export class ReplicationConnection implements AsyncDisposable {
     this.interrupt()
     const socket = this.#socket
     if (!this.#started) {
-      await this.#client.end().catch(() => {})
+      await endClient(this.#client)
       return
     }
     if (!socket.destroyed) {

@@ -14,6 +14,7 @@ import {
   viewOf,
 } from '../../core/plugin.ts'
 import { unseenCommits } from './applied-transactions.ts'
+import { cut, endClient } from './catalog-connection.ts'
 import { sees } from './fence.ts'
 import { postgresError } from './postgres-error.ts'
 import { type CopiedRows, copyRows } from './snapshot-copy.ts'
@@ -89,6 +90,7 @@ select pg_current_snapshot()::text as snapshot,
 export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
   readonly #options: SnapshotReaderOptions
   readonly #idle: pg.Client[] = []
+  readonly #busy = new Set<pg.Client>()
   readonly #lost = new WeakSet<pg.Client>()
   readonly #sizes = new ChunkSizes()
   #closed = false
@@ -227,7 +229,9 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true
-    await Promise.all(this.#idle.splice(0).map((client) => client.end().catch(() => {})))
+    // what they read is of no use to anyone any more
+    for (const client of this.#busy) cut(client)
+    await Promise.all(this.#idle.splice(0).map(endClient))
   }
 
   /** Runs `work` on a connection of its own; one that failed or was cut is not used again. */
@@ -241,15 +245,19 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
         made.on('end', () => this.#lost.add(made))
         client = made
       }
+      this.#busy.add(client)
+      if (this.#closed) cut(client)
       const result = await work(client)
       const { destroyed } = (client as pg.Client & { readonly connection: pg.Connection }).connection.stream
-      if (this.#closed || destroyed || this.#lost.has(client)) void client.end().catch(() => {})
+      if (this.#closed || destroyed || this.#lost.has(client)) void endClient(client)
       else this.#idle.push(client)
       return result
     } catch (error) {
-      void client?.end().catch(() => {})
+      if (client !== undefined) void endClient(client)
       if (error instanceof Error && error.name === 'AbortError') throw error
       throw postgresError(error, doing)
+    } finally {
+      if (client !== undefined) this.#busy.delete(client)
     }
   }
 }

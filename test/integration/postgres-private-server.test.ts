@@ -104,7 +104,12 @@ it('gives every row once, in order, while it paces the server', async () => {
   try {
     await db.sql('create table t (id int primary key, v text); alter table t alter v set storage external; create publication p for table t')
     const { rows } = await db.sql(`select lsn::text from pg_create_logical_replication_slot($1, 'pgoutput')`, [db.database])
-    await using connection = await ReplicationConnection.connect({ config: { connectionString: db.url }, onNotice: () => {}, statusIntervalMs: 1000 })
+    await using connection = await ReplicationConnection.connect({
+      config: { connectionString: db.url },
+      onNotice: () => {},
+      statusIntervalMs: 1000,
+      silenceMs: 60_000,
+    })
     const options = `proto_version '1', publication_names 'p'`
     await connection.start(`START_REPLICATION SLOT ${db.database} LOGICAL ${rows[0].lsn} (${options})`, (error) => error as never)
     const decoder = new PgoutputDecoder()
