@@ -266,34 +266,37 @@ export class ChangeStream {
     const applier = this.#applier
     const decoder = this.#decoder
     const walStart = Number(commit)
-    this.#options.applied.add(spill.xid)
-    const hold = this.#placeChunks(spill.xid)
-    if (hold !== null) await hold
-    if (signal.aborted) return
-    applier.begin(commit, committedAt, spill.xid, true)
-    for (const { bytes, view, end: pieceEnd } of spill.pieces()) {
-      for (let at = 0; at < pieceEnd; ) {
-        const arrival = view.getUint32(at + 4)
-        const from = at + RECORD_HEADER_BYTES
-        at = from + view.getUint32(at)
-        const tag = decoder.decode(bytes, view, from, at, spill.streamed, walStart)
-        if (tag === TAG.relation) {
-          // Kept even when its subtransaction was aborted: the server takes it as sent.
-          applier.relation(arrival)
-        } else if (tag === TAG.insert || tag === TAG.update || tag === TAG.delete || tag === TAG.truncate || tag === TAG.message) {
-          if (spill.streamed && spill.aborted.has(decoder.xid)) continue
-          const pause = applier.apply(bytes, view)
-          if (pause !== undefined) await pause
-        } else if (tag !== TAG.type && tag !== TAG.origin) throw protocolError('a message out of place in a held transaction', tag, walStart)
-      }
-      yield this.#complete
+    try {
+      this.#options.applied.add(spill.xid)
+      const hold = this.#placeChunks(spill.xid)
+      if (hold !== null) await hold
       if (signal.aborted) return
+      applier.begin(commit, committedAt, spill.xid, true)
+      for (const { bytes, view, end: pieceEnd } of spill.pieces()) {
+        for (let at = 0; at < pieceEnd; ) {
+          const arrival = view.getUint32(at + 4)
+          const from = at + RECORD_HEADER_BYTES
+          at = from + view.getUint32(at)
+          const tag = decoder.decode(bytes, view, from, at, spill.streamed, walStart)
+          if (tag === TAG.relation) {
+            // Kept even when its subtransaction was aborted: the server takes it as sent.
+            applier.relation(arrival)
+          } else if (tag === TAG.insert || tag === TAG.update || tag === TAG.delete || tag === TAG.truncate || tag === TAG.message) {
+            if (spill.streamed && spill.aborted.has(decoder.xid)) continue
+            const pause = applier.apply(bytes, view)
+            if (pause !== undefined) await pause
+          } else if (tag !== TAG.type && tag !== TAG.origin) throw protocolError('a message out of place in a held transaction', tag, walStart)
+        }
+        yield this.#complete
+        if (signal.aborted) return
+      }
+      applier.end()
+      this.#prepared.delete(spill.xid)
+      this.#received(end)
+      this.#advance(end)
+    } finally {
+      spill.discard()
     }
-    applier.end()
-    spill.discard()
-    this.#prepared.delete(spill.xid)
-    this.#received(end)
-    this.#advance(end)
   }
 
   #message(walStart: number): Promise<void> | undefined {

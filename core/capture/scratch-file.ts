@@ -3,20 +3,32 @@ import { invariant, MillraceError } from '../errors.ts'
 
 const FIRST_BYTES = 16 * 1024
 const MEMORY_BYTES = 256 * 1024
+/** All scratch files of the process together hold about so much in memory. */
+const SHARED_BYTES = 8 * 1024 * 1024
+const NOTHING = Buffer.alloc(0)
 
 /**
- * Bytes of a source that wait for their turn: a few in memory, more in a file, so that memory is bounded however many they are. Nothing of it outlives the
- * process: what has not been captured, the server sends again. Synchronous.
+ * Bytes of a source that wait for their turn: a few in memory, more in a file, so that memory is bounded however many they are, and however many such files
+ * there are. Nothing of it outlives the process: what has not been captured, the server sends again. Synchronous.
  *
  * @throws log.full when the disk is; config.invalid when the file cannot be written or read
  */
 export class ScratchFile {
+  /** Those that hold memory, first those that took some longest ago. */
+  static readonly #holders = new Set<ScratchFile>()
+  static #heldBytes = 0
+
+  /** Bytes of memory that all of them hold. */
+  static get heldBytes(): number {
+    return ScratchFile.#heldBytes
+  }
+
   readonly #path: string
   readonly #fix: string
   #file = -1
   #fileBytes = 0
   /** The bytes after those of the file. */
-  #buffer = Buffer.allocUnsafeSlow(FIRST_BYTES)
+  #buffer: Buffer = NOTHING
   #used = 0
 
   /** @param path in a folder of the source's own, which exists; there is no file before the bytes are many */
@@ -41,9 +53,22 @@ export class ScratchFile {
   #makeRoom(length: number): void {
     if (this.#used + length > MEMORY_BYTES) this.#flush()
     if (this.#used + length <= this.#buffer.length) return
-    const larger = Buffer.allocUnsafeSlow(Math.max(this.#used + length, Math.min(MEMORY_BYTES, this.#buffer.length * 4)))
+    const larger = Buffer.allocUnsafeSlow(Math.max(FIRST_BYTES, this.#used + length, Math.min(MEMORY_BYTES, this.#buffer.length * 4)))
     this.#buffer.copy(larger, 0, 0, this.#used)
-    this.#buffer = larger
+    this.#hold(larger)
+    for (const other of ScratchFile.#holders) {
+      if (ScratchFile.#heldBytes <= SHARED_BYTES || other === this) break
+      other.#flush()
+      other.#hold(NOTHING)
+    }
+  }
+
+  #hold(buffer: Buffer): void {
+    ScratchFile.#heldBytes += buffer.length - this.#buffer.length
+    this.#buffer = buffer
+    // to the end of the line
+    ScratchFile.#holders.delete(this)
+    if (buffer.length > 0) ScratchFile.#holders.add(this)
   }
 
   #flush(): void {
@@ -57,7 +82,7 @@ export class ScratchFile {
       }
     })
     this.#used = 0
-    if (this.#buffer.length > MEMORY_BYTES) this.#buffer = Buffer.allocUnsafeSlow(MEMORY_BYTES)
+    if (this.#buffer.length > MEMORY_BYTES) this.#hold(Buffer.allocUnsafeSlow(MEMORY_BYTES))
   }
 
   /** Copies bytes from the place `from` on into `target` at `at`, as many as fit or are left. @returns how many */
@@ -88,7 +113,7 @@ export class ScratchFile {
 
   /** Frees memory and file. May be called twice. */
   discard(): void {
-    this.#buffer = Buffer.alloc(0)
+    this.#hold(NOTHING)
     this.#used = 0
     this.#fileBytes = 0
     if (this.#file < 0) return

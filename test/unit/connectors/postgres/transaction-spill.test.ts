@@ -4,6 +4,7 @@ import path from 'node:path'
 import fc from 'fast-check'
 import { afterAll, expect, it } from 'vitest'
 import { RECORD_HEADER_BYTES, TransactionSpill } from '../../../../connectors/postgres/transaction-spill.ts'
+import { ScratchFile } from '../../../../core/capture/scratch-file.ts'
 
 const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-spill-'))
 afterAll(() => rmSync(dir, { recursive: true, force: true }))
@@ -49,6 +50,30 @@ it('gives back every message, whatever their sizes, from memory and from its fil
     }),
     { numRuns: 60 },
   )
+})
+
+it('holds little of many transactions that are open at once, and loses nothing of any', () => {
+  const OPEN = 300
+  const spills = Array.from({ length: OPEN }, (_, xid) => new TransactionSpill(path.join(dir, `open-${xid}`), xid, true))
+  const lengthOf = (xid: number, round: number) => 500 + ((xid * 31 + round * 17) % 1500)
+  let mostHeld = 0
+  for (let round = 0; round < 200; round++) {
+    for (const { xid } of spills) {
+      spills[xid]!.append(Buffer.alloc(lengthOf(xid, round), xid % 251), 0, lengthOf(xid, round), round)
+      mostHeld = Math.max(mostHeld, ScratchFile.heldBytes)
+    }
+  }
+  // as much as one of them may grow by beyond what all share
+  expect(mostHeld).toBeLessThanOrEqual((8 * 1024 + 256) * 1024)
+  for (const spill of spills) {
+    const { lengths, fills, arrivals } = readBack(spill)
+    expect(lengths).toEqual(Array.from({ length: 200 }, (_, round) => lengthOf(spill.xid, round)))
+    expect(new Set(fills)).toEqual(new Set([spill.xid % 251]))
+    expect(arrivals).toEqual(Array.from({ length: 200 }, (_, round) => round))
+    spill.discard()
+  }
+  expect(ScratchFile.heldBytes).toBe(0)
+  expect(readdirSync(dir)).toEqual([])
 })
 
 it('keeps a small transaction in memory, and a large one out of it', () => {
