@@ -55,6 +55,11 @@ export interface SourcePlugin<Config = unknown> extends PluginFacts<Config> {
   open(config: Config, context: PluginContext, resume: SourceOffset | null): Promise<SourceConnector>
   /** Opens the source for reading only, for the audit. */
   openReader(config: Config, context: PluginContext): Promise<SourceReader>
+  /**
+   * Beside the database, until `signal` aborts: gives the same source, which runs elsewhere, what only that machine has. Absent: it needs nothing there.
+   * @throws when it cannot begin
+   */
+  serve?(config: Config, context: PluginContext, address: { readonly host: string; readonly port: number }, signal: AbortSignal): Promise<void>
   /** What `open` leaves on the server and how it goes away; absent: it leaves nothing there. */
   readonly provisions?: SourceProvisions<Config>
 }

@@ -8,6 +8,14 @@ const tls = z.strictObject({
   rejectUnauthorized: z.boolean().default(true).describe('false accepts any certificate: only for trials.'),
 })
 
+const agent = z.strictObject({
+  token: z.string().min(16).describe('What a source must know to read and delete segments: the same on all machines; take it from a secret.'),
+  folder: z.string().min(1).optional().describe('On the machine of an agent: the `cdc_raw_directory` that it serves.'),
+  cert: z.string().optional().describe('On the machine of an agent: its certificate in PEM form, for the host by which it is asked.'),
+  key: z.string().optional().describe('On the machine of an agent: the key of the certificate in PEM form.'),
+  ca: z.string().optional().describe('Where the source runs: certificate authority of the agents in PEM form; without it the well-known ones.'),
+})
+
 export const CONSISTENCIES = ['ONE', 'TWO', 'THREE', 'QUORUM', 'ALL', 'LOCAL_QUORUM', 'EACH_QUORUM', 'LOCAL_ONE'] as const
 
 export const cassandraConfig = z.strictObject({
@@ -23,7 +31,12 @@ export const cassandraConfig = z.strictObject({
     .describe('Tables to capture: `shop.*`, `!shop.tmp_*`. New ones with `cdc = true` that match are taken in while it runs.'),
   cdcRaw: z
     .union([z.string().min(1), z.array(z.string().min(1)).min(1)])
-    .describe('The `cdc_raw_directory` of the node, or of several. This node of the mesh is their only consumer: what is durable in the log is deleted there.'),
+    .describe(
+      'The `cdc_raw_directory` of the node, or of several, and `https://HOST:PORT` of agents that serve theirs. This node of the mesh is their only consumer: what is durable in the log is deleted there.',
+    ),
+  agent: agent
+    .optional()
+    .describe('For folders of other machines, which `millrace agent cassandra --config FILE --serve HOST:PORT` serves there: the same settings on both sides.'),
   consistency: z
     .enum(CONSISTENCIES)
     .default('LOCAL_QUORUM')
@@ -51,4 +64,8 @@ export type CassandraConfig = z.infer<typeof cassandraConfig>
 
 export function foldersOf({ cdcRaw }: CassandraConfig): readonly string[] {
   return typeof cdcRaw === 'string' ? [cdcRaw] : cdcRaw
+}
+
+export function isUrl(folder: string): boolean {
+  return /^https?:/.test(folder)
 }

@@ -50,7 +50,7 @@ export class CdcTail implements AsyncDisposable {
       const index = await this.#directory.index(current)
       if (index === null) {
         // it is written in place, and may be empty for a moment
-        if (this.#directory.hasIndexNow(current)) return null
+        if (await this.#directory.hasIndexNow(current)) return null
         if (this.#position > 0) throw this.#lost()
         if (!(await this.#moveOn(current))) return null
         continue
@@ -64,15 +64,15 @@ export class CdcTail implements AsyncDisposable {
 
   async #read(current: CdcSegment, index: SegmentIndex): Promise<EntryBlock | null> {
     try {
-      this.#reader ??= await SegmentReader.open(current.file, this.#position)
+      this.#reader ??= await SegmentReader.open(current.file, this.#position, await this.#directory.open(current))
+      this.#until = Math.max(this.#until, index.until)
+      const block = await this.#reader.read({ until: this.#until, completed: index.completed })
+      if (block !== null) this.#position = block.positions.at(-1)!
+      return block
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') throw this.#lost()
       throw error
     }
-    this.#until = Math.max(this.#until, index.until)
-    const block = await this.#reader.read({ until: this.#until, completed: index.completed })
-    if (block !== null) this.#position = block.positions.at(-1)!
-    return block
   }
 
   /**
@@ -82,7 +82,7 @@ export class CdcTail implements AsyncDisposable {
   async #moveOn(done: CdcSegment | null): Promise<boolean> {
     const next = (await this.#directory.list()).find(({ id, hasIndex }) => id > this.#segment && hasIndex)
     if (next === undefined) return false
-    if (done !== null && this.#position === 0 && this.#directory.hasIndexNow(done)) return true
+    if (done !== null && this.#position === 0 && (await this.#directory.hasIndexNow(done))) return true
     await this.#reader?.[Symbol.asyncDispose]()
     this.#reader = null
     this.#current = next

@@ -19,11 +19,11 @@ export interface CqlOptions {
 /** The cluster by `cassandra-driver`, with errors of ours. */
 export class CqlClient implements AsyncDisposable {
   readonly #client: cassandra.Client
-  readonly #localDataCenter: string
+  readonly localDataCenter: string
 
   private constructor(client: cassandra.Client, localDataCenter: string) {
     this.#client = client
-    this.#localDataCenter = localDataCenter
+    this.localDataCenter = localDataCenter
   }
 
   /** @throws source.unreachable, source.forbidden */
@@ -61,9 +61,14 @@ export class CqlClient implements AsyncDisposable {
     return all
   }
 
+  /** Also those that are down. @param inDataCenter of the data center only */
+  countNodes(inDataCenter: boolean): number {
+    return this.#client.hosts.values().filter((host) => !inDataCenter || host.datacenter === this.localDataCenter).length
+  }
+
   /** The one row that each node of the data center keeps for itself. Nodes that do not answer are left out. @throws when none does */
   async ofEachNode(doing: string, text: string): Promise<CqlPage['rows']> {
-    const nodes = this.#client.hosts.values().filter((host) => host.isUp() && host.datacenter === this.#localDataCenter)
+    const nodes = this.#client.hosts.values().filter((host) => host.isUp() && host.datacenter === this.localDataCenter)
     const asked = await Promise.allSettled(nodes.map((host) => this.#client.execute(text, [], { host, consistency: ONE })))
     const rows = asked.flatMap((one) => (one.status === 'fulfilled' ? (one.value.rows as unknown as CqlPage['rows']) : []))
     const failed = asked.find((one) => one.status === 'rejected')

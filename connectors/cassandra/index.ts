@@ -1,8 +1,6 @@
 import { definePlugin } from '../../core/plugin.ts'
+import { serveFolder } from './agent-server.ts'
 import { type CassandraConfig, cassandraConfig } from './cassandra-config.ts'
-import { openCassandraReader } from './cassandra-reader.ts'
-import { openCassandra } from './open-cassandra.ts'
-import { checkCassandra } from './preflight.ts'
 
 export default definePlugin<CassandraConfig>({
   kind: 'source',
@@ -14,7 +12,9 @@ export default definePlugin<CassandraConfig>({
     { name: 'pos', type: 'long' },
     { name: 'write_us', type: 'long' },
   ],
-  check: checkCassandra,
-  open: openCassandra,
-  openReader: openCassandraReader,
+  // the agent that serves a folder needs none of it
+  check: async (config, context) => (await import('./preflight.ts')).checkCassandra(config, context),
+  open: async (config, context, resume) => (await import('./open-cassandra.ts')).openCassandra(config, context, resume),
+  openReader: async (config, context) => (await import('./cassandra-reader.ts')).openCassandraReader(config, context),
+  serve: serveFolder,
 })

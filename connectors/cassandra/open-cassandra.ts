@@ -1,12 +1,14 @@
 import { MillraceError, type PluginContext, type SourceConnector, type SourceOffset, TablePatterns } from '../../core/plugin.ts'
 import { CapturedTables } from './captured-tables.ts'
-import { type CassandraConfig, foldersOf } from './cassandra-config.ts'
+import type { CassandraConfig } from './cassandra-config.ts'
 import { type CassandraOffset, isBehind, type LogPlace, readOffset, writeOffset } from './cassandra-offset.ts'
 import { CassandraSource } from './cassandra-source.ts'
 import { CdcDirectory } from './cdc-directory.ts'
 import { CdcTail, historyLost } from './cdc-tail.ts'
 import { type ClusterFacts, readFacts } from './cluster-facts.ts'
+import { COVER, uncovered } from './coverage.ts'
 import { CqlClient } from './cql-client.ts'
+import { filesOf } from './files-of.ts'
 import { KnownRows } from './known-rows.ts'
 import { MutationDecoder } from './mutation-decoder.ts'
 
@@ -14,7 +16,7 @@ export const PARTITIONER = /(^|\.)Murmur3Partitioner$/
 
 /** Opens the logs at an offset, or at their ends. */
 export async function openCassandra(config: CassandraConfig, context: PluginContext, resume: SourceOffset | null): Promise<SourceConnector> {
-  const directories = foldersOf(config).map((folder) => new CdcDirectory(folder))
+  const directories = filesOf(config).map((files) => new CdcDirectory(files))
   const patterns = new TablePatterns(config.tables)
   for (const directory of directories) await directory.list()
   const client = await CqlClient.connect(config)
@@ -26,6 +28,8 @@ export async function openCassandra(config: CassandraConfig, context: PluginCont
     const { start, from } = resume === null ? await begin(directories, known) : await resumeAt(directories, known, readOffset(resume), facts, context)
     const tables = new CapturedTables(client, patterns, mappingOf(config), known)
     await tables.refresh()
+    const [lost] = await uncovered(client, new Set(tables.list().map(({ namespace }) => namespace)), directories.length)
+    if (lost !== undefined) throw new MillraceError('source.unprepared', lost.message, { fix: COVER })
     const decoder = new MutationDecoder(tables.descriptions())
     tables.onChange = (all) => decoder.describe(all)
     const logs = directories.map((directory) => {

@@ -1,9 +1,11 @@
-import { access, constants } from 'node:fs/promises'
 import { type Finding, type PluginContext, TablePatterns } from '../../core/plugin.ts'
-import { type CassandraConfig, foldersOf } from './cassandra-config.ts'
+import { type CassandraConfig, foldersOf, isUrl } from './cassandra-config.ts'
 import { type CatalogTable, readCatalog } from './catalog.ts'
+import type { CdcFiles } from './cdc-files.ts'
 import { type ClusterFacts, readFacts } from './cluster-facts.ts'
+import { COVER, uncovered } from './coverage.ts'
 import { CqlClient } from './cql-client.ts'
+import { filesOf } from './files-of.ts'
 import { PARTITIONER } from './open-cassandra.ts'
 
 /** With a longer time between syncs changes come late. */
@@ -11,25 +13,26 @@ const SLOW_SYNC_MS = 2000
 
 /** Everything that `open` needs, looked at without changing anything; all findings at once. @throws source.unreachable, source.forbidden */
 export async function checkCassandra(config: CassandraConfig, _context: PluginContext): Promise<readonly Finding[]> {
-  const folders = await Promise.all(foldersOf(config).map(folderFinding))
+  const folders = await Promise.all(filesOf(config).map(folderFinding))
   await using client = await CqlClient.connect(config)
   const facts = await readFacts(client)
   const catalog = await readCatalog(client, new TablePatterns(config.tables))
-  return [...folders, ...nodeFindings(facts, config), ...tableFindings(catalog, config)]
+  const captured = new Set(catalog.filter(({ description }) => description.captured).map(({ description }) => description.keyspace))
+  const lost = (await uncovered(client, captured, folders.length)).map(
+    ({ keyspace, message }): Finding => ({ level: 'error', subject: `replicas of ${keyspace}`, message, fix: COVER }),
+  )
+  return [...folders, ...nodeFindings(facts, config), ...lost, ...tableFindings(catalog, config)]
 }
 
-async function folderFinding(cdcRaw: string): Promise<Finding> {
+async function folderFinding(files: CdcFiles): Promise<Finding> {
   const subject = 'cdcRaw'
-  try {
-    await access(cdcRaw, constants.R_OK | constants.W_OK | constants.X_OK)
-    return { level: 'ok', subject, message: `${cdcRaw} can be read and written` }
-  } catch (error) {
-    return {
-      level: 'error',
-      subject,
-      message: `${cdcRaw} cannot be read and written: ${(error as Error).message}`,
-      fix: 'run on the node itself, as a user who may; cdcRaw is cdc_raw_directory of its cassandra.yaml',
-    }
+  const why = await files.whyNot()
+  if (why === null) return { level: 'ok', subject, message: `${files.path} can be read and written` }
+  return {
+    level: 'error',
+    subject,
+    message: `${files.path} cannot be read and written: ${why}`,
+    fix: 'run on the node itself, as a user who may; cdcRaw is cdc_raw_directory of its cassandra.yaml',
   }
 }
 
@@ -53,7 +56,7 @@ function nodeFindings({ version, partitioner, cdcEnabled, cdcRaw, blocksWrites, 
       message: String(cdcEnabled),
       fix: 'set cdc_enabled: true in cassandra.yaml of every node, and restart it',
     })
-  if (cdcRaw !== null && !foldersOf(config).includes(cdcRaw)) {
+  if (cdcRaw !== null && !foldersOf(config).some(isUrl) && !foldersOf(config).includes(cdcRaw)) {
     found.push({
       level: 'warning',
       subject: 'cdc_raw_directory',

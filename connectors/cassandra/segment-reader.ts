@@ -2,9 +2,10 @@
  * One segment of a commit log: its header, and its entries whose checksums are right. Format: org.apache.cassandra.db.commitlog.CommitLogDescriptor,
  * CommitLogSegment, CompressedSegment and CommitLogReader of Cassandra 4.0 to 5.0; see "Commit log format" in README.md.
  */
-import { type FileHandle, open } from 'node:fs/promises'
+import { open } from 'node:fs/promises'
 import { crc32 } from 'node:zlib'
 import { MillraceError } from '../../core/plugin.ts'
+import type { SegmentBytes } from './cdc-files.ts'
 import { compressorOf, type Uncompress } from './segment-compression.ts'
 import { segmentError } from './segment-error.ts'
 
@@ -50,7 +51,7 @@ export interface SegmentIndex {
 export class SegmentReader implements AsyncDisposable {
   readonly file: string
   readonly descriptor: SegmentDescriptor
-  readonly #handle: FileHandle
+  readonly #handle: SegmentBytes
   readonly #uncompress: Uncompress | null
   /** Where the next marker lies in the file, and where it would lie were nothing compressed. */
   #markerAt: number
@@ -64,7 +65,7 @@ export class SegmentReader implements AsyncDisposable {
   #window: Buffer = Buffer.alloc(0)
   #windowFrom = 0
 
-  private constructor(file: string, handle: FileHandle, descriptor: SegmentDescriptor, uncompress: Uncompress | null, from: number) {
+  private constructor(file: string, handle: SegmentBytes, descriptor: SegmentDescriptor, uncompress: Uncompress | null, from: number) {
     this.file = file
     this.#handle = handle
     this.descriptor = descriptor
@@ -77,11 +78,12 @@ export class SegmentReader implements AsyncDisposable {
 
   /**
    * @param from a position that was given before: entries up to there are passed over; 0: from the start
+   * @param opened the file, when it does not lie at the path `file` here; closed with the reader
    * @throws source.protocol when header or markers are broken, or there is no entry at `from`; source.unprepared for a segment that is encrypted, or of a
    * version or compression that is not known
    */
-  static async open(file: string, from = 0): Promise<SegmentReader> {
-    const handle = await open(file, 'r')
+  static async open(file: string, from = 0, opened?: SegmentBytes): Promise<SegmentReader> {
+    const handle = opened ?? (await open(file, 'r'))
     try {
       const { descriptor, uncompress, end } = await readHeader(file, handle)
       const reader = new SegmentReader(file, handle, descriptor, uncompress, end)
@@ -287,7 +289,7 @@ export class SegmentReader implements AsyncDisposable {
   }
 }
 
-async function readHeader(file: string, handle: FileHandle) {
+async function readHeader(file: string, handle: SegmentBytes) {
   const first = Buffer.alloc(HEADER_BYTES + 0xffff + CHECKSUM_BYTES)
   const { bytesRead } = await handle.read(first, 0, first.length, 0)
   const parametersEnd = HEADER_BYTES + (bytesRead < HEADER_BYTES ? 0 : first.readUInt16BE(HEADER_BYTES - 2))
