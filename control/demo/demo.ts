@@ -96,6 +96,7 @@ async function main(): Promise<number> {
   try {
     await createShop(postgres.url, rows)
     say(`running ${path.relative(process.cwd(), file)} while the shop is busy for ${seconds} s…\n`)
+    const launchedAt = Date.now()
     mesh = spawn(process.execPath, [millrace, 'run', file], { env, stdio: ['ignore', 'ignore', 'inherit'] })
     const ended = new Promise<number>((resolve) => mesh!.once('exit', (code, signal) => resolve(code ?? (signal === 'SIGINT' ? 0 : 1))))
     let over = false
@@ -109,6 +110,7 @@ async function main(): Promise<number> {
     await workload.done
     if (over) throw new Error('the mesh ended early; see its messages above')
     const document = await audit(file, 60 + Math.ceil(rows / 2000), env)
+    const meshSeconds = (Date.now() - launchedAt) / 1000
     clearInterval(watch)
     peakRssMb = Math.max(peakRssMb, peakRss(mesh.pid!))
     const status = await json(['status', file, '--json'], env)
@@ -118,7 +120,7 @@ async function main(): Promise<number> {
     const { equal, audit: tables } = document.result
     const elapsed = (Date.now() - startedAt) / 1000
     const captured = sourceRows(status)
-    const rowsPerSecond = Math.round(captured / Math.max(1, elapsed))
+    const rowsPerSecond = Math.round(captured / Math.max(1, meshSeconds))
     const warehouse = path.join(dir, '.millrace', 'lake')
     const catalog = path.join(warehouse, 'catalog.db')
     if (values.json) {
@@ -131,8 +133,8 @@ async function main(): Promise<number> {
           ? `All equal (= is the same rows and checksum): ${formatCount(workload.statements())} changed rows in ${seconds} s, ${formatCount(captured)} records in the log, ${Math.round(peakRssMb)} MB at most.\n`
           : 'NOT EQUAL: see the lines marked above.\n',
       )
-      process.stdout.write(`\n${linesToQuery(file, warehouse, catalog)}\n`)
     }
+    ;(values.json ? process.stderr : process.stdout).write(`\n${linesToQuery(file, warehouse, catalog)}\n`)
     if (values.keep) {
       say(`\nPostgres goes on at ${postgres.url}; ctrl-c ends it.`)
       await new Promise((resolve) => process.once('SIGINT', resolve))

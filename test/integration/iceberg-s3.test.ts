@@ -12,7 +12,7 @@ import { S3Store } from '../../connectors/iceberg/s3-store.ts'
 import { settings } from '../../connectors/iceberg/settings.ts'
 import { sinkContract } from '../../testing/sink.contract.ts'
 import { skipReason as restSkipReason, testRestCatalogOnS3 } from '../services/iceberg-rest.ts'
-import { ICEBERG_READERS, pythonSession, pythonWith } from '../services/python.ts'
+import { ICEBERG_READERS, LOAD_DUCKDB, pythonSession, pythonWith } from '../services/python.ts'
 import { BUCKET, OWNER, READER, s3SkipReason, testS3 } from '../services/seaweedfs.ts'
 import { allRows, never } from '../unit/connectors/iceberg/open-sink.ts'
 import { named, namedBatch, TOPIC } from '../unit/connectors/iceberg/sink-history.ts'
@@ -87,13 +87,8 @@ describe.skipIf(skip !== null)(`Iceberg in an S3 store${skip === null ? '' : ` (
     await sink.apply(namedBatch(3, 1, 2, 3), never)
     await sink.apply(namedBatch(5, 2), never)
     const want = ['1 row 1 at 3', '2 row 2 at 5', '3 row 3 at 3']
-    const script = `
-import os, duckdb, duckdb_extension_iceberg, duckdb_extension_avro, duckdb_extension_httpfs
+    const script = `${LOAD_DUCKDB}
 from pyiceberg.catalog import load_catalog
-connection = duckdb.connect()
-for module, name in ((duckdb_extension_httpfs, 'httpfs'), (duckdb_extension_avro, 'avro'), (duckdb_extension_iceberg, 'iceberg')):
-    for root, _, files in os.walk(os.path.dirname(module.__file__)):
-        if name + '.duckdb_extension' in files: connection.execute("LOAD '" + os.path.join(root, name + '.duckdb_extension') + "'")
 def duck(location, host, key, secret):
     connection.execute(f"create or replace secret s (type s3, key_id '{key}', secret '{secret}', endpoint '{host}', url_style 'path', use_ssl false, region 'us-east-1')")
     return sorted(f'{i} {n}' for i, n in connection.execute("select id, name from iceberg_scan('" + location + "')").fetchall())

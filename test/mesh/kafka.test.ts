@@ -3,7 +3,8 @@ import { SchemaRegistryClient } from '@confluentinc/schemaregistry'
 import avsc from 'avsc'
 import kafkajs from 'kafkajs'
 import { afterEach, describe, expect, test } from 'vitest'
-import { expectEqual, faultDir, flows, keepBusy, keepTouching, moreRows, openShop, shopYaml } from '../fault/shop-mesh.ts'
+import { createShop, runWorkload } from '../../control/demo/shop.ts'
+import { expectEqual, faultDir, flows, keepBusy, keepTouching, moreRows, shopYaml } from '../fault/shop-mesh.ts'
 import { skipReason as registrySkipReason, testRegistry } from '../services/apicurio.ts'
 import { freePorts } from '../services/free-ports.ts'
 import { skipReason as kafkaSkipReason, testKafka } from '../services/kafka.ts'
@@ -55,14 +56,14 @@ describe.skipIf(reason !== null)(`Kafka and a schema registry${reason === null ?
   }
   test.each(
     Object.keys(registries) as (keyof typeof registries)[],
-  )('the same shop over Kafka and %s is equal everywhere, and foreign clients read the same rows from its topic', async (name) => {
+  )('the same shop, which changes its shape meanwhile, over Kafka and %s is equal everywhere, and foreign clients read the same rows from its topic', async (name) => {
     folder = faultDir()
     db = await testDatabase()
     const { url: database, sql } = db
     const { brokers } = await testKafka()
     const { url, settings } = await registries[name]()
     const unique = randomBytes(4).toString('hex')
-    await openShop(database, 3000)
+    await createShop(database, 3000)
     const list = brokers.map((broker) => `'${broker}'`).join(', ')
     mesh = new MeshProcess(
       folder.dir,
@@ -76,6 +77,8 @@ topics: { partitions: 3 }`,
       }),
     )
     mesh.start()
+    await mesh.until('capturing', ({ nodes: [shop] }) => shop!.rows > 0)
+    await runWorkload(database, 2, 42, 'evolve').done
     const shop = keepBusy(database)
     await mesh.until('flowing', flows)
     await moreRows(mesh, 300)
