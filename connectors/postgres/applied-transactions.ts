@@ -34,6 +34,23 @@ export class AppliedTransactions {
 }
 
 /**
+ * Transactions (32 bits) that have written the table with this oid, or one of its partitions, and have not ended. What one of them wrote before the table was
+ * published need not be in the stream.
+ */
+export async function openWriters(client: pg.ClientBase, table: number): Promise<readonly number[]> {
+  const { rows } = await client.query<{ xid: string }>(
+    `select l.transactionid::text as xid from pg_locks l
+      where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
+        and exists (select from pg_locks t where t.virtualtransaction = l.virtualtransaction and t.locktype = 'relation' and t.granted
+          and t.mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+          and t.database = (select oid from pg_database where datname = current_database())
+          and (t.relation = $1 or t.relation in (select relid from pg_partition_tree($1))))`,
+    [table],
+  )
+  return rows.map(({ xid }) => Number(xid))
+}
+
+/**
  * Transactions (32 bits) that are committed and that nobody sees yet, since they wait for a standby: those streamed before a restart are not sent again. Where
  * the role may not see which of the others' do, every one that has written counts, until it ends.
  * @param table oid of the table, or of the root of partitions, that they wrote; all when absent

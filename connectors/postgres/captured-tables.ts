@@ -36,6 +36,8 @@ export class CapturedTables {
   #warned = new Set<number>()
   /** See `SourceConnector.unfit`; of the last list. */
   unfit: readonly { readonly table: SourceTable; readonly error: MillraceError }[] = []
+  /** Those that were published when it was first looked. */
+  #first: ReadonlySet<number> | null = null
   #partitions: ReadonlyMap<string, { readonly oid: number; readonly partitions: readonly Partition[] }> = new Map()
 
   constructor(options: CapturedTablesOptions) {
@@ -46,6 +48,11 @@ export class CapturedTables {
   /** @throws source.history_lost when the publication is gone, source.forbidden when a table may not join it */
   list(): Promise<readonly TableSchema[]> {
     return this.#list.tables()
+  }
+
+  /** Whether the table with this oid was published when the first list was made. */
+  wasFirst(oid: number): boolean {
+    return this.#first?.has(oid) === true
   }
 
   #refresh(): Promise<readonly TableSchema[]> {
@@ -63,7 +70,7 @@ export class CapturedTables {
           unfit.push(table)
           continue
         }
-        if (await addTable(client, publication.name, table)) added++
+        if (await addTable(client, publication.name, table, this.#options.version)) added++
         else logger.warn({ table: tableId(table) }, 'table could not join the publication yet: it is locked')
       }
       if (added > 0) tables = await listTables(client, publication.name, patterns)
@@ -84,6 +91,7 @@ export class CapturedTables {
           }
         }
       }
+      this.#first ??= new Set(schemas.keys())
       this.#schemas = schemas
       this.unfit = unfit.map((table) => ({
         table,

@@ -1,4 +1,4 @@
-import { invariant, MillraceError, type PluginContext, type SourceConnector, type SourceOffset, TablePatterns } from '../../core/plugin.ts'
+import { invariant, MillraceError, type PluginContext, type SourceConnector, type SourceOffset, TablePatterns, tableId } from '../../core/plugin.ts'
 import { AppliedTransactions, unseenCommits } from './applied-transactions.ts'
 import { CapturedTables, publicationLost, requireIdentity } from './captured-tables.ts'
 import { CatalogConnection, connectClient } from './catalog-connection.ts'
@@ -104,7 +104,14 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
     tables,
     patterns,
     mapping,
-    snapshot: new PostgresSnapshotReader({ connect: () => connectClient(connect), mapping, accepts: (fence) => applied.allSeenBy(fence) }),
+    snapshot: new PostgresSnapshotReader({
+      connect: () => connectClient(connect),
+      mapping,
+      accepts: (fence) => applied.allSeenBy(fence),
+      // the slot was made once all that wrote to the first tables had ended
+      joined: (oid) => !created || !tables.wasFirst(oid),
+      onNotReady: (table) => context.logger.info({ table: tableId(table) }, 'the table is read once the transactions that are writing to it have ended'),
+    }),
     applied,
     slot: claim.slot,
     publication: publication.name,

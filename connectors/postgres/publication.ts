@@ -2,7 +2,7 @@ import type pg from 'pg'
 import { MillraceError, type TablePatterns } from '../../core/plugin.ts'
 import { PARTITIONS, type Partition } from './partitions.ts'
 
-/** Writers wait behind our lock at most this long when a table joins the publication; then it is tried again later. */
+/** Others wait behind our lock at most this long, and we behind theirs; then it is tried again later. */
 const LOCK_TIMEOUT_MS = 1000
 
 export interface SourceTable {
@@ -113,15 +113,27 @@ export async function createPublication(client: pg.ClientBase, name: string, tab
 }
 
 /**
- * Adds a table. The lock waits for transactions that wrote to it before it was published: their rows are in no stream, so a snapshot may only be
- * taken when they have ended.
- * @returns false when writers kept it busy: try again later
+ * From these versions on a transaction that wrote to a table before it was published has in the stream what it writes to it afterwards. Before, the walsender
+ * went on leaving that out, and what others wrote as well. By server_version_num.
  */
-export async function addTable(client: pg.ClientBase, publication: string, table: SourceTable): Promise<boolean> {
+const FOLLOWS_WRITERS = [140_018, 150_013, 160_009, 170_005, 180_000]
+
+function followsWriters(version: number): boolean {
+  const first = FOLLOWS_WRITERS.find((one) => Math.trunc(one / 10_000) === Math.trunc(version / 10_000))
+  return first === undefined || version >= first
+}
+
+/**
+ * Adds a table, beside its writers. What transactions wrote to it before need not be in the stream: `PostgresSnapshotReader.isReady` waits until they have ended.
+ * A server too old for that is made to wait for them here, and writers with it.
+ * @param version server_version_num
+ * @returns false when the table is locked: try again later
+ */
+export async function addTable(client: pg.ClientBase, publication: string, table: SourceTable, version: number): Promise<boolean> {
   await client.query('begin')
   try {
     await client.query(`set local lock_timeout = ${LOCK_TIMEOUT_MS}`)
-    await client.query(`lock table ${tableName(table)} in share row exclusive mode`)
+    if (!followsWriters(version)) await client.query(`lock table ${tableName(table)} in share row exclusive mode`)
     await client.query(`alter publication ${quoteName(publication)} add table ${tableName(table)}`)
     await client.query('commit')
     return true

@@ -13,7 +13,7 @@ import {
   tableId,
   viewOf,
 } from '../../core/plugin.ts'
-import { unseenCommits } from './applied-transactions.ts'
+import { openWriters, unseenCommits } from './applied-transactions.ts'
 import { cut, endClient } from './catalog-connection.ts'
 import { sees } from './fence.ts'
 import { postgresError } from './postgres-error.ts'
@@ -36,6 +36,10 @@ export interface SnapshotReaderOptions {
   readonly mapping: TypeMappingOptions
   /** Whether a view may be used; when not, another is taken a moment later. All are when absent. */
   readonly accepts?: (fence: PostgresFence) => boolean
+  /** Whether the table with this oid may have been published while there were writers of it; none when absent. */
+  readonly joined?: (oid: number) => boolean
+  /** Called once for a table that cannot be read yet. */
+  readonly onNotReady?: (table: TableSchema) => void
 }
 
 /**
@@ -93,6 +97,8 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
   readonly #busy = new Set<pg.Client>()
   readonly #lost = new WeakSet<pg.Client>()
   readonly #sizes = new ChunkSizes()
+  /** Of tables that cannot be read yet: who wrote to them when that was first asked. */
+  readonly #writers = new Map<string, readonly number[]>()
   #closed = false
 
   constructor(options: SnapshotReaderOptions) {
@@ -108,6 +114,30 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
         [`${identifier(table.namespace)}.${identifier(table.name)}`],
       )
       return rows[0]?.rows ?? null
+    })
+  }
+
+  /**
+   * A table that was published beside its writers is read from its start once those have ended: what they wrote before need not be in the stream. Later chunks see later
+   * views.
+   */
+  async isReady(table: TableSchema, cursor: Json | null): Promise<boolean> {
+    if (cursor !== null) return true
+    return this.#use(`to look who writes to ${tableId(table)}`, async (client) => {
+      const id = tableId(table)
+      const known = this.#writers.get(id)
+      const oid = (await findTable(client, table, null))!
+      if (this.#options.joined?.(oid) !== true) return true
+      const writers = known ?? (await openWriters(client, oid))
+      const { rows } = await client.query<{ snapshot: string }>('select pg_current_snapshot()::text as snapshot')
+      const view = parseFence(rows[0]!.snapshot, '0')
+      const isReady = writers.every((xid) => sees(view, xid))
+      if (isReady) this.#writers.delete(id)
+      else if (known === undefined) {
+        this.#writers.set(id, writers)
+        this.#options.onNotReady?.(table)
+      }
+      return isReady
     })
   }
 

@@ -2,6 +2,7 @@ import type { Json } from '../event/offset.ts'
 import type { Position } from '../event/position.ts'
 import { SNAPSHOT_ENTRY, type SnapshotProgress, UNREAD } from '../event/snapshot-progress.ts'
 import { type TableSchema, tableId } from '../event/table-schema.ts'
+import { pause } from '../retry.ts'
 import type { ChangeWriter, PendingChunks, SnapshotChunk, SnapshotFence, SnapshotReader } from './source-connector.ts'
 
 export interface SnapshotSettings {
@@ -64,6 +65,8 @@ interface Pending {
 
 /** Chunks of one table read ahead of the one that waits for its place. */
 const READ_AHEAD = 2
+/** A table that cannot be read yet is asked for again after this time. */
+const NOT_READY_MS = 500
 
 /**
  * Reads tables in chunks beside the stream and hands each chunk to the stream at its place (ARCHITECTURE.md, "Snapshots"). A table's chunks are read and
@@ -343,6 +346,12 @@ export class ChunkedSnapshot implements PendingChunks {
 
   async #readTable(state: TableState, signal: AbortSignal): Promise<void> {
     state.estimate = await this.#reader.estimate(state.table)
+    if (state.dropped) return
+    if ((await this.#reader.isReady?.(state.table, state.cursor)) === false) {
+      // others take their turn meanwhile
+      void pause(NOT_READY_MS, signal).then(() => this.#enqueue(state))
+      return
+    }
     if (state.dropped) return
     let cursor = state.cursor
     let ahead: Promise<void>[] = []

@@ -176,6 +176,8 @@ export type SnapshotFence = unknown
 export interface SnapshotReader {
   /** Estimated rows of a table, for progress and ETA; null when the source cannot tell. */
   estimate(table: TableSchema): Promise<number | null>
+  /** Whether a view may be taken for the chunk after `cursor`; asked before a table is read, and again a moment later. Always, when absent. */
+  isReady?(table: TableSchema, cursor: Json | null): Promise<boolean>
   /**
    * Reads up to about `maxRows` rows and `maxBytes` bytes after `cursor` in key order (null: from the start) in one consistent view, without
    * locks and writes, into memory. Tables without a key are read in one chunk per call as the source can order them.
