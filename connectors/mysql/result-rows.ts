@@ -1,4 +1,4 @@
-import type { ChangeWriter } from '../../core/plugin.ts'
+import { type ChangeWriter, MillraceError, tableId } from '../../core/plugin.ts'
 import { TYPE } from './table-map.ts'
 import type { MappedTable } from './type-mapping.ts'
 import { COMMAND, readLength, type WireConnection } from './wire-connection.ts'
@@ -75,8 +75,8 @@ export async function readRows(
   }
 }
 
-/** Writes every column of the row whose packet begins at `at`. */
-export function writeRow(mapped: MappedTable, layout: RowLayout, bytes: Buffer, view: DataView, at: number, writer: ChangeWriter): void {
+/** Writes every column of the row whose packet lies at [at, end). @throws source.protocol when they do not fill it */
+export function writeRow(mapped: MappedTable, layout: RowLayout, bytes: Buffer, view: DataView, at: number, end: number, writer: ChangeWriter): void {
   const { readers } = mapped
   const nullsAt = at + 1
   let next = nullsAt + ((readers.length + 9) >> 3)
@@ -98,9 +98,24 @@ export function writeRow(mapped: MappedTable, layout: RowLayout, bytes: Buffer, 
         next = long.next
       }
     }
-    readers[i]!.result(bytes, view, next, length, writer)
+    if (length > end - next) unreadable(mapped, i)
+    try {
+      readers[i]!.result(bytes, view, next, length, writer)
+    } catch (error) {
+      if (error instanceof MillraceError) throw error
+      unreadable(mapped, i, error)
+    }
     next += length
   }
+  if (next !== end) unreadable(mapped, readers.length - 1)
+}
+
+function unreadable({ table }: MappedTable, column: number, cause?: unknown): never {
+  const what = `column ${table.columns[column]?.name} of a row of ${tableId(table)}`
+  throw new MillraceError('source.protocol', `${what} does not read as its type`, {
+    fix: 'report this with the server version',
+    ...(cause === undefined ? {} : { cause }),
+  })
 }
 
 /** Where the value of column `index` lies in the row at `at`; null when it is NULL. */

@@ -195,9 +195,9 @@ export class MysqlSnapshotReader implements SnapshotReader {
       if (found === null) throw new MillraceError('source.table_gone', `${tableId(table)} does not exist`)
       const mapped = mapTable(found, this.#options.mapping)
       const { writer, beginRow, endRow } = open(mapped.table)
-      const onRow = (bytes: Buffer, view: DataView, at: number, _end: number, layout: RowLayout) => {
+      const onRow = (bytes: Buffer, view: DataView, at: number, end: number, layout: RowLayout) => {
         beginRow()
-        writeRow(mapped, layout, bytes, view, at, writer)
+        writeRow(mapped, layout, bytes, view, at, end, writer)
         endRow()
         return true
       }
@@ -297,9 +297,9 @@ class HeldRows {
 
   write(mapped: MappedTable, writer: ChangeWriter, beginRow: () => void, endRow: () => void): void {
     const view = viewOf(this.#bytes)
-    for (const at of this.#starts) {
+    for (const [row, at] of this.#starts.entries()) {
       beginRow()
-      writeRow(mapped, this.#layout, this.#bytes, view, at, writer)
+      writeRow(mapped, this.#layout, this.#bytes, view, at, this.#starts[row + 1] ?? this.length, writer)
       endRow()
     }
   }

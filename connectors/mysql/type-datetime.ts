@@ -1,5 +1,5 @@
 import type { ChangeWriter } from '../../core/plugin.ts'
-import { reader, type TypeReader, type WireReader } from './type-reader.ts'
+import { expectLength, reader, type TypeReader, type WireReader } from './type-reader.ts'
 
 const DAY_US = 86_400_000_000
 const TWO_24 = 0x100_0000
@@ -31,13 +31,17 @@ function writeDate(year: number, month: number, day: number, writer: ChangeWrite
 
 export const date: TypeReader = reader(
   { kind: 'date' },
-  (bytes, _view, at, _length, writer) => {
+  (bytes, _view, at, length, writer) => {
+    expectLength(length, 3)
     const packed = bytes.readUIntLE(at, 3)
     writeDate(packed >> 9, (packed >> 5) & 15, packed & 31, writer)
   },
   (bytes, view, at, length, writer) => {
     if (length === 0) writeDate(0, 0, 0, writer)
-    else writeDate(view.getUint16(at, true), bytes[at + 2]!, bytes[at + 3]!, writer)
+    else {
+      expectLength(length, 4)
+      writeDate(view.getUint16(at, true), bytes[at + 2]!, bytes[at + 3]!, writer)
+    }
   },
   true,
 )
@@ -65,6 +69,7 @@ function writeMoment(days: number, hour: number, minute: number, second: number,
 const momentResult =
   (digits: number): WireReader =>
   (bytes, view, at, length, writer) => {
+    if (length !== 0 && length !== 4 && length !== 7) expectLength(length, 11)
     const [year, month, day] = length === 0 ? [0, 0, 0] : [view.getUint16(at, true), bytes[at + 2]!, bytes[at + 3]!]
     const [hour, minute, second] = length < 7 ? [0, 0, 0] : [bytes[at + 4]!, bytes[at + 5]!, bytes[at + 6]!]
     const micros = length < 11 ? 0 : view.getUint32(at + 7, true)
@@ -74,7 +79,9 @@ const momentResult =
 
 /** Year and month as year * 13 + month, day, hour, minute, second in 17, 5, 5, 6 and 6 bits below a sign bit. */
 export function datetime(digits: number): TypeReader {
-  const binlog: WireReader = (bytes, view, at, _length, writer) => {
+  const size = 5 + ((digits + 1) >> 1)
+  const binlog: WireReader = (bytes, view, at, length, writer) => {
+    expectLength(length, size)
     const high = view.getUint16(at) - 0x8000
     const low = bytes.readUIntBE(at + 2, 3)
     const yearMonth = (high << 2) | (low >> 22)
@@ -89,7 +96,9 @@ export function datetime(digits: number): TypeReader {
 
 /** Seconds since 1970 in UTC; 0 is the zero timestamp. The session's zone is UTC, so results are, too. */
 export function timestamp(digits: number): TypeReader {
-  const binlog: WireReader = (bytes, view, at, _length, writer) => {
+  const size = 4 + ((digits + 1) >> 1)
+  const binlog: WireReader = (bytes, view, at, length, writer) => {
+    expectLength(length, size)
     const seconds = view.getUint32(at)
     const micros = fraction(bytes, at + 4, digits)
     if (seconds === 0 && micros === 0) writer.special(`0000-00-00 00:00:00${fractionText(0, digits)}`)
@@ -116,7 +125,9 @@ function packedTime(bytes: Buffer, at: number, digits: number): number {
 
 /** A span of up to 838:59:59, also below zero, which no clock time holds: the server's text. */
 export function time(digits: number): TypeReader {
-  const binlog: WireReader = (bytes, _view, at, _length, writer) => {
+  const packedBytes = 3 + ((digits + 1) >> 1)
+  const binlog: WireReader = (bytes, _view, at, length, writer) => {
+    expectLength(length, packedBytes)
     const packed = packedTime(bytes, at, digits)
     const size = Math.abs(packed)
     const clock = Math.trunc(size / TWO_24)
@@ -125,6 +136,7 @@ export function time(digits: number): TypeReader {
   const result: WireReader = (bytes, view, at, length, writer) => {
     if (length === 0) writer.string(timeText(false, 0, 0, 0, 0, digits))
     else {
+      if (length !== 8) expectLength(length, 12)
       const hours = view.getUint32(at + 1, true) * 24 + bytes[at + 5]!
       writer.string(timeText(bytes[at] === 1, hours, bytes[at + 6]!, bytes[at + 7]!, length < 12 ? 0 : view.getUint32(at + 8, true), digits))
     }

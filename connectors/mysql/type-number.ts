@@ -1,5 +1,5 @@
 import type { ChangeWriter } from '../../core/plugin.ts'
-import { reader, type TypeReader, type WireReader } from './type-reader.ts'
+import { expectLength, reader, type TypeReader, type WireReader } from './type-reader.ts'
 
 const TWO_32 = 0x1_0000_0000
 /** More decimal digits than these may not fit a number exactly. */
@@ -11,6 +11,7 @@ const GROUP_BYTES = [0, 1, 1, 2, 2, 3, 3, 4, 4, 4]
 const MINUS = 45
 const POINT = 46
 const ZERO = 48
+const NINE = 57
 
 function signed(view: DataView, at: number, length: number): number {
   switch (length) {
@@ -21,6 +22,7 @@ function signed(view: DataView, at: number, length: number): number {
     case 3:
       return (view.getInt8(at + 2) << 16) | view.getUint16(at, true)
     default:
+      expectLength(length, 4)
       return view.getInt32(at, true)
   }
 }
@@ -34,6 +36,7 @@ function unsigned(view: DataView, at: number, length: number): number {
     case 3:
       return (view.getUint8(at + 2) << 16) | view.getUint16(at, true)
     default:
+      expectLength(length, 4)
       return view.getUint32(at, true)
   }
 }
@@ -42,24 +45,47 @@ export const signedInteger = reader({ kind: 'int32' }, (_bytes, view, at, length
 export const unsignedInteger = reader({ kind: 'int32' }, (_bytes, view, at, length, writer) => writer.int(unsigned(view, at, length)))
 /** `int unsigned` goes beyond 31 bits. */
 export const unsignedInt = reader({ kind: 'int64' }, (_bytes, view, at, length, writer) => writer.long(unsigned(view, at, length)))
-export const bigint = reader({ kind: 'int64' }, (_bytes, view, at, _length, writer) => writer.long64(view.getInt32(at + 4, true), view.getUint32(at, true)))
-export const unsignedBigint = reader({ kind: 'decimal', precision: 20, scale: 0 }, (_bytes, view, at, _length, writer) => {
+export const bigint = reader({ kind: 'int64' }, (_bytes, view, at, length, writer) => {
+  expectLength(length, 8)
+  writer.long64(view.getInt32(at + 4, true), view.getUint32(at, true))
+})
+export const unsignedBigint = reader({ kind: 'decimal', precision: 20, scale: 0 }, (_bytes, view, at, length, writer) => {
+  expectLength(length, 8)
   const high = view.getUint32(at + 4, true)
   if (high < 0x20_0000) writer.decimal(high * TWO_32 + view.getUint32(at, true))
   else writer.decimalBig(view.getBigUint64(at, true))
 })
-export const float = reader({ kind: 'float32' }, (_bytes, view, at, _length, writer) => writer.float(view.getFloat32(at, true)))
-export const double = reader({ kind: 'float64' }, (_bytes, view, at, _length, writer) => writer.double(view.getFloat64(at, true)))
+export const float = reader({ kind: 'float32' }, (_bytes, view, at, length, writer) => {
+  expectLength(length, 4)
+  writer.float(view.getFloat32(at, true))
+})
+export const double = reader({ kind: 'float64' }, (_bytes, view, at, length, writer) => {
+  expectLength(length, 8)
+  writer.double(view.getFloat64(at, true))
+})
 export const year = reader(
   { kind: 'int32' },
-  (bytes, _view, at, _length, writer) => writer.int(bytes[at] === 0 ? 0 : 1900 + bytes[at]!),
-  (_bytes, view, at, _length, writer) => writer.int(view.getUint16(at, true)),
+  (bytes, _view, at, length, writer) => {
+    expectLength(length, 1)
+    writer.int(bytes[at] === 0 ? 0 : 1900 + bytes[at]!)
+  },
+  (_bytes, view, at, length, writer) => {
+    expectLength(length, 2)
+    writer.int(view.getUint16(at, true))
+  },
 )
 
 /** bit(1) is a truth value; longer ones are their digits. */
 export function bit(digits: number): TypeReader {
-  if (digits === 1) return reader({ kind: 'boolean' }, (bytes, _view, at, length, writer) => writer.boolean(bytes[at + length - 1] === 1))
+  const size = (digits + 7) >> 3
+  if (digits === 1) {
+    return reader({ kind: 'boolean' }, (bytes, _view, at, length, writer) => {
+      expectLength(length, size)
+      writer.boolean(bytes[at] === 1)
+    })
+  }
   return reader({ kind: 'string' }, (bytes, _view, at, length, writer) => {
+    expectLength(length, size)
     let text = ''
     for (let i = digits - 1; i >= 0; i--) text += (bytes[at + length - 1 - (i >> 3)]! >> (i & 7)) & 1
     writer.string(text)
@@ -102,7 +128,9 @@ function* groups(precision: number, scale: number): Generator<{ readonly bytes: 
 
 function unpacker(precision: number, scale: number): (bytes: Buffer, at: number, length: number) => bigint {
   const parts = [...groups(precision, scale)].map(({ bytes, digits }) => ({ bytes, factor: 10n ** BigInt(digits) }))
+  const size = decimalBytes(precision, scale)
   return (bytes, at, length) => {
+    expectLength(length, size)
     const plain = Buffer.from(bytes.subarray(at, at + length))
     const negative = (plain[0]! & 0x80) === 0
     plain[0]! ^= 0x80
@@ -144,7 +172,7 @@ function smallDecimal(bytes: Buffer, at: number, length: number, precision: numb
 
 function parseDecimal(bytes: Buffer, at: number, length: number, scale: number, writer: ChangeWriter): void {
   const end = at + length
-  const negative = bytes[at] === MINUS
+  const negative = length > 0 && bytes[at] === MINUS
   if (length <= SAFE_DIGITS) {
     let value = 0
     let fraction = -1
@@ -152,16 +180,18 @@ function parseDecimal(bytes: Buffer, at: number, length: number, scale: number, 
       const code = bytes[i]!
       if (code === POINT) fraction = 0
       else {
+        if (code < ZERO || code > NINE) throw new RangeError('a decimal that is no number')
         value = value * 10 + code - ZERO
         if (fraction >= 0) fraction++
       }
     }
-    if (Math.max(0, fraction) === scale) {
+    if (length > 0 && Math.max(0, fraction) === scale) {
       writer.decimal(negative && value !== 0 ? -value : value)
       return
     }
   }
-  const [whole = '', fraction = ''] = bytes.toString('latin1', negative ? at + 1 : at, end).split('.')
+  const [, whole, fraction = ''] = /^(\d+)(?:\.(\d+))?$/.exec(bytes.toString('latin1', negative ? at + 1 : at, end)) ?? []
+  if (whole === undefined) throw new RangeError('a decimal that is no number')
   const value = BigInt(whole + fraction.padEnd(scale, '0'))
   writer.decimalBig(negative ? -value : value)
 }

@@ -17,6 +17,11 @@ export interface TypeReader {
   readonly canBeSpecial: boolean
 }
 
+/** A value of one size: bytes behind it are of the next column. @throws RangeError, which who reads the row places */
+export function expectLength(length: number, size: number): void {
+  if (length !== size) throw new RangeError(`a value of ${length} bytes instead of ${size}`)
+}
+
 export function reader(type: ColumnType, binlog: WireReader, result: WireReader = binlog, canBeSpecial = false): TypeReader {
   return { type, binlog, result, canBeSpecial }
 }

@@ -1,7 +1,7 @@
 import iconv from 'iconv-lite'
 import type { ChangeWriter, Value } from '../../core/plugin.ts'
 import { JsonText } from './json-text.ts'
-import { reader, type TypeReader, type WireReader } from './type-reader.ts'
+import { expectLength, reader, type TypeReader, type WireReader } from './type-reader.ts'
 
 /** Text in bytes of a character set. */
 export type Decode = (bytes: Buffer, at: number, end: number) => string
@@ -65,6 +65,7 @@ export function fixedBinary(size: number): TypeReader {
     (bytes, view, at, length, writer) => {
       if (length === size) passBytes(bytes, view, at, length, writer)
       else {
+        if (length > size) expectLength(length, size)
         padded.fill(0)
         bytes.copy(padded, 0, at, at + length)
         writer.bytes(padded, 0, size)
@@ -91,6 +92,7 @@ export function enumeration(values: readonly string[], decode: Decode | null): T
   return reader(
     { kind: 'enum', values },
     (bytes, _view, at, length, writer) => {
+      if (length !== 1) expectLength(length, 2)
       const chosen = texts[length === 1 ? bytes[at]! : bytes.readUInt16LE(at)]
       if (chosen === undefined) throw new RangeError('an enum value beyond its list')
       writer.text(chosen, 0, chosen.length)
@@ -113,6 +115,7 @@ export function set(values: readonly string[], decode: Decode | null): TypeReade
 
 /** 32-bit floats, little-endian. */
 export const vector: TypeReader = reader({ kind: 'array', element: { kind: 'float32' } }, (_bytes, view, at, length, writer) => {
+  if (length % 4 !== 0) throw new RangeError(`a vector of ${length} bytes`)
   const values: Value[] = []
   for (let i = 0; i + 4 <= length; i += 4) values.push(view.getFloat32(at + i, true))
   writer.value(values)
@@ -120,9 +123,16 @@ export const vector: TypeReader = reader({ kind: 'array', element: { kind: 'floa
 
 const HEX = (bytes: Buffer, at: number, end: number) => bytes.toString('hex', at, end)
 
-function uuidText(bytes: Buffer, at: number, length: number, writer: ChangeWriter): void {
-  const whole = Buffer.alloc(16)
+/** A value of `size` bytes, of which a row event leaves zeros at the end out. */
+function leftOf(bytes: Buffer, at: number, length: number, size: number): Buffer {
+  if (length > size) expectLength(length, size)
+  const whole = Buffer.alloc(size)
   bytes.copy(whole, 0, at, at + length)
+  return whole
+}
+
+function uuidText(bytes: Buffer, at: number, length: number, writer: ChangeWriter): void {
+  const whole = leftOf(bytes, at, length, 16)
   writer.string([HEX(whole, 0, 4), HEX(whole, 4, 6), HEX(whole, 6, 8), HEX(whole, 8, 10), HEX(whole, 10, 16)].join('-'))
 }
 
@@ -131,8 +141,7 @@ export const mariadbUuid = reader({ kind: 'uuid' }, (bytes, _view, at, length, w
 export const mariadbInet4 = reader(
   { kind: 'string' },
   (bytes, _view, at, length, writer) => {
-    const whole = Buffer.alloc(4)
-    bytes.copy(whole, 0, at, at + length)
+    const whole = leftOf(bytes, at, length, 4)
     writer.string(whole.join('.'))
   },
   passText,
@@ -141,9 +150,7 @@ export const mariadbInet4 = reader(
 export const mariadbInet6 = reader(
   { kind: 'string' },
   (bytes, _view, at, length, writer) => {
-    const whole = Buffer.alloc(16)
-    bytes.copy(whole, 0, at, at + length)
-    writer.string(ipv6(whole))
+    writer.string(ipv6(leftOf(bytes, at, length, 16)))
   },
   passText,
 )
