@@ -24,6 +24,7 @@ export type {
 } from './capture/source-connector.ts'
 export { TableList } from './capture/table-list.ts'
 export { isTablePattern, TablePatterns } from './capture/table-patterns.ts'
+export { Waker } from './capture/waker.ts'
 export { asMillraceError, type ErrorCategory, type ErrorCode, invariant, MillraceError } from './errors.ts'
 export type { ChangeEvent, LogicalMessage, OpLetter, RowChange, Truncation } from './event/change-event.ts'
 export type { Json, SourceOffset } from './event/offset.ts'

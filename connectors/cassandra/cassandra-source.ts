@@ -7,6 +7,7 @@ import {
   type SourceOffset,
   type TablePatterns,
   type TableSchema,
+  Waker,
 } from '../../core/plugin.ts'
 import type { CapturedTables } from './captured-tables.ts'
 import type { CassandraConfig } from './cassandra-config.ts'
@@ -500,31 +501,4 @@ function writtenAt({ deletion, staticRow, rows, ranges }: PartitionUpdate): Writ
   for (const row of rows) take(newestOf(row))
   for (const range of ranges) take(range.writtenAt)
   return newest
-}
-
-/** A wait that ends early. */
-class Waker {
-  #wake: (() => void) | null = null
-  #woken = false
-
-  constructor(signal: AbortSignal) {
-    signal.addEventListener('abort', () => this.wake(), { once: true })
-  }
-
-  wake(): void {
-    this.#woken = true
-    this.#wake?.()
-  }
-
-  async sleep(ms: number): Promise<void> {
-    if (!this.#woken) {
-      const ended = Promise.withResolvers<void>()
-      const timer = setTimeout(ended.resolve, ms)
-      this.#wake = ended.resolve
-      await ended.promise
-      clearTimeout(timer)
-      this.#wake = null
-    }
-    this.#woken = false
-  }
 }

@@ -9,6 +9,7 @@ import {
   type TableSchema,
   tableId,
   type Value,
+  Waker,
 } from '../../core/plugin.ts'
 import type { Catalog, CatalogReader, CatalogTable } from './catalog.ts'
 import { committedAt, type FeedMessage, imagesOf, keyValues, type RowImages, reading, resolvedOf, rowValues } from './changefeed-message.ts'
@@ -127,10 +128,11 @@ export class CockroachdbSource implements SourceConnector {
 
   async *changes(from: SourceOffset, output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
     this.#wall = BigInt((from as unknown as CockroachdbOffset).wall)
+    const waker = new Waker(signal)
     while (!signal.aborted) {
       const targets = this.#targets()
       this.#buffer.clear()
-      if (targets.length === 0) yield* this.#withoutTables(output, signal)
+      if (targets.length === 0) yield* this.#withoutTables(output, signal, waker)
       else yield* this.#feed(targets, output, signal)
     }
   }
@@ -324,12 +326,8 @@ export class CockroachdbSource implements SourceConnector {
     this.#refused.set(id, { until: now + pause, times })
   }
 
-  async *#withoutTables(output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
-    const woken = Promise.withResolvers<void>()
-    const timer = setTimeout(woken.resolve, Math.min(NO_TABLES_MS, this.#config.resolvedMs))
-    signal.addEventListener('abort', () => woken.resolve(), { once: true })
-    await woken.promise
-    clearTimeout(timer)
+  async *#withoutTables(output: CaptureOutput, signal: AbortSignal, waker: Waker): AsyncGenerator<SourceOffset> {
+    await waker.sleep(Math.min(NO_TABLES_MS, this.#config.resolvedMs))
     if (signal.aborted) return
     yield* this.#write((await this.#reader.now()) - 1n, output, signal)
   }

@@ -8,6 +8,7 @@ import {
   type SourceOffset,
   type TableSchema,
   type Value,
+  Waker,
 } from '../../core/plugin.ts'
 import { FileSet } from './file-set.ts'
 import type { FilesConfig } from './files-config.ts'
@@ -213,31 +214,4 @@ function writeRow(writer: ChangeWriter, row: readonly Value[]): void {
   writer.after()
   for (const value of row) writer.value(value)
   writer.end()
-}
-
-/** A wait that ends early. */
-class Waker {
-  #wake: (() => void) | null = null
-  #woken = false
-
-  constructor(signal: AbortSignal) {
-    signal.addEventListener('abort', () => this.wake(), { once: true })
-  }
-
-  wake(): void {
-    this.#woken = true
-    this.#wake?.()
-  }
-
-  async sleep(ms: number): Promise<void> {
-    if (!this.#woken) {
-      const ended = Promise.withResolvers<void>()
-      const timer = setTimeout(ended.resolve, ms)
-      this.#wake = ended.resolve
-      await ended.promise
-      clearTimeout(timer)
-      this.#wake = null
-    }
-    this.#woken = false
-  }
 }
