@@ -29,6 +29,7 @@ export { asMillraceError, type ErrorCategory, type ErrorCode, invariant, Millrac
 export type { ChangeEvent, LogicalMessage, OpLetter, RowChange, Truncation } from './event/change-event.ts'
 export type { Json, SourceOffset } from './event/offset.ts'
 export { comparePositions, type Position, packPosition, unpackPosition } from './event/position.ts'
+export { decompressSnappyBlock } from './event/snappy-block.ts'
 export { type Column, type ColumnType, type ScalarKind, Special, type TableSchema, type Tuple, tableId, UNCHANGED, type Value } from './event/table-schema.ts'
 export { SingleValue } from './event/value-writer.ts'
 export { viewOf } from './event/view-of.ts'

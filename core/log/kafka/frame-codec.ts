@@ -3,8 +3,9 @@ import { constants, gunzipSync, gzipSync, zstdCompressSync, zstdDecompressSync }
 import { crc32c } from '@node-rs/crc32'
 import { MillraceError } from '../../errors.ts'
 import { ATTRIBUTES_AT, FRAME_HEADER_BYTES, stampChecksum } from '../../event/record-batch.ts'
+import { compressSnappyBlock } from '../../event/snappy-block.ts'
 import type { Compression } from './kafka-options.ts'
-import { compressSnappy, decompressSnappy } from './snappy.ts'
+import { decompressSnappy } from './snappy.ts'
 
 /** Codec numbers of RecordBatch attributes. */
 const CODEC: Readonly<Record<Compression, number>> = { none: 0, gzip: 1, snappy: 2, lz4: 3, zstd: 4 }
@@ -55,7 +56,8 @@ function compress(body: Buffer, compression: Exclude<Compression, 'none'>): Buff
     case 'gzip':
       return gzipSync(body, { level: 1 })
     case 'snappy':
-      return compressSnappy(body)
+      // one raw block, which Kafka's clients read as well as xerial's
+      return compressSnappyBlock(body)
     case 'lz4':
       return lz4().compressFrameSync(body)
     case 'zstd':
