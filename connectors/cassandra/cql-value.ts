@@ -2,7 +2,7 @@
  * Values of CQL types from their serialized form, which is the same in the log, in frozen collections and in results of the native protocol.
  * Source: org.apache.cassandra.serializers and db.marshal.{TupleType, VectorType} of Cassandra 4.0 to 5.0.
  */
-import { type ChangeWriter, type ColumnType, MillraceError, Special, type Value } from '../../core/plugin.ts'
+import { type ChangeWriter, type ColumnType, ipv6Text, MillraceError, Special, type Value } from '../../core/plugin.ts'
 import { type CqlType, fixedLength, type NativeType } from './cql-type.ts'
 
 /** How a type is read from [from, to) of `bytes`. Both throw source.protocol for bytes that are no value of the type. */
@@ -223,26 +223,10 @@ function duration(bytes: Buffer, from: number, to: number): string {
   return (parts.some((value) => value < 0n) ? '-' : '') + (whole === '' ? '0ns' : whole)
 }
 
-/** RFC 5952. */
 function inet(bytes: Buffer, from: number, to: number): string {
   if (to - from === 4) return bytes.subarray(from, to).join('.')
   expectLength(to - from, 16, 'inet')
-  const words = Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(from + 2 * i))
-  let best = -1
-  let bestLength = 1
-  for (let i = 0; i < 8; i++) {
-    let end = i
-    while (end < 8 && words[end] === 0) end++
-    if (end - i > bestLength) {
-      best = i
-      bestLength = end - i
-    }
-    i = Math.max(i, end - 1)
-  }
-  const shown = words.map((word) => word.toString(16))
-  // an IPv4 address in its clothes
-  if (best === 0 && bestLength === 5 && words[5] === 0xffff) return `::ffff:${bytes.subarray(from + 12, to).join('.')}`
-  return best < 0 ? shown.join(':') : `${shown.slice(0, best).join(':')}::${shown.slice(best + bestLength).join(':')}`
+  return ipv6Text(bytes, from)
 }
 
 const NATIVE: Readonly<Record<NativeType, CqlReader>> = {

@@ -1,5 +1,5 @@
 import iconv from 'iconv-lite'
-import type { ChangeWriter, Value } from '../../core/plugin.ts'
+import { type ChangeWriter, ipv6Text, type Value } from '../../core/plugin.ts'
 import { JsonText } from './json-text.ts'
 import { expectLength, reader, type TypeReader, type WireReader } from './type-reader.ts'
 
@@ -150,28 +150,7 @@ export const mariadbInet4 = reader(
 export const mariadbInet6 = reader(
   { kind: 'string' },
   (bytes, _view, at, length, writer) => {
-    writer.string(ipv6(leftOf(bytes, at, length, 16)))
+    writer.string(ipv6Text(leftOf(bytes, at, length, 16)))
   },
   passText,
 )
-
-/** The longest run of zero groups shortened, and the dotted tail that the server writes for IPv4 in IPv6. */
-function ipv6(address: Buffer): string {
-  const words = Array.from({ length: 8 }, (_, i) => address.readUInt16BE(2 * i))
-  let best = -1
-  let bestLength = 1
-  for (let i = 0; i < 8; i++) {
-    let end = i
-    while (end < 8 && words[end] === 0) end++
-    if (end - i > bestLength) {
-      best = i
-      bestLength = end - i
-    }
-    if (end > i) i = end
-  }
-  const dotted = best === 0 && (bestLength === 6 || (bestLength === 5 && words[5] === 0xffff))
-  const shown = words.map((word) => word.toString(16))
-  if (dotted) shown.splice(6, 2, [...address.subarray(12)].join('.'))
-  if (best < 0) return shown.join(':')
-  return `${shown.slice(0, best).join(':')}::${shown.slice(Math.min(best + bestLength, dotted ? 7 : 8)).join(':')}`
-}

@@ -1,5 +1,6 @@
 /** Types that travel as text, bytes or json, and those that are read as Postgres' own text. Source: the types' send and output functions in PostgreSQL. */
 
+import { ipv6Text } from '../../core/plugin.ts'
 import { formatFloat8, parseFloat8 } from './type-number.ts'
 import { expectLength, malformed, scalar, type TypeReader, textual } from './type-reader.ts'
 
@@ -105,38 +106,15 @@ export const macaddr = macaddrOf('macaddr', 6)
 export const macaddr8 = macaddrOf('macaddr8', 8)
 
 /** inet, cidr: family (2 IPv4, 3 IPv6), prefix length, is it a cidr, bytes of the address, the address. */
-export const network = textual((bytes, view, at, length) => {
+export const network = textual((bytes, _view, at, length) => {
   const wide = length === 20
   if (!wide) expectLength(length, 8, 'network address')
   const prefix = bytes[at + 1]!
   const isCidr = bytes[at + 2] === 1
   if (bytes[at] !== (wide ? 3 : 2) || prefix > (wide ? 128 : 32) || bytes[at + 2]! > 1 || bytes[at + 3] !== length - 4) malformed('network address', 'binary')
-  const address = wide ? ipv6(view, at + 4) : Array.from(bytes.subarray(at + 4, at + 8)).join('.')
+  const address = wide ? ipv6Text(bytes, at + 4) : bytes.subarray(at + 4, at + 8).join('.')
   return prefix === (wide ? 128 : 32) && !isCidr ? address : `${address}/${prefix}`
 })
-
-/** RFC 5952, with the dotted tail of BIND's inet_ntop that Postgres uses. */
-function ipv6(view: DataView, at: number): string {
-  const words = Array.from({ length: 8 }, (_, i) => view.getUint16(at + 2 * i))
-  let best = -1
-  let bestLength = 1
-  for (let i = 0; i < 8; i++) {
-    let end = i
-    while (end < 8 && words[end] === 0) end++
-    if (end - i > bestLength) {
-      best = i
-      bestLength = end - i
-    }
-    if (end > i) i = end
-  }
-  const dotted = best === 0 && (bestLength === 6 || (bestLength === 5 && words[5] === 0xffff))
-  const tail = dotted ? `${words[6]! >> 8}.${words[6]! & 255}.${words[7]! >> 8}.${words[7]! & 255}` : null
-  const shown = words.map((word) => word.toString(16))
-  if (tail !== null) shown.splice(6, 2, tail)
-  if (best < 0) return shown.join(':')
-  const after = shown.slice(Math.min(best + bestLength, tail === null ? 8 : 6))
-  return `${shown.slice(0, best).join(':')}::${after.join(':')}`
-}
 
 /** A type whose binary form always has `size` bytes. */
 function fixed(type: string, size: number, read: (view: DataView, at: number) => string, canonical?: (text: string) => string): TypeReader {
