@@ -1,3 +1,5 @@
+import { asMillraceError, type MillraceError } from './errors.ts'
+
 /** How long to wait between tries: exponential with full jitter above a floor, so that many nodes do not come back at once. */
 export interface RetryPolicy {
   readonly firstMs: number
@@ -31,4 +33,27 @@ export function pause(ms: number, signal: AbortSignal): Promise<void> {
     }
     signal.addEventListener('abort', done, { once: true })
   })
+}
+
+/** Thrown to leave a loop after an abort; never leaves who gave the signal. */
+export const STOPPED: unique symbol = Symbol('stopped')
+
+/**
+ * Calls `work` until it succeeds. Errors of the category `unavailable` are told to `onWait` and tried again for ever; all others are thrown.
+ * @throws STOPPED once `signal` has aborted
+ */
+export async function retrying<T>(work: () => Promise<T>, policy: RetryPolicy, signal: AbortSignal, onWait: (error: MillraceError) => void): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    if (signal.aborted) throw STOPPED
+    try {
+      return await work()
+    } catch (thrown) {
+      if (thrown === STOPPED || (signal.aborted && thrown instanceof Error && thrown.name === 'AbortError')) throw STOPPED
+      const error = asMillraceError(thrown)
+      if (error.category !== 'unavailable') throw error
+      if (signal.aborted) throw STOPPED
+      onWait(error)
+      await (policy.pause ?? pause)(backoffMs(attempt, policy, error.retryAfterMs ?? 0), signal)
+    }
+  }
 }

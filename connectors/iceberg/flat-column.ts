@@ -24,7 +24,7 @@ export interface FlatColumn {
   readonly encode: ((value: Value) => unknown) | undefined
 }
 
-export interface Compression {
+export interface PageCompression {
   readonly codec: NonNullable<ColumnChunk['meta_data']>['codec']
   /** Null: pages stay as they are. */
   readonly compress: ((bytes: Uint8Array) => Uint8Array) | null
@@ -37,7 +37,7 @@ export interface EncodedChunk {
 }
 
 /** Encodes one column of `rows`, one row group. Synchronous; statistics are in the chunk, bounds of long texts whole. */
-export function encodeFlatColumn({ element, at, encode }: FlatColumn, rows: readonly Tuple[], compression: Compression): EncodedChunk {
+export function encodeFlatColumn({ element, at, encode }: FlatColumn, rows: readonly Tuple[], compression: PageCompression): EncodedChunk {
   const pages = new Pages(compression, element.repetition_type !== 'REQUIRED')
   const values = plainValues(element)
   const dictionary = values instanceof Texts ? dictionaryOf(rows, at, encode) : null
@@ -112,10 +112,10 @@ class Pages {
   nulls = 0
   #pageNulls = 0
   readonly #bits = Buffer.alloc(PAGE_ROWS / 8)
-  readonly #compression: Compression
+  readonly #compression: PageCompression
   readonly #optional: boolean
 
-  constructor(compression: Compression, optional: boolean) {
+  constructor(compression: PageCompression, optional: boolean) {
     this.#compression = compression
     this.#optional = optional
   }

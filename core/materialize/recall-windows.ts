@@ -1,8 +1,8 @@
 import { MillraceError } from '../errors.ts'
 import type { Log, LogPosition } from '../log/log.ts'
+import { STOPPED } from '../retry.ts'
 import type { RecordDecoders } from '../schema/record-decoder.ts'
 import { LANDED_WINDOWS, LandedWindows, samePositions } from './landed-windows.ts'
-import { STOPPED } from './retry.ts'
 import type { SinkConnector } from './sink-connector.ts'
 import { countStream } from './stream-count.ts'
 

@@ -1,11 +1,10 @@
-import type { BrokerConnection } from './broker-connection.ts'
 import { checkCode, KafkaFault } from './kafka-fault.ts'
 import type { KafkaCredentials } from './kafka-options.ts'
-import { saslAuthenticate, saslHandshake } from './sasl-requests.ts'
+import { type SaslConnection, saslAuthenticate, saslHandshake } from './sasl-requests.ts'
 import { scram } from './scram.ts'
 
 /** SASL over a fresh connection. @returns how long the session lives in milliseconds, 0 for ever. @throws KafkaFault, and the errors of the token */
-export async function authenticate(connection: BrokerConnection, sasl: KafkaCredentials): Promise<number> {
+export async function authenticate(connection: SaslConnection, sasl: KafkaCredentials): Promise<number> {
   const token = sasl.mechanism === 'OAUTHBEARER' ? await sasl.token() : ''
   const { errorCode, mechanisms } = await saslHandshake(connection, sasl.mechanism)
   checkCode(errorCode, `${sasl.mechanism}; the broker offers ${mechanisms.join(', ')}`)

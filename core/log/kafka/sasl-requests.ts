@@ -1,4 +1,3 @@
-import type { BrokerConnection } from './broker-connection.ts'
 import { WireReader, WireWriter } from './wire.ts'
 
 export const SASL_HANDSHAKE = 17
@@ -6,13 +5,19 @@ export const SASL_AUTHENTICATE = 36
 /** Of both: Kafka 2.2 to 4.x; not flexible. */
 const VERSION = 1
 
+/** A fresh connection, as SASL uses it. */
+export interface SaslConnection {
+  /** See `BrokerConnection.request`. */
+  request(apiKey: number, apiVersion: number, parts: readonly Buffer[]): Promise<Buffer>
+}
+
 /**
  * Chooses the mechanism. Format: kafka.apache.org/protocol, SaslHandshake version 1.
  * @returns Kafka's error code, and the mechanisms that the broker offers
  * @throws KafkaFault for an answer that ends too early
  */
 export async function saslHandshake(
-  connection: BrokerConnection,
+  connection: SaslConnection,
   mechanism: string,
 ): Promise<{ readonly errorCode: number; readonly mechanisms: readonly string[] }> {
   const reader = new WireReader(await connection.request(SASL_HANDSHAKE, VERSION, new WireWriter().string(mechanism).parts()))
@@ -32,7 +37,7 @@ export interface SaslAnswer {
 }
 
 /** One step of the mechanism. Format: kafka.apache.org/protocol, SaslAuthenticate version 1. @throws KafkaFault as above */
-export async function saslAuthenticate(connection: BrokerConnection, bytes: Buffer): Promise<SaslAnswer> {
+export async function saslAuthenticate(connection: SaslConnection, bytes: Buffer): Promise<SaslAnswer> {
   const reader = new WireReader(await connection.request(SASL_AUTHENTICATE, VERSION, new WireWriter().int32(bytes.length).raw(bytes).parts()))
   return { errorCode: reader.int16(), message: reader.string(), bytes: reader.nullableBytes(), sessionLifetimeMs: Number(reader.int64()) }
 }
