@@ -22,8 +22,9 @@ export type {
   TableParts,
   TransactionStart,
 } from './capture/source-connector.ts'
+export { sslSetting, tablesSetting, tlsSettings, unrepresentableSetting } from './capture/source-settings.ts'
 export { TableList } from './capture/table-list.ts'
-export { isTablePattern, TablePatterns } from './capture/table-patterns.ts'
+export { TablePatterns } from './capture/table-patterns.ts'
 export { Waker } from './capture/waker.ts'
 export { asMillraceError, type ErrorCategory, type ErrorCode, invariant, MillraceError } from './errors.ts'
 export type { ChangeEvent, LogicalMessage, OpLetter, RowChange, Truncation } from './event/change-event.ts'

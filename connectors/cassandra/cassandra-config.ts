@@ -1,12 +1,5 @@
 import { z } from 'zod'
-import { isTablePattern } from '../../core/plugin.ts'
-
-const tls = z.strictObject({
-  ca: z.string().optional().describe('Certificate authority in PEM form.'),
-  cert: z.string().optional().describe('Client certificate in PEM form.'),
-  key: z.string().optional().describe('Key of the client certificate in PEM form.'),
-  rejectUnauthorized: z.boolean().default(true).describe('false accepts any certificate: only for trials.'),
-})
+import { sslSetting, tablesSetting, tlsSettings, unrepresentableSetting } from '../../core/plugin.ts'
 
 const agent = z.strictObject({
   token: z.string().min(16).describe('What a source must know to read and delete segments: the same on all machines; take it from a secret.'),
@@ -24,11 +17,8 @@ export const cassandraConfig = z.strictObject({
   localDataCenter: z.string().min(1).describe('Data center of the node, as `nodetool status` names it.'),
   user: z.string().optional().describe('A user with SELECT on the tables, and on system_views.settings.'),
   password: z.string().optional().describe('Password of the user; take it from a secret.'),
-  ssl: z.union([z.boolean(), tls]).optional().describe('TLS: true with the well-known authorities, or their settings.'),
-  tables: z
-    .array(z.string().refine(isTablePattern, 'keyspace.table, with * for any characters, ! in front to leave out'))
-    .min(1)
-    .describe('Tables to capture: `shop.*`, `!shop.tmp_*`. New ones with `cdc = true` that match are taken in while it runs.'),
+  ssl: sslSetting(tlsSettings),
+  tables: tablesSetting('keyspace.table', 'Tables to capture: `shop.*`, `!shop.tmp_*`. New ones with `cdc = true` that match are taken in while it runs.'),
   cdcRaw: z
     .union([z.string().min(1), z.array(z.string().min(1)).min(1)])
     .describe(
@@ -45,12 +35,7 @@ export const cassandraConfig = z.strictObject({
     .enum(['written', 'whole'])
     .default('written')
     .describe('Of a changed row, what was written (sinks keep the rest), or the whole row, read back at `consistency`: one read a change.'),
-  unrepresentable: z
-    .enum(['error', 'text'])
-    .default('error')
-    .describe(
-      'Values that no Avro type holds (timestamps beyond microseconds, the empty value): park the table, or carry them as text in a branch of their own.',
-    ),
+  unrepresentable: unrepresentableSetting('timestamps beyond microseconds, the empty value'),
   pollMs: z.int().min(1).max(60_000).default(50).describe('How often the folder is looked at for more, in milliseconds.'),
   spaceAlarm: z
     .number()

@@ -1,14 +1,8 @@
 import type pg from 'pg'
 import { z } from 'zod'
-import { isTablePattern } from '../../core/plugin.ts'
+import { sslSetting, tablesSetting, tlsSettings, unrepresentableSetting } from '../../core/plugin.ts'
 
-const tls = z.strictObject({
-  ca: z.string().optional().describe('Certificate authority in PEM form.'),
-  cert: z.string().optional().describe('Client certificate in PEM form.'),
-  key: z.string().optional().describe('Key of the client certificate in PEM form.'),
-  servername: z.string().optional().describe('Name that the server certificate must bear; default: host.'),
-  rejectUnauthorized: z.boolean().optional().describe('false accepts any certificate: only for trials.'),
-})
+const tls = tlsSettings.extend({ servername: z.string().optional().describe('Name that the server certificate must bear; default: host.') })
 
 const webhook = z.strictObject({
   host: z.string().default('0.0.0.0').describe('Address at which rows are received.'),
@@ -30,11 +24,8 @@ export const cockroachdbConfig = z
     database: z.string().optional().describe('Database to capture.'),
     user: z.string().optional().describe('A user with SELECT and CHANGEFEED on the tables.'),
     password: z.string().optional().describe('Password of the user; take it from a secret.'),
-    ssl: z.union([z.boolean(), tls]).optional().describe('TLS: true with the well-known authorities, or their settings.'),
-    tables: z
-      .array(z.string().refine(isTablePattern, 'schema.table, with * for any characters, ! in front to leave out'))
-      .min(1)
-      .describe('Tables to capture: `public.*`, `!public.tmp_*`. New tables that match are taken in while it runs.'),
+    ssl: sslSetting(tls),
+    tables: tablesSetting('schema.table', 'Tables to capture: `public.*`, `!public.tmp_*`. New tables that match are taken in while it runs.'),
     envelope: z
       .enum(['wrapped', 'enriched'])
       .default('wrapped')
@@ -54,10 +45,7 @@ export const cockroachdbConfig = z
     webhook: webhook
       .optional()
       .describe('Receive rows over HTTPS from a changefeed job, which keeps history while Millrace is away; default: over the SQL connection, without a job.'),
-    unrepresentable: z
-      .enum(['error', 'text'])
-      .default('error')
-      .describe('Values that no Avro type holds (infinity, NaN): park the table, or carry them as text in a branch of their own.'),
+    unrepresentable: unrepresentableSetting('infinity, NaN'),
   })
   .refine((config) => config.url !== undefined || (config.host !== undefined && config.database !== undefined && config.user !== undefined), {
     message: 'give url, or host, database and user',

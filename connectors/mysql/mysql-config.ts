@@ -1,14 +1,7 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
-import { isTablePattern } from '../../core/plugin.ts'
+import { sslSetting, tablesSetting, tlsSettings, unrepresentableSetting } from '../../core/plugin.ts'
 import type { ConnectOptions } from './wire-connection.ts'
-
-const tls = z.strictObject({
-  ca: z.string().optional().describe('Certificate authority in PEM form.'),
-  cert: z.string().optional().describe('Client certificate in PEM form.'),
-  key: z.string().optional().describe('Key of the client certificate in PEM form.'),
-  rejectUnauthorized: z.boolean().default(true).describe('false accepts any certificate: only for trials.'),
-})
 
 export const mysqlConfig = z
   .strictObject({
@@ -17,21 +10,15 @@ export const mysqlConfig = z
     port: z.int().min(1).max(65535).default(3306).describe('Port of the server.'),
     user: z.string().optional().describe('A user with REPLICATION SLAVE, REPLICATION CLIENT and SELECT on the tables.'),
     password: z.string().optional().describe('Password of the user; take it from a secret.'),
-    ssl: z.union([z.boolean(), tls]).optional().describe('TLS: true with the well-known authorities, or their settings.'),
-    tables: z
-      .array(z.string().refine(isTablePattern, 'database.table, with * for any characters, ! in front to leave out'))
-      .min(1)
-      .describe('Tables to capture: `shop.*`, `!shop.tmp_*`. New tables that match are taken in while it runs.'),
+    ssl: sslSetting(tlsSettings),
+    tables: tablesSetting('database.table', 'Tables to capture: `shop.*`, `!shop.tmp_*`. New tables that match are taken in while it runs.'),
     serverId: z
       .int()
       .min(1)
       .max(0xffff_ffff)
       .optional()
       .describe('Server id under which the binlog is asked for; no replica may have the same. Default: from mesh and node.'),
-    unrepresentable: z
-      .enum(['error', 'text'])
-      .default('error')
-      .describe('Values that no Avro type holds (dates with a zero year, month or day): park the table, or carry them as text in a branch of their own.'),
+    unrepresentable: unrepresentableSetting('dates with a zero year, month or day'),
   })
   .refine((config) => config.url !== undefined || (config.host !== undefined && config.user !== undefined), {
     message: 'give url, or host and user',

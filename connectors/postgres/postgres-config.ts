@@ -1,18 +1,12 @@
 import { createHash } from 'node:crypto'
 import type pg from 'pg'
 import { z } from 'zod'
-import { isTablePattern } from '../../core/plugin.ts'
+import { sslSetting, tablesSetting, tlsSettings, unrepresentableSetting } from '../../core/plugin.ts'
 import { urlMistake } from './postgres-url.ts'
 
 const name = z.string().regex(/^[a-z0-9_]{1,63}$/, 'lower-case letters, digits and _, at most 63')
 
-const tls = z.strictObject({
-  ca: z.string().optional().describe('Certificate authority in PEM form.'),
-  cert: z.string().optional().describe('Client certificate in PEM form.'),
-  key: z.string().optional().describe('Key of the client certificate in PEM form.'),
-  servername: z.string().optional().describe('Name that the server certificate must bear; default: host.'),
-  rejectUnauthorized: z.boolean().optional().describe('false accepts any certificate: only for trials.'),
-})
+const tls = tlsSettings.extend({ servername: z.string().optional().describe('Name that the server certificate must bear; default: host.') })
 
 export const postgresConfig = z
   .strictObject({
@@ -29,21 +23,15 @@ export const postgresConfig = z
     database: z.string().optional().describe('Database to capture.'),
     user: z.string().optional().describe('A role with REPLICATION that may read the tables and owns them or the publication.'),
     password: z.string().optional().describe('Password of the role; take it from a secret.'),
-    ssl: z.union([z.boolean(), tls]).optional().describe('TLS: true with the well-known authorities, or their settings.'),
-    tables: z
-      .array(z.string().refine(isTablePattern, 'schema.table, with * for any characters, ! in front to leave out'))
-      .min(1)
-      .describe('Tables to capture: `public.*`, `!public.tmp_*`. New tables that match are taken in while it runs.'),
+    ssl: sslSetting(tls),
+    tables: tablesSetting('schema.table', 'Tables to capture: `public.*`, `!public.tmp_*`. New tables that match are taken in while it runs.'),
     slot: name.optional().describe('Name of the replication slot; default: from mesh and node.'),
     publication: name.optional().describe('Name of the publication; default: from mesh and node.'),
     streaming: z.boolean().default(true).describe('Receive large transactions while they run; they wait in a file until they commit.'),
     twoPhase: z.boolean().default(false).describe('Receive prepared transactions when they are prepared (Postgres 15 or later).'),
     origin: z.enum(['any', 'none']).default('any').describe('none leaves out changes that were themselves replicated to this server (Postgres 16 or later).'),
     messages: z.boolean().default(false).describe('Capture pg_logical_emit_message as the table millrace.message.'),
-    unrepresentable: z
-      .enum(['error', 'text'])
-      .default('error')
-      .describe('Values that no Avro type holds (infinity, NaN): park the table, or carry them as text in a branch of their own.'),
+    unrepresentable: unrepresentableSetting('infinity, NaN'),
     silenceMs: z
       .int()
       .min(1000)
