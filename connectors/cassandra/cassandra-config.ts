@@ -9,7 +9,7 @@ const agent = z.strictObject({
   ca: z.string().optional().describe('Where the source runs: certificate authority of the agents in PEM form; without it the well-known ones.'),
 })
 
-export const CONSISTENCIES = ['ONE', 'TWO', 'THREE', 'QUORUM', 'ALL', 'LOCAL_QUORUM', 'EACH_QUORUM', 'LOCAL_ONE'] as const
+const CONSISTENCIES = ['ONE', 'TWO', 'THREE', 'QUORUM', 'ALL', 'LOCAL_QUORUM', 'EACH_QUORUM', 'LOCAL_ONE'] as const
 
 export const cassandraConfig = z.strictObject({
   contactPoints: z.array(z.string().min(1)).min(1).describe('Hosts, or host:port, of the cluster; the node whose log is read is best.'),

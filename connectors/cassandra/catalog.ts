@@ -21,7 +21,7 @@ export interface CatalogTable {
 type Row = Readonly<Record<string, unknown>>
 
 /** Keyspaces of the server itself are never captured. */
-export function isSystem(keyspace: string): boolean {
+function isSystem(keyspace: string): boolean {
   return /^system(_|$)/.test(keyspace)
 }
 

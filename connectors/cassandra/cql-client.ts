@@ -202,7 +202,7 @@ const UNAUTHORIZED = 0x2100
 /** A statement that the server does not take: syntax, invalid, configuration. */
 const REFUSED = new Set([0x2000, 0x2200, 0x2300])
 
-export function cqlError(error: unknown, doing: string): MillraceError {
+function cqlError(error: unknown, doing: string): MillraceError {
   if (error instanceof MillraceError) return error
   const cause = error instanceof Error ? error : new Error(String(error))
   // of each node that was tried; the whole has their stacks in its message

@@ -173,7 +173,7 @@ export class WebhookFeed implements ChangeFeed, WebhookReceiver {
   }
 }
 
-export function webhookStatement(
+function webhookStatement(
   config: CockroachdbConfig,
   context: Pick<PluginContext, 'mesh' | 'node'>,
   tables: readonly CatalogTable[],

@@ -4,7 +4,7 @@ import type { LogPosition } from '../../core/plugin.ts'
 /** The topic that the table follows. */
 export const STREAM_PROPERTY = 'millrace.stream'
 /** All positions, complete each time: `[{"topic","partition","offset":"text"}]`. */
-export const POSITIONS_PROPERTY = 'millrace.positions'
+const POSITIONS_PROPERTY = 'millrace.positions'
 /** What the driver gave with the last batch: a table property only, since a copy in every snapshot would swell the metadata. */
 export const MEMO_PROPERTY = 'millrace.memo'
 

@@ -5,7 +5,7 @@ import type { MappedTable, StreamedTable, WireReader } from './type-mapping.ts'
 import { unreadable } from './type-reader.ts'
 
 /** The table that logical messages appear in. */
-export const MESSAGE_TABLE: TableSchema = {
+const MESSAGE_TABLE: TableSchema = {
   namespace: 'millrace',
   name: 'message',
   columns: [

@@ -21,7 +21,7 @@ const RATE_WINDOW_MS = 20
 const STATUS_TICK_MS = 1000
 const CLOSE_MS = 2000
 
-export const XLOG_DATA = 119
+const XLOG_DATA = 119
 export const KEEPALIVE = 107
 
 export interface ReplicationConnectionOptions {

@@ -20,7 +20,7 @@ export function indexFile(settings: Pick<SearchConfig, 'path'>, dataDir: string)
 }
 
 /** Name of the index of a stream. */
-export function indexName(settings: Pick<SearchConfig, 'index'>, stream: { readonly namespace: string; readonly table: string }): string {
+function indexName(settings: Pick<SearchConfig, 'index'>, stream: { readonly namespace: string; readonly table: string }): string {
   return settings.index.replaceAll('{namespace}', () => stream.namespace).replaceAll('{table}', () => stream.table)
 }
 

@@ -21,7 +21,7 @@ export function changeJson(change: ChangeEvent, columns: ReadonlySet<string> | n
 }
 
 /** Columns by name; those that the source did not send are left out. */
-export function rowJson(table: TableSchema, row: Tuple, columns: ReadonlySet<string> | null): { readonly [key: string]: Json } {
+function rowJson(table: TableSchema, row: Tuple, columns: ReadonlySet<string> | null): { readonly [key: string]: Json } {
   const entries: [string, Json][] = []
   table.columns.forEach((column, i) => {
     const value = row[i]!

@@ -6,7 +6,7 @@ import { PARTS_ENTRY } from './known-parts.ts'
 import { PARKED_ENTRY, type ParkedTable, parkedTable } from './parked-tables.ts'
 
 /** Progress entry with what is added to every commit of the source, as a decimal: positions rise on when the source starts over. */
-export const COMMIT_BASE_ENTRY = 'commitBase'
+const COMMIT_BASE_ENTRY = 'commitBase'
 
 /** Prefix of the progress entries with the shape of a table's rows in the log; followed by the table's id. */
 export const SHAPE_ENTRY = 'shape/'

@@ -15,7 +15,7 @@ import { MillraceError } from '../errors.ts'
 
 export const FRAME_HEADER_BYTES = 61
 export const ATTRIBUTES_AT = 21
-export const TRANSACTIONAL_BIT = 0x10
+const TRANSACTIONAL_BIT = 0x10
 const CODEC_BITS = 0x07
 const CONTROL_BIT = 0x20
 

@@ -22,7 +22,7 @@ export function deadLetterTopic(node: string): string {
 }
 
 /** Kept until someone has looked at them. */
-export function deadLetterTopicSpec(node: string, replicationFactor: number | null = null): TopicSpec {
+function deadLetterTopicSpec(node: string, replicationFactor: number | null = null): TopicSpec {
   return { topic: deadLetterTopic(node), partitions: 1, retentionMs: null, compacted: false, replicationFactor }
 }
 

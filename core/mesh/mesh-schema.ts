@@ -23,7 +23,7 @@ const topicFields = {
   replicationFactor: z.int().min(1).max(32).nullable().describe('Kafka only: copies of each partition; the cluster default when absent.'),
 }
 
-export const topicsSchema = z
+const topicsSchema = z
   .strictObject({
     partitions: topicFields.partitions.default(1),
     retention: topicFields.retention.default(null),
@@ -106,9 +106,9 @@ const sasl = z
   )
   .describe('Authentication of the Kafka client.')
 
-export const embeddedLogSchema = z.strictObject({ kind: z.literal('embedded').describe('A durable log in files under dataDir: no service needed.') })
+const embeddedLogSchema = z.strictObject({ kind: z.literal('embedded').describe('A durable log in files under dataDir: no service needed.') })
 
-export const kafkaLogSchema = z.strictObject({
+const kafkaLogSchema = z.strictObject({
   kind: z.literal('kafka').describe('An Apache Kafka cluster, or one that speaks its protocol.'),
   brokers: z
     .array(z.string().regex(/^(\S+:\d+|.*\$\{.*)$/, 'expected host:port'))
@@ -137,7 +137,7 @@ export const kafkaLogSchema = z.strictObject({
 export const logSchema = z.discriminatedUnion('kind', [embeddedLogSchema, kafkaLogSchema]).describe('The durable log between all nodes.')
 export type LogConfig = z.output<typeof logSchema>
 
-export const embeddedRegistrySchema = z.strictObject({
+const embeddedRegistrySchema = z.strictObject({
   kind: z.literal('embedded').describe('A schema registry in a file under dataDir.'),
   compatibility: z
     .enum(['NONE', 'BACKWARD', 'BACKWARD_TRANSITIVE', 'FORWARD', 'FORWARD_TRANSITIVE', 'FULL', 'FULL_TRANSITIVE'])
@@ -153,7 +153,7 @@ export const embeddedRegistrySchema = z.strictObject({
   readOnly: z.boolean().default(false).describe('Other programs may read and check schemas over the interface, not change them.'),
 })
 
-export const confluentRegistrySchema = z.strictObject({
+const confluentRegistrySchema = z.strictObject({
   kind: z.literal('confluent').describe('A registry with the Confluent REST interface: Confluent, Apicurio, Karapace, Redpanda.'),
   url: z
     .string()

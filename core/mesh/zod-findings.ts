@@ -30,7 +30,7 @@ export function zodFindings(
   })
 }
 
-export function unknownKey(key: string, known: readonly string[], where: SourceLocation): MeshFinding {
+function unknownKey(key: string, known: readonly string[], where: SourceLocation): MeshFinding {
   const meant = nearest(key, known)
   const fix = meant !== null ? `write ${meant}` : known.length > 0 ? `one of: ${[...new Set(known)].sort().join(', ')}` : 'remove it'
   return { level: 'error', code: 'config.invalid', message: `unknown key ${key}${meant === null ? '' : `; did you mean ${meant}?`}`, fix, where }
@@ -92,7 +92,7 @@ function describe(schema: z.ZodType): JsonSchema {
 }
 
 /** Keys that objects at `path` may have, over all branches of unions. */
-export function knownKeys(root: JsonSchema, path: Path): string[] {
+function knownKeys(root: JsonSchema, path: Path): string[] {
   let level: JsonSchema[] = expand(root, root)
   for (const part of path) {
     level = level

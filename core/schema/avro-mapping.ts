@@ -6,7 +6,7 @@ import { type AvroField, type AvroRecord, type AvroSchema, parseAvroSchema } fro
 import { avroName, avroNamespace } from './names.ts'
 
 /** The attribute of Avro records and fields that carries the table's own description. */
-export const PROPERTY = 'millrace'
+const PROPERTY = 'millrace'
 
 /** Which branches of its Avro union a column has. Nulls: no such branch; all are null for a key column, which has no union. */
 export interface ColumnLayout {

@@ -1,7 +1,7 @@
 /** Avro schemas, parsed and checked. Source: Apache Avro 1.12 specification, "Schema Declaration". */
 import { MillraceError } from '../errors.ts'
 
-export const PRIMITIVES = ['null', 'boolean', 'int', 'long', 'float', 'double', 'bytes', 'string'] as const
+const PRIMITIVES = ['null', 'boolean', 'int', 'long', 'float', 'double', 'bytes', 'string'] as const
 export type Primitive = (typeof PRIMITIVES)[number]
 
 /** Attributes of a schema or a field as they stand in its JSON, the specified ones included. */
