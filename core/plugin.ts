@@ -8,10 +8,12 @@ import type { SourceOffset } from './event/offset.ts'
 import type { SinkConnector } from './materialize/sink-connector.ts'
 
 export { ChunkSizes } from './capture/chunk-sizes.ts'
+export { diskError } from './capture/disk-error.ts'
 export { ScratchFile } from './capture/scratch-file.ts'
 export type {
   CaptureOutput,
   ChangeWriter,
+  ChunkLimits,
   PendingChunks,
   ScanTarget,
   SnapshotChunk,
@@ -26,6 +28,7 @@ export { sslSetting, tablesSetting, tlsSettings, unrepresentableSetting } from '
 export { TableList } from './capture/table-list.ts'
 export { TablePatterns } from './capture/table-patterns.ts'
 export { Waker } from './capture/waker.ts'
+export { writeRows } from './capture/write-rows.ts'
 export { asMillraceError, type ErrorCategory, type ErrorCode, invariant, MillraceError } from './errors.ts'
 export type { ChangeEvent, LogicalMessage, OpLetter, RowChange, Truncation } from './event/change-event.ts'
 export { ipv6Text } from './event/ipv6-text.ts'

@@ -1,4 +1,4 @@
-import { type Json, MillraceError, type SnapshotChunk, type SnapshotReader, type TableSchema, tableId } from '../../core/plugin.ts'
+import { type ChunkLimits, type Json, MillraceError, type SnapshotChunk, type SnapshotReader, type TableSchema, tableId } from '../../core/plugin.ts'
 import type { CapturedTables } from './captured-tables.ts'
 import type { WriteTime } from './commit-log-events.ts'
 import type { KnownRows } from './known-rows.ts'
@@ -42,13 +42,7 @@ export class CassandraSnapshotReader implements SnapshotReader {
     return null
   }
 
-  async read(
-    table: TableSchema,
-    cursor: Json | null,
-    limits: { readonly maxRows: number; readonly maxBytes: number },
-    onView: (fence: null) => void,
-    signal: AbortSignal,
-  ): Promise<SnapshotChunk> {
+  async read(table: TableSchema, cursor: Json | null, limits: ChunkLimits, onView: (fence: null) => void, signal: AbortSignal): Promise<SnapshotChunk> {
     const { tables, known, query, newest } = this.#options
     const mapped = tables.current(table.namespace, table.name)
     if (mapped === null) {
@@ -105,10 +99,10 @@ function seen({ writtenAt }: QueriedRow, streamed: WriteTime, readAt: number): W
 }
 
 /** Whole partitions after a token; `last`: the token of the last of them, null when there are no more. */
-export async function readPartitions(
+async function readPartitions(
   query: RowQuery,
   after: bigint | null,
-  { maxRows, maxBytes }: { readonly maxRows: number; readonly maxBytes: number },
+  { maxRows, maxBytes }: ChunkLimits,
   signal: AbortSignal,
 ): Promise<{ readonly rows: readonly QueriedRow[]; readonly last: bigint | null }> {
   const rows: QueriedRow[] = []

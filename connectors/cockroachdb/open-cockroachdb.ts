@@ -8,6 +8,7 @@ import {
   type SourceReader,
   type TableSchema,
   tableId,
+  writeRows,
 } from '../../core/plugin.ts'
 import { CatalogReader } from './catalog.ts'
 import { type CockroachdbConfig, clientConfig } from './cockroachdb-config.ts'
@@ -60,16 +61,12 @@ export async function openCockroachdbReader(config: CockroachdbConfig): Promise<
       const view = await reader.now()
       const now = (await reader.at(view - 1n)).get(tableId(table))
       if (now === undefined) throw new MillraceError('source.table_gone', `${tableId(table)} is not there any more`)
-      const { writer, beginRow, endRow } = open(now.schema)
+      const target = open(now.schema)
       let after: readonly string[] | null = null
       do {
         signal.throwIfAborted()
         const page = await readPage(sql, now, view - 1n, after, PAGE_ROWS)
-        for (const row of page.rows) {
-          beginRow()
-          for (const value of row) writer.value(value)
-          endRow()
-        }
+        writeRows(page.rows, target)
         after = page.next
       } while (after !== null)
       return view

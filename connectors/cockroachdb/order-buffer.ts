@@ -1,6 +1,6 @@
 import { closeSync, openSync, readdirSync, readSync, rmSync, writeSync } from 'node:fs'
 import path from 'node:path'
-import { invariant, MillraceError } from '../../core/plugin.ts'
+import { diskError, invariant } from '../../core/plugin.ts'
 import type { Hlc } from './hlc.ts'
 
 /** Runs of one level that are merged into one of the next. */
@@ -201,13 +201,7 @@ export class OrderBuffer implements Disposable {
     try {
       return work()
     } catch (cause) {
-      if (cause instanceof MillraceError) throw cause
-      const { code, message } = cause as NodeJS.ErrnoException
-      const full = code === 'ENOSPC' || code === 'EDQUOT'
-      throw new MillraceError(full ? 'log.full' : 'config.invalid', `${file}, in which rows wait for their resolved timestamp: ${message}`, {
-        fix: 'make room in the data folder, and let Millrace write there',
-        cause,
-      })
+      throw diskError(cause, `${file}, in which rows wait for their resolved timestamp`)
     }
   }
 }

@@ -1,4 +1,5 @@
 import {
+  type ChunkLimits,
   type Json,
   MillraceError,
   type SnapshotChunk,
@@ -7,6 +8,7 @@ import {
   type TableSchema,
   tableId,
   type Value,
+  writeRows,
 } from '../../core/plugin.ts'
 import type { CatalogReader, CatalogTable } from './catalog.ts'
 import { reading } from './changefeed-message.ts'
@@ -92,7 +94,7 @@ export class ChunkReader implements SnapshotReader {
   async read(
     table: TableSchema,
     cursor: Json | null,
-    limits: { readonly maxRows: number; readonly maxBytes: number },
+    limits: ChunkLimits,
     onView: (fence: SnapshotFence) => void,
     signal: AbortSignal,
   ): Promise<SnapshotChunk> {
@@ -122,13 +124,7 @@ export class ChunkReader implements SnapshotReader {
       fence,
       readAt: wall / 1000n,
       table: now.schema,
-      write(writer, beginRow, endRow) {
-        for (const row of rows) {
-          beginRow()
-          for (const value of row) writer.value(value)
-          endRow()
-        }
-      },
+      write: (writer, beginRow, endRow) => writeRows(rows, { writer, beginRow, endRow }),
     }
   }
 

@@ -86,7 +86,6 @@ export class WebhookEndpoint implements AsyncDisposable {
     this.receiver = null
     this.#server.close()
     this.#server.closeAllConnections()
-    if (this.#server.listening) await once(this.#server, 'close')
   }
 }
 

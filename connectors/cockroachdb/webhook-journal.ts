@@ -14,7 +14,7 @@ import {
 } from 'node:fs'
 import path from 'node:path'
 import { crc32 } from 'node:zlib'
-import { MillraceError } from '../../core/plugin.ts'
+import { diskError, MillraceError } from '../../core/plugin.ts'
 import type { FeedMessage } from './changefeed-message.ts'
 
 /** A segment is closed at this size: whole ones are removed. */
@@ -162,12 +162,7 @@ export class WebhookJournal implements Disposable {
     try {
       work()
     } catch (cause) {
-      const { code, message } = cause as NodeJS.ErrnoException
-      const full = code === 'ENOSPC' || code === 'EDQUOT'
-      throw new MillraceError(full ? 'log.full' : 'config.invalid', `the journal of received rows in ${this.#folder}: ${message}`, {
-        fix: 'make room in the data folder, and let Millrace write there',
-        cause,
-      })
+      throw diskError(cause, `the journal of received rows in ${this.#folder}`)
     }
   }
 }

@@ -1,4 +1,14 @@
-import type { Json, PluginContext, SnapshotChunk, SnapshotFence, SnapshotReader, TableSchema, Value } from '../../core/plugin.ts'
+import {
+  type ChunkLimits,
+  type Json,
+  type PluginContext,
+  type SnapshotChunk,
+  type SnapshotFence,
+  type SnapshotReader,
+  type TableSchema,
+  type Tuple,
+  writeRows,
+} from '../../core/plugin.ts'
 import type { FileSet } from './file-set.ts'
 import type { TableShapes } from './table-shapes.ts'
 import { linesOf } from './tracked-file.ts'
@@ -30,7 +40,7 @@ export class FilesSnapshotReader implements SnapshotReader {
   async read(
     table: TableSchema,
     cursor: Json | null,
-    limits: { readonly maxRows: number; readonly maxBytes: number },
+    limits: ChunkLimits,
     onView: (fence: SnapshotFence) => void,
     signal: AbortSignal,
   ): Promise<SnapshotChunk> {
@@ -39,7 +49,7 @@ export class FilesSnapshotReader implements SnapshotReader {
     const readAt = BigInt(Date.now()) * 1000n
     // the stream stands where its files are captured to, and waits
     onView(null)
-    const rows: (readonly Value[])[] = []
+    const rows: Tuple[] = []
     let { file: index, at } = from
     let bytes = 0
     let shape = table
@@ -80,13 +90,7 @@ export class FilesSnapshotReader implements SnapshotReader {
       fence: null,
       readAt,
       table: shape,
-      write(writer, beginRow, endRow) {
-        for (const row of rows) {
-          beginRow()
-          for (const value of row) writer.value(value)
-          endRow()
-        }
-      },
+      write: (writer, beginRow, endRow) => writeRows(rows, { writer, beginRow, endRow }),
     }
   }
 

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import {
   type ChangeWriter,
+  type ChunkLimits,
   ChunkSizes,
   type Json,
   MillraceError,
@@ -81,13 +82,7 @@ export class MysqlSnapshotReader implements SnapshotReader {
     })
   }
 
-  async read(
-    table: TableSchema,
-    cursor: Json | null,
-    limits: { readonly maxRows: number; readonly maxBytes: number },
-    onView: (fence: MysqlFence) => void,
-    signal: AbortSignal,
-  ): Promise<SnapshotChunk> {
+  async read(table: TableSchema, cursor: Json | null, limits: ChunkLimits, onView: (fence: MysqlFence) => void, signal: AbortSignal): Promise<SnapshotChunk> {
     return this.#options.connections.run(`to read a chunk of ${tableId(table)}`, async (connection) => {
       for (let tries = 1; ; tries++) {
         const view = await this.#view(connection, signal)
@@ -125,7 +120,7 @@ export class MysqlSnapshotReader implements SnapshotReader {
     connection: WireConnection,
     table: TableSchema,
     from: Cursor | null,
-    limits: { readonly maxRows: number; readonly maxBytes: number },
+    limits: ChunkLimits,
     signal: AbortSignal,
   ): Promise<Omit<SnapshotChunk, 'fence' | 'readAt'>> {
     const found = await describeTable(connection, table.namespace, table.name)

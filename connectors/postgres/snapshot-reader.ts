@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import {
   type ChangeWriter,
+  type ChunkLimits,
   ChunkSizes,
   invariant,
   type Json,
@@ -144,7 +145,7 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
   async read(
     table: TableSchema,
     cursor: Json | null,
-    limits: { readonly maxRows: number; readonly maxBytes: number },
+    limits: ChunkLimits,
     onView: (fence: PostgresFence) => void,
     signal: AbortSignal,
   ): Promise<SnapshotChunk> {
@@ -173,7 +174,7 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
     place: { readonly fence: PostgresFence; readonly readAt: bigint },
     table: TableSchema,
     from: Cursor | null,
-    limits: { readonly maxRows: number; readonly maxBytes: number },
+    limits: ChunkLimits,
     signal: AbortSignal,
   ): Promise<SnapshotChunk> {
     const oid = await findTable(client, table, from)

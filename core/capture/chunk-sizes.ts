@@ -1,10 +1,11 @@
 import { type TableSchema, tableId } from '../event/table-schema.ts'
+import type { ChunkLimits } from './source-connector.ts'
 
 /** How many rows to ask for, from what the rows of a table's last chunk took: so that a chunk rarely has to be cut by its bytes. */
 export class ChunkSizes {
   readonly #rowBytes = new Map<string, number>()
 
-  rows(table: TableSchema, limits: { readonly maxRows: number; readonly maxBytes: number }): number {
+  rows(table: TableSchema, limits: ChunkLimits): number {
     return Math.max(1, Math.min(limits.maxRows, Math.floor(limits.maxBytes / (this.#rowBytes.get(tableId(table)) ?? 1))))
   }
 

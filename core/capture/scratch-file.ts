@@ -1,5 +1,6 @@
 import { closeSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs'
-import { invariant, MillraceError } from '../errors.ts'
+import { invariant } from '../errors.ts'
+import { diskError } from './disk-error.ts'
 
 const FIRST_BYTES = 16 * 1024
 const MEMORY_BYTES = 256 * 1024
@@ -24,7 +25,7 @@ export class ScratchFile {
   }
 
   readonly #path: string
-  readonly #fix: string
+  readonly #fix: string | undefined
   #file = -1
   #fileBytes = 0
   /** The bytes after those of the file. */
@@ -32,7 +33,7 @@ export class ScratchFile {
   #used = 0
 
   /** @param path in a folder of the source's own, which exists; there is no file before the bytes are many */
-  constructor(path: string, fix = 'make room in the data folder, and let Millrace write there') {
+  constructor(path: string, fix?: string) {
     this.#path = path
     this.#fix = fix
   }
@@ -126,12 +127,7 @@ export class ScratchFile {
     try {
       return work()
     } catch (cause) {
-      const { code, message } = cause as NodeJS.ErrnoException
-      const full = code === 'ENOSPC' || code === 'EDQUOT'
-      throw new MillraceError(full ? 'log.full' : 'config.invalid', `the scratch file ${this.#path} of a large transaction: ${message}`, {
-        fix: this.#fix,
-        cause,
-      })
+      throw diskError(cause, `the scratch file ${this.#path} of a large transaction`, this.#fix)
     }
   }
 }

@@ -172,6 +172,13 @@ export interface PendingChunks {
 /** What a source needs to place a chunk in its stream: for Postgres the chunk's `pg_current_snapshot()` and LSN. Opaque to core. */
 export type SnapshotFence = unknown
 
+/** About how much one chunk holds: whichever comes first ends it, after a row at the least. */
+export interface ChunkLimits {
+  readonly maxRows: number
+  /** Of the rows' values. */
+  readonly maxBytes: number
+}
+
 /** Reads tables in chunks. Core drives it: which table, how large, in parallel, resumed where; and places each chunk in the stream. */
 export interface SnapshotReader {
   /** Estimated rows of a table, for progress and ETA; null when the source cannot tell. */
@@ -179,19 +186,13 @@ export interface SnapshotReader {
   /** Whether a view may be taken for the chunk after `cursor`; asked before a table is read, and again a moment later. Always, when absent. */
   isReady?(table: TableSchema, cursor: Json | null): Promise<boolean>
   /**
-   * Reads up to about `maxRows` rows and `maxBytes` bytes after `cursor` in key order (null: from the start) in one consistent view, without
+   * Reads rows up to about `limits` after `cursor` in key order (null: from the start) in one consistent view, without
    * locks and writes, into memory. Tables without a key are read in one chunk per call as the source can order them.
    * May be called for several tables at once, and is while `changes` runs. Calls `onView` once, as soon as the view is taken and before rows are read:
    * until then core holds the stream, so nothing may come before it that takes long (a connection is opened, a lock waited for).
    * A source may take the place at which its stream stands for the view: one that is too old for the log is refused, see `sees`.
    */
-  read(
-    table: TableSchema,
-    cursor: Json | null,
-    limits: { readonly maxRows: number; readonly maxBytes: number },
-    onView: (fence: SnapshotFence) => void,
-    signal: AbortSignal,
-  ): Promise<SnapshotChunk>
+  read(table: TableSchema, cursor: Json | null, limits: ChunkLimits, onView: (fence: SnapshotFence) => void, signal: AbortSignal): Promise<SnapshotChunk>
   /**
    * Whether a view shows all that the transaction with this `TransactionStart.commit` changed, and with it all before. After a restart the log may have changes
    * from behind the offset; core asks this of the last of them in `onView`, aborts a reading that shows less, and repeats it when the stream has gone on.

@@ -2,7 +2,7 @@ import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type PostgresFence, PostgresSnapshotReader } from '../../connectors/postgres/snapshot-reader.ts'
 import { describeTable } from '../../connectors/postgres/type-mapping.ts'
-import type { Json, SnapshotChunk, TableSchema, Value } from '../../core/plugin.ts'
+import type { ChunkLimits, Json, SnapshotChunk, TableSchema, Value } from '../../core/plugin.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
 import { RecordingWriter } from '../unit/connectors/postgres/recording-writer.ts'
 
@@ -58,11 +58,7 @@ interface Chunk {
 }
 
 /** Reads a table to its end; every cursor goes through JSON, as in the log's progress. */
-async function readAll(
-  table: TableSchema,
-  limits: { readonly maxRows: number; readonly maxBytes: number },
-  between: (chunk: Chunk) => Promise<unknown> = async () => {},
-): Promise<readonly Chunk[]> {
+async function readAll(table: TableSchema, limits: ChunkLimits, between: (chunk: Chunk) => Promise<unknown> = async () => {}): Promise<readonly Chunk[]> {
   const chunks: Chunk[] = []
   let cursor: Json | null = null
   do {
