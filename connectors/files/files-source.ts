@@ -14,7 +14,15 @@ import { FileSet } from './file-set.ts'
 import type { FilesConfig } from './files-config.ts'
 import { FilesSnapshotReader } from './snapshot-reader.ts'
 import { type FoundColumns, type LineReader, TableShapes } from './table-shapes.ts'
-import { type FileMark, linesOf, type Piece } from './tracked-file.ts'
+import { type FileMark, hashOf, linesOf, type Piece } from './tracked-file.ts'
+
+/** Lines that may be in the log already: a file that has others there was rewritten. */
+interface NextPiece {
+  readonly key: string
+  readonly to: number
+  /** Of its bytes; absent in offsets of before there was one. */
+  readonly hash?: string
+}
 
 interface FilesOffset {
   readonly files: readonly FileMark[]
@@ -22,7 +30,7 @@ interface FilesOffset {
   readonly forgotten: number
   readonly columns: FoundColumns
   /** What is captured next: after a crash the same, whatever else has come, since lines of several files have no order of their own. */
-  readonly next: { readonly key: string; readonly to: number } | null
+  readonly next: NextPiece | null
 }
 
 /** Opens the folder at an offset, or with all its lines behind it. */
@@ -32,11 +40,23 @@ export async function openFiles(config: FilesConfig, context: PluginContext, res
   try {
     if (offset === null) await files.begin()
     else await files.resume(offset.files, offset.forgotten)
-    return new FilesSource(config, context, files, new TableShapes(config, offset?.columns ?? {}), offset?.next ?? null)
+    const planned = offset === null || offset.next === null ? null : await pieceOf(offset.next, files, context)
+    return new FilesSource(config, context, files, new TableShapes(config, offset?.columns ?? {}), planned)
   } catch (error) {
     await files[Symbol.asyncDispose]()
     throw error
   }
+}
+
+async function pieceOf({ key, to, hash }: NextPiece, files: FileSet, context: PluginContext): Promise<Piece> {
+  const file = files.files.find((one) => one.key === key)
+  const bytes = await file?.read(file.at, to)
+  if (file === undefined || bytes === undefined || bytes.length !== to - file.at || (hash !== undefined && hash !== hashOf(bytes))) {
+    throw new MillraceError('source.history_lost', `the file ${key} is gone or rewritten while its lines up to byte ${to} were being captured`, {
+      fix: `millrace run FILE --resnapshot ${context.node}`,
+    })
+  }
+  return { file, at: file.at, to, bytes }
 }
 
 /** Bytes captured of all files there were up to an offset. */
@@ -50,17 +70,16 @@ class FilesSource implements SourceConnector {
   readonly start: SourceOffset
   readonly snapshot: FilesSnapshotReader
   readonly #config: FilesConfig
-  readonly #context: PluginContext
   readonly #files: FileSet
   readonly #shapes: TableShapes
-  #planned: FilesOffset['next']
+  /** What a run before this one would have captured next. */
+  #planned: Piece | null
   #turn = 0
   #scanned = performance.now()
   #scanning: Promise<void> | null = null
 
-  constructor(config: FilesConfig, context: PluginContext, files: FileSet, shapes: TableShapes, planned: FilesOffset['next']) {
+  constructor(config: FilesConfig, context: PluginContext, files: FileSet, shapes: TableShapes, planned: Piece | null) {
     this.#config = config
-    this.#context = context
     this.#files = files
     this.#shapes = shapes
     this.#planned = planned
@@ -100,7 +119,7 @@ class FilesSource implements SourceConnector {
     while (!signal.aborted) {
       if (performance.now() - this.#scanned >= this.#config.pollMs) await this.#scan()
       const piece = await this.#next()
-      yield this.#offset(piece === null ? null : { key: piece.file.key, to: piece.to })
+      yield this.#offset(piece)
       if (signal.aborted) return
       if (piece !== null) {
         await this.#write(piece, output, signal)
@@ -114,15 +133,9 @@ class FilesSource implements SourceConnector {
 
   async #next(): Promise<Piece | null> {
     if (this.#planned !== null) {
-      const { key, to } = this.#planned
+      const planned = this.#planned
       this.#planned = null
-      const file = this.#files.files.find((one) => one.key === key)
-      const bytes = await file?.read(file.at, to)
-      if (file === undefined || bytes === undefined || bytes.length !== to - file.at)
-        throw new MillraceError('source.history_lost', `the file ${key} is gone while its lines up to byte ${to} were being captured`, {
-          fix: `millrace run FILE --resnapshot ${this.#context.node}`,
-        })
-      return { file, at: file.at, to, bytes }
+      return planned
     }
     const tables = [...this.#files.rules.keys()]
     for (let n = 0; n < tables.length; n++) {
@@ -178,12 +191,12 @@ class FilesSource implements SourceConnector {
     file.advance(piece)
   }
 
-  #offset(next: FilesOffset['next']): SourceOffset {
+  #offset(next: Piece | null): SourceOffset {
     const offset: FilesOffset = {
       files: this.#files.files.map((file) => file.mark()),
       forgotten: this.#files.forgotten,
       columns: this.#shapes.found(),
-      next,
+      next: next === null ? null : { key: next.file.key, to: next.to, hash: hashOf(next.bytes) },
     }
     return offset as unknown as { [key: string]: Json }
   }

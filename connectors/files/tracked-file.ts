@@ -91,8 +91,8 @@ export class TrackedFile {
         table,
         ...identity,
         at,
-        head: [this.#head.length, hash(this.#head)],
-        tail: [this.#tail.length, hash(this.#tail)],
+        head: [this.#head.length, hashOf(this.#head)],
+        tail: [this.#tail.length, hashOf(this.#tail)],
         ...(behind ? { behind } : {}),
       }
     }
@@ -175,7 +175,7 @@ export class TrackedFile {
 /** Whether a file has what the mark says was captured. */
 export async function holds(handle: FileHandle, { at, head, tail }: Pick<FileMark, 'at' | 'head' | 'tail'>): Promise<boolean> {
   const [first, last] = [await readAt(handle, 0, head[0]), await readAt(handle, at - tail[0], tail[0])]
-  return first.length === head[0] && last.length === tail[0] && hash(first) === head[1] && hash(last) === tail[1]
+  return first.length === head[0] && last.length === tail[0] && hashOf(first) === head[1] && hashOf(last) === tail[1]
 }
 
 export async function readAt(handle: FileHandle, at: number, length: number): Promise<Buffer> {
@@ -209,6 +209,6 @@ export function* linesOf(bytes: Buffer): Generator<{ readonly line: Buffer; read
   }
 }
 
-function hash(bytes: Buffer): string {
+export function hashOf(bytes: Buffer): string {
   return createHash('sha256').update(bytes).digest('hex').slice(0, 16)
 }

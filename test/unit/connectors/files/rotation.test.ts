@@ -32,6 +32,8 @@ class Run {
   readonly parked: unknown[] = []
   skipped = 0
   offset: SourceOffset
+  /** The last one that says what is captured next. */
+  planned: SourceOffset | null = null
   failure: unknown = null
   readonly #connector: SourceConnector
   readonly #abort = new AbortController()
@@ -72,7 +74,10 @@ class Run {
       park: (_: unknown, error: unknown) => this.parked.push(error),
       skip: () => this.skipped++,
     } as unknown as CaptureOutput
-    for await (const offset of this.#connector.changes(from, output, this.#abort.signal)) this.offset = JSON.parse(JSON.stringify(offset)) as SourceOffset
+    for await (const offset of this.#connector.changes(from, output, this.#abort.signal)) {
+      this.offset = JSON.parse(JSON.stringify(offset)) as SourceOffset
+      if ((this.offset as { next: unknown }).next !== null) this.planned = this.offset
+    }
   }
 
   async until(condition: () => boolean): Promise<void> {
@@ -170,6 +175,11 @@ test('a file that was emptied without a copy is told, while it runs and after', 
   // as long as before, and other lines
   writeFileSync(at('app.log'), lines(8, 9))
   await expect(files.open(settings(), context, offset)).rejects.toMatchObject(lost)
+  // killed when its lines were in the log, and what came after them was not durable
+  await expect(files.open(settings(), context, one.planned)).rejects.toMatchObject(lost)
+  writeFileSync(at('app.log'), lines(1, 2))
+  const again = await Run.open(one.planned)
+  await again.has(1, 2)
 })
 
 test('a deleted file is read to its end, and one that had more while nobody looked is told', async () => {
