@@ -1,4 +1,4 @@
 import { sourceContract } from '../../testing/source.contract.ts'
-import { provisionCockroachdb } from './cockroachdb-source.ts'
+import { TRANSPORTS } from './cockroachdb-transports.ts'
 
-sourceContract('cockroachdb, over a stand-in for its server', () => provisionCockroachdb(), { changesKeys: true, keepsNothing: true })
+for (const { name, provision, can } of TRANSPORTS) sourceContract(`cockroachdb ${name}, over a stand-in for its server`, () => provision(), can)

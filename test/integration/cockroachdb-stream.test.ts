@@ -1,29 +1,20 @@
 import pino from 'pino'
 import { describe, expect, test } from 'vitest'
-import { SourceBench, until } from '../../testing/source/source-run.ts'
+import { type SourceBench, until } from '../../testing/source/source-run.ts'
 import { expectChanges, expectRising } from '../../testing/source/stream-cases.ts'
-import type { CockroachFixture } from '../services/cockroachdb.ts'
-import { provisionCockroachdb } from './cockroachdb-source.ts'
-
-const can = { changesKeys: true, keepsNothing: true }
-
-async function openBench(more: Readonly<Record<string, unknown>> = {}): Promise<{ readonly bench: SourceBench; readonly cluster: CockroachFixture }> {
-  const source = await provisionCockroachdb(more)
-  return { bench: await SourceBench.open(async () => source, can), cluster: source.cluster }
-}
+import { openCaptured, openCluster, SQL } from './cockroachdb-transports.ts'
 
 const rowsOf = (bench: SourceBench, table: string) =>
   bench.log.changes.flatMap((change) => (change.kind === 'row' && change.table.name === table ? [change] : []))
 
-describe('cockroachdb', () => {
+describe('cockroachdb over SQL', () => {
   test('the enriched envelope says the same, and so does one without diff, but for inserts', async () => {
     for (const [settings, ops] of [
       [{ envelope: 'enriched' }, ['c', 'u', 'd']],
       [{ diff: false }, ['u', 'u', 'd']],
     ] as const) {
-      const { bench } = await openBench(settings)
-      await using _ = bench
-      await bench.createTable('items')
+      await using opened = await openCluster(SQL, ['items'], settings)
+      const { bench } = opened
       const run = await bench.start()
       const row = { id: 1, name: 'one', quantity: 1, body: null }
       await bench.write([{ op: 'insert', table: 'items', row }])
@@ -36,11 +27,8 @@ describe('cockroachdb', () => {
   })
 
   test('asks for a changefeed that goes on after its offset, and for nothing that came before', async () => {
-    const { bench, cluster } = await openBench()
-    await using _ = bench
-    await bench.createTable('items')
-    const run = await bench.start()
-    await bench.caughtUp(run)
+    await using opened = await openCaptured(SQL)
+    const { cluster, run } = opened
     const started = cluster.statements.filter((text) => text.startsWith('CREATE CHANGEFEED'))
     expect(started).toHaveLength(1)
     const { start } = run.connector as unknown as { start: { wall: string } }
@@ -57,9 +45,8 @@ describe('cockroachdb', () => {
     ['is no UTF-8', (text: string) => text],
   ] as const)
     test(`a message that ${what} is an error with its place, and nothing of it is skipped`, async () => {
-      const { bench, cluster } = await openBench()
-      await using _ = bench
-      await bench.createTable('items', 'parts')
+      await using opened = await openCluster(SQL, ['items', 'parts'])
+      const { bench, cluster } = opened
       const run = await bench.start()
       await bench.write(bench.work.fill('items', 20))
       await run.until('they are there', () => rowsOf(bench, 'items').length === 20)
@@ -79,31 +66,12 @@ describe('cockroachdb', () => {
       const again = await bench.start()
       await bench.caughtUp(again)
       expectRising(bench.log)
-      expectChanges(bench.log.changes, bench.oracle.changes, can)
+      expectChanges(bench.log.changes, bench.oracle.changes, SQL.can)
     })
 
-  test('a table that is truncated is parked, and one that is dropped goes away, while others go on and nothing of them is lost', async () => {
-    const { bench, cluster } = await openBench()
-    await using _ = bench
-    await bench.createTable('items', 'parts', 'tools')
-    const run = await bench.start({ snapshot: 'initial' })
-    await bench.caughtUp(run)
-    await bench.write(bench.work.fill('items', 100))
-    cluster.truncate('parts')
-    await bench.write(bench.work.fill('items', 100))
-    await run.until('the truncated one is parked', () => run.status?.parked.some(({ table }) => table === 'public.parts') === true)
-    expect(run.status!.parked.find(({ table }) => table === 'public.parts')).toMatchObject({ code: 'source.schema_unsupported' })
-    cluster.dropTable('tools')
-    await bench.write(bench.work.fill('items', 100))
-    await run.until('the dropped one is parked', () => run.status?.parked.some(({ table }) => table === 'public.tools') === true)
-    await run.until('the third has all', () => rowsOf(bench, 'items').length === bench.oracle.changes.filter(({ table }) => table === 'items').length)
-    expectRising(bench.log)
-    expect(run.failure).toBe(null)
-  })
-
   test('rows from before a column with a default are read again, and those of a dropped column go on', async () => {
-    const { bench, cluster } = await openBench()
-    await using _ = bench
+    await using opened = await openCluster(SQL, [])
+    const { bench, cluster } = opened
     cluster.createTable('dogs', [
       { name: 'id', type: 'INT8', isKey: true },
       { name: 'name', type: 'STRING' },
@@ -130,11 +98,8 @@ describe('cockroachdb', () => {
   })
 
   test('when the stream has stood still for long, chunks are read as of now, and wait for it', async () => {
-    const { bench, cluster } = await openBench()
-    await using _ = bench
-    await bench.createTable('items')
-    const run = await bench.start()
-    await bench.caughtUp(run)
+    await using opened = await openCaptured(SQL)
+    const { bench, cluster, run } = opened
     cluster.resolves = false
     const streamed = bench.log.changes.length
     await bench.write(bench.work.fill('items', 9))
@@ -146,15 +111,12 @@ describe('cockroachdb', () => {
     expect(bench.log.changes.length).toBe(streamed)
     cluster.resolves = true
     await bench.caughtUp(run)
-    expectChanges(bench.log.changes, bench.oracle.changes, can)
+    expectChanges(bench.log.changes, bench.oracle.changes, SQL.can)
   })
 
   test('another cluster at the address, and one that is too old, are refused', async () => {
-    const { bench, cluster } = await openBench()
-    await using _ = bench
-    await bench.createTable('items')
-    const run = await bench.start()
-    await bench.caughtUp(run)
+    await using opened = await openCaptured(SQL)
+    const { bench, cluster, run } = opened
     await run.stop()
     const offset = bench.log.stored.get('offset') as never
     cluster.cluster = '585e6512-ea54-490a-8f1d-50c8d182a2e6'
@@ -166,9 +128,8 @@ describe('cockroachdb', () => {
   })
 
   test('the check names what the cluster lacks', async () => {
-    const { bench, cluster } = await openBench()
-    await using _ = bench
-    await bench.createTable('items')
+    await using opened = await openCluster(SQL, ['items'])
+    const { bench, cluster } = opened
     const found = async () => {
       const findings = await bench.source.plugin.check(bench.config(), bench.context)
       return findings.map(({ level, subject }) => `${level} ${subject}`)
@@ -183,9 +144,8 @@ describe('cockroachdb', () => {
   })
 
   test('an alarm is given before the cluster collects what the stream needs', async () => {
-    const { bench, cluster } = await openBench()
-    await using _ = bench
-    await bench.createTable('items')
+    await using opened = await openCluster(SQL, ['items'])
+    const { bench, cluster } = opened
     const warnings: string[] = []
     const gauges: [string, number][] = []
     const logger = pino({ level: 'warn' }, { write: (line: string) => warnings.push(line) })

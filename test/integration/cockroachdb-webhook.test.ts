@@ -1,45 +1,15 @@
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { request } from 'node:https'
-import os from 'node:os'
 import path from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { MillraceError } from '../../core/errors.ts'
-import { SourceBench, until } from '../../testing/source/source-run.ts'
+import { until } from '../../testing/source/source-run.ts'
 import { expectChanges, expectRising } from '../../testing/source/stream-cases.ts'
-import { sourceContract } from '../../testing/source.contract.ts'
-import { Authority } from '../services/certificates.ts'
-import { freePorts } from '../services/free-ports.ts'
-import { provisionCockroachdb } from './cockroachdb-source.ts'
-
-const dir = mkdtempSync(path.join(os.tmpdir(), 'webhook-'))
-const tls = { cert: path.join(dir, 'cert.pem'), key: path.join(dir, 'key.pem'), ca: path.join(dir, 'ca.pem') }
-let trusted = ''
-beforeAll(() => {
-  const authority = new Authority(dir, 'authority')
-  const { cert, key } = authority.issue('millrace')
-  trusted = authority.certificate
-  writeFileSync(tls.cert, cert)
-  writeFileSync(tls.key, key)
-  writeFileSync(tls.ca, trusted)
-})
-afterAll(() => rmSync(dir, { recursive: true, force: true }))
-
-async function provision() {
-  const [port] = await freePorts(1)
-  return provisionCockroachdb({ webhook: { host: '127.0.0.1', port, url: `https://127.0.0.1:${port}`, ...tls } })
-}
-
-const can = { changesKeys: true, keepsNothing: true, exclusive: true }
-sourceContract('cockroachdb by webhook, over a stand-in for its server', provision, can)
-
-async function openBench() {
-  const source = await provision()
-  return { bench: await SourceBench.open(async () => source, can), cluster: source.cluster }
-}
+import { openCaptured, openCluster, WEBHOOK, webhookTls } from './cockroachdb-transports.ts'
 
 function post(url: string, body: string | Buffer, method = 'POST'): Promise<number> {
   return new Promise((resolve, reject) => {
-    const sent = request(url, { method, ca: trusted }, (answer) => {
+    const sent = request(url, { method, ca: webhookTls().trusted }, (answer) => {
       answer.resume()
       resolve(answer.statusCode!)
     })
@@ -50,11 +20,8 @@ function post(url: string, body: string | Buffer, method = 'POST'): Promise<numb
 
 describe('cockroachdb by webhook', () => {
   test('rows that were answered and are not in the log outlive a kill, and the job goes on', async () => {
-    const { bench, cluster } = await openBench()
-    await using _ = bench
-    await bench.createTable('items')
-    const run = await bench.start()
-    await bench.caughtUp(run)
+    await using opened = await openCaptured(WEBHOOK)
+    const { bench, cluster, run } = opened
     await run.stop()
     // a log that takes nothing more: rows are answered, and wait
     const killed = await bench.start({
@@ -73,31 +40,25 @@ describe('cockroachdb by webhook', () => {
     expect(cluster.jobs).toHaveLength(1)
     expect(cluster.jobs[0]!.highWater).toBeGreaterThan(at)
     expectRising(bench.log)
-    expectChanges(bench.log.changes, bench.oracle.changes, can)
+    expectChanges(bench.log.changes, bench.oracle.changes, WEBHOOK.can)
   })
 
   test('without its journal a new job starts from the offset, and the old one is cancelled', async () => {
-    const { bench, cluster } = await openBench()
-    await using _ = bench
-    await bench.createTable('items')
-    const run = await bench.start()
-    await bench.caughtUp(run)
+    await using opened = await openCaptured(WEBHOOK)
+    const { bench, cluster, run } = opened
     await run.stop()
     await bench.write(bench.work.fill('items', 30))
     rmSync(path.join(bench.context.dataDir, 'webhook'), { recursive: true })
     const again = await bench.start()
     await bench.caughtUp(again)
     expect(cluster.jobs.map(({ status }) => status)).toEqual(['canceled', 'running'])
-    expectChanges(bench.log.changes, bench.oracle.changes, can)
+    expectChanges(bench.log.changes, bench.oracle.changes, WEBHOOK.can)
     expect(readdirSync(path.join(bench.context.dataDir, 'webhook'))).toHaveLength(1)
   })
 
   test('a paused job is resumed; a job that failed over one table is replaced by one without it', async () => {
-    const { bench, cluster } = await openBench()
-    await using _ = bench
-    await bench.createTable('items', 'parts')
-    const run = await bench.start()
-    await bench.caughtUp(run)
+    await using opened = await openCaptured(WEBHOOK, ['items', 'parts'])
+    const { bench, cluster, run } = opened
     await run.stop()
     cluster.jobs[0]!.status = 'paused'
     await bench.write(bench.work.fill('items', 3))
@@ -114,11 +75,8 @@ describe('cockroachdb by webhook', () => {
   })
 
   test('what is not a batch is refused, and only its own stops the source', async () => {
-    const { bench, cluster } = await openBench()
-    await using _ = bench
-    await bench.createTable('items')
-    const run = await bench.start()
-    await bench.caughtUp(run)
+    await using opened = await openCaptured(WEBHOOK)
+    const { bench, cluster, run } = opened
     const url = cluster.jobs[0]!.uri.replace(/^webhook-|\?.*/g, '')
     expect(await post(`${url}x`, '{}')).toBe(404)
     expect(await post(url.slice(0, -5), '{"payload":[],"length":0}')).toBe(404)
@@ -137,15 +95,12 @@ describe('cockroachdb by webhook', () => {
     }
     const last = await bench.start()
     await bench.caughtUp(last)
-    expectChanges(bench.log.changes, bench.oracle.changes, can)
+    expectChanges(bench.log.changes, bench.oracle.changes, WEBHOOK.can)
   })
 
   test('lists its job, and removes it, but not while it captures', async () => {
-    const { bench, cluster } = await openBench()
-    await using _ = bench
-    await bench.createTable('items')
-    const run = await bench.start()
-    await bench.caughtUp(run)
+    await using opened = await openCaptured(WEBHOOK)
+    const { bench, cluster, run } = opened
     const { provisions } = bench.source.plugin
     expect(await provisions!.list(bench.config(), bench.context)).toMatchObject([{ kind: 'changefeed job', name: cluster.jobs[0]!.id, stays: null }])
     await expect(provisions!.drop(bench.config(), bench.context)).rejects.toMatchObject({ code: 'source.in_use' })
@@ -156,13 +111,12 @@ describe('cockroachdb by webhook', () => {
   })
 
   test('a certificate that is none, and settings that cannot be, are named', async () => {
-    const { bench } = await openBench()
-    await using _ = bench
+    await using opened = await openCluster(WEBHOOK, [])
+    const { bench } = opened
     const settings = bench.source.settings as { readonly webhook: Record<string, unknown> }
-    const broken = path.join(dir, 'broken.pem')
-    mkdirSync(dir, { recursive: true })
+    const broken = path.join(bench.context.dataDir, 'broken.pem')
     writeFileSync(broken, 'no certificate')
-    for (const cert of [broken, path.join(dir, 'nowhere.pem')]) {
+    for (const cert of [broken, path.join(bench.context.dataDir, 'nowhere.pem')]) {
       const config = bench.config({ ...settings, webhook: { ...settings.webhook, cert } })
       await expect(bench.source.plugin.open(config, bench.context, null)).rejects.toMatchObject({ code: 'config.invalid', fix: expect.any(String) })
       expect(await bench.source.plugin.check(config, bench.context)).toContainEqual(expect.objectContaining({ level: 'error', subject: 'webhook' }))
