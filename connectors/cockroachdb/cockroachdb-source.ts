@@ -241,7 +241,7 @@ export class CockroachdbSource implements SourceConnector {
   async #change(row: BufferedRow, ordinal: number, output: CaptureOutput): Promise<void> {
     const where = () => `the change of ${row.table} that was committed at ${row.at.wall}`
     const found = await this.#read(row, where)
-    const [namespace, name] = nameOf(row.table)
+    const { namespace, name } = (this.#tables.get(row.table) ?? this.#earlier.get(row.table))?.schema ?? nameOf(row.table)
     if (found instanceof MillraceError) {
       output.park({ namespace, name }, found)
       output.skip({ namespace, name })
@@ -357,9 +357,10 @@ function valuesOf(table: CatalogTable, key: Buffer, images: RowImages, whole: bo
   return { op: after === null ? 'd' : images.saysBefore && images.before === null ? 'c' : 'u', before, after, key: keyed }
 }
 
-function nameOf(id: string): readonly [namespace: string, name: string] {
+/** Of a table that is in no catalog any more. */
+function nameOf(id: string): Pick<TableSchema, 'namespace' | 'name'> {
   const dot = id.indexOf('.')
-  return [id.slice(0, dot), id.slice(dot + 1)]
+  return { namespace: id.slice(0, dot), name: id.slice(dot + 1) }
 }
 
 const mentions = (message: string, name: string) =>

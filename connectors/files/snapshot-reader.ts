@@ -13,14 +13,17 @@ import type { FileSet } from './file-set.ts'
 import type { TableShapes } from './table-shapes.ts'
 import { linesOf } from './tracked-file.ts'
 
-/** Where the next chunk starts: files with the bytes that the stream had of them when the reading began, and how far it is. */
+/** Where the next chunk starts: files with the bytes that the stream had of them when they were last looked at, and how far it is. */
 interface Cursor {
   readonly files: readonly (readonly [key: string, to: number])[]
   readonly file: number
   readonly at: number
 }
 
-/** Reads the lines that lie before the stream's place in each file of a table; all later ones come by the stream. */
+/**
+ * Reads the lines that lie before the stream's place in each file of a table, as it was when the reading began; all later ones come by the stream. Of a table
+ * with a key of its own it also reads again what was streamed meanwhile: a line must not stay behind an older one of its key that a later chunk has.
+ */
 export class FilesSnapshotReader implements SnapshotReader {
   readonly #files: FileSet
   readonly #shapes: TableShapes
@@ -45,7 +48,12 @@ export class FilesSnapshotReader implements SnapshotReader {
     signal: AbortSignal,
   ): Promise<SnapshotChunk> {
     const own = this.#files.files.filter((file) => file.table === table.name)
-    const from = (cursor as unknown as Cursor | null) ?? { files: own.map(({ key, at }) => [key, at] as const), file: 0, at: 0 }
+    const from = (cursor as unknown as Cursor | null) ?? { files: [], file: 0, at: 0 }
+    const comesAgain = this.#files.rules.get(table.name)?.key !== undefined
+    const files = from.files.map(([key, to]) => [key, comesAgain ? Math.max(to, own.find((one) => one.key === key)?.at ?? 0) : to] as const)
+    if (cursor === null || comesAgain) {
+      files.push(...own.filter(({ key }) => !files.some(([known]) => known === key)).map(({ key, at }) => [key, at] as const))
+    }
     const readAt = BigInt(Date.now()) * 1000n
     // the stream stands where its files are captured to, and waits
     onView(null)
@@ -53,9 +61,9 @@ export class FilesSnapshotReader implements SnapshotReader {
     let { file: index, at } = from
     let bytes = 0
     let shape = table
-    for (; index < from.files.length; index++, at = 0) {
+    for (; index < files.length; index++, at = 0) {
       signal.throwIfAborted()
-      const [key, to] = from.files[index]!
+      const [key, to] = files[index]!
       const file = this.#files.files.find((one) => one.key === key)
       const rule = this.#files.rules.get(table.name)
       const reader = file === undefined || rule === undefined ? null : await this.#shapes.reader(file, rule)
@@ -83,7 +91,7 @@ export class FilesSnapshotReader implements SnapshotReader {
       }
       if (at < to) break
     }
-    const next: Cursor | null = index < from.files.length ? { files: from.files, file: index, at } : null
+    const next: Cursor | null = index < files.length ? { files, file: index, at } : null
     return {
       rows: rows.length,
       next: next as unknown as Json,

@@ -112,6 +112,9 @@ export function faultCases(open: OpenBench, can: SourceCapabilities): void {
       await bench.write(bench.work.transaction(tables))
       return run.status?.parked.length === 1
     })
+    // what was written before lands before these
+    await bench.write(bench.work.fill('parts', 1))
+    await bench.caughtUp(run, bench.log, ['parts'])
     const ofItems = () => bench.log.changes.filter((change) => change.kind !== 'message' && change.table.name === 'items').length
     const before = ofItems()
     await bench.write([...bench.work.fill('items', 20), ...bench.work.fill('parts', 20), ...bench.work.fill('items', 20)])
