@@ -19,7 +19,10 @@ export interface KnownRow {
   readonly marked: boolean
   /** When to look whether it is still there (microseconds): a time to live ends, or its last column may have been taken; 0: never. */
   readonly due: number
-  /** A start found it in a change that the log has already, and the log may have been told something else then: whether its row is there is not known. */
+  /**
+   * The log may have been told something else, so whether its row is there is not known: a start found it in a change that the log has already, or only a chunk had it
+   * that may not have come into the log.
+   */
   readonly unsure?: boolean
 }
 
@@ -249,6 +252,11 @@ export class KnownRows implements Disposable {
       this.#database.prepare('UPDATE tables SET token = ?, done = ? WHERE number = ?').run(upTo.token.toString(), upTo.done ? 1 : 0, table)
     })
     this.#tables.get(tableId)!.upTo = upTo
+  }
+
+  /** The reading of a table is taken up again: of the rows that it had found, the log may lack the last ones. */
+  doubt(tableId: string): void {
+    if (this.upTo(tableId) !== null) this.#database.prepare('UPDATE known SET state = state | 4 WHERE tab = ? AND state & 1').run(this.#number(tableId))
   }
 
   #write(table: number, partition: Buffer, clustering: Buffer, row: KnownRow): void {

@@ -38,7 +38,10 @@ export class CassandraSnapshotReader implements SnapshotReader {
   /** The cluster knows partitions only, and those badly. */
   async estimate(table: TableSchema): Promise<number | null> {
     const mapped = this.#options.tables.current(table.namespace, table.name)
-    if (mapped !== null) this.#reading.add(mapped.id)
+    if (mapped !== null) {
+      this.#reading.add(mapped.id)
+      this.#options.known.doubt(mapped.id)
+    }
     return null
   }
 
