@@ -185,6 +185,7 @@ export function sinkContract(name: string, provision: (table: TableSchema, topic
       expect(sink.limits.bytes).toBeGreaterThan(0)
     })
 
+    // I5
     test('rows and positions land together and are there after a reopen', async () => {
       const { sink, reopen } = await target()
       const history = new History()

@@ -23,6 +23,7 @@ afterEach(async () => {
 const megabytes = (pid: number, field: 'VmHWM' | 'VmRSS') =>
   Number(new RegExp(`${field}:\\s+(\\d+)`).exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1024
 
+// I8
 test.skipIf(!existsSync('/proc/self/status'))(
   `one transaction of ${ROWS} rows with a savepoint rolled back: bounded memory, the right rows, an empty spill folder (memory is read from /proc)`,
   async () => {

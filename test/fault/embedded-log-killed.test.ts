@@ -70,6 +70,7 @@ async function checkAll(log: Log): Promise<number> {
   return n
 }
 
+// I5
 test.each([3_000, 60_000])(`kill -9 at ${ROUNDS} points: what was acknowledged is there once, nothing half (segments of %i bytes)`, async (segmentBytes) => {
   const dir = path.join(root, `log-${segmentBytes}`)
   const random = randomOf(segmentBytes)

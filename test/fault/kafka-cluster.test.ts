@@ -153,6 +153,7 @@ describe.skipIf(reason !== null)(`three Kafka brokers${reason === null ? '' : ` 
     await producer.disconnect()
   }
 
+  // I4
   test('deaths, shutdowns, hangs, moved leaders and coordinators, too few replicas: nothing lost, nothing doubled, nothing out of order', async () => {
     const logs = await Promise.all(
       (['exactly-once', 'idempotent'] as const).map((delivery) =>

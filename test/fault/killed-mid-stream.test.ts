@@ -34,6 +34,7 @@ async function expectFound(killed: MeshProcess): Promise<void> {
   }
 }
 
+// I1, I7
 test(`killed ${ROUNDS} times at random points of snapshot and stream, everything is equal after each and nothing is there twice (seed ${SEED})`, async () => {
   db = await testDatabase()
   const { url, database } = db

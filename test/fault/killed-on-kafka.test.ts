@@ -61,6 +61,7 @@ async function readCommitted(brokers: string[], topics: readonly string[]): Prom
   return seen
 }
 
+// I5, I7
 const title = `killed ${ROUNDS} times on Kafka, everything is equal after each, and committed readers get nothing twice (seed ${SEED})`
 test.skipIf(reason !== null)(`${title}${reason === null ? '' : ` (skipped: ${reason})`}`, async () => {
   const { brokers } = await testKafka()

@@ -27,6 +27,7 @@ async function start(tables: string): Promise<{ mesh: MeshProcess; sql: TestData
 const follows = (status: MeshStatus) => node(status, 'shop').state === 'running' && node(status, 'shop').snapshot.every(({ done }) => done)
 const parked = (status: MeshStatus) => node(status, 'shop').parked.map(({ table, error }) => [table, error.code])
 
+// I10
 test('a column of one of several tables under load gets a type that the registry refuses: only that table stops, named, and is equal again once it is repaired', async () => {
   const wares = (name: string) =>
     `create table ${name} (id int primary key, amount int, note text); insert into ${name} select i, i, 'row ' || i from generate_series(1, 3000) i;`

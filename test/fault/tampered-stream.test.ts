@@ -128,6 +128,7 @@ async function insertMarked(): Promise<readonly number[]> {
   return [before, minuteOf(Date.now())]
 }
 
+// I11
 test('a change that is lost, doubled or changed on its way to the sinks is named by table and minute with counts and sums, in log, status and metrics; a clean table is not', async () => {
   const files = new MeshProcess(folder.dir, shopYaml({ name: db.database, url: db.url }))
   isDefective = true

@@ -15,15 +15,17 @@ test('every law names code that enforces it and a test, and both exist', () => {
   }
 })
 
-test('the code that enforces a law cites it, and no unknown law is cited', () => {
+test('the code that enforces a law and the tests that prove it cite it, and no unknown law is cited', () => {
   const cited = new Map<string, Set<string>>()
-  const hits = execFileSync('git', ['grep', '-noE', '// I[0-9]+:', '--', 'core', 'connectors', 'control'], { encoding: 'utf8' })
+  const hits = execFileSync('git', ['grep', '-noE', '(//|/\\*\\*) I[0-9]+(, I[0-9]+)*(:|$)', '--', 'core', 'connectors', 'control', 'test', 'testing'], {
+    encoding: 'utf8',
+  })
   for (const hit of hits.trim().split('\n')) {
-    const [file, , text] = hit.split(':')
-    const id = text!.replace('// ', '')
-    cited.set(id, (cited.get(id) ?? new Set()).add(file!))
+    const file = hit.slice(0, hit.indexOf(':'))
+    for (const [id] of hit.slice(hit.lastIndexOf('/')).matchAll(/I\d+/g)) cited.set(id, (cited.get(id) ?? new Set()).add(file))
   }
   const known = new Set(laws.map(({ id }) => id))
   for (const id of cited.keys()) expect(known.has(id), `${id} is cited and not in docs/invariants.md`).toBe(true)
-  for (const { id, enforced } of laws) for (const file of enforced.split(', ')) expect(cited.get(id)?.has(file), `${file} should cite ${id}`).toBe(true)
+  for (const { id, enforced, tested } of laws)
+    for (const file of [...enforced.split(', '), ...tested.split(', ')]) expect(cited.get(id)?.has(file), `${file} should cite ${id}`).toBe(true)
 })

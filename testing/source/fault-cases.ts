@@ -141,6 +141,7 @@ export function faultCases(open: OpenBench, can: SourceCapabilities): void {
     expectState(bench.log, bench.oracle)
   })
 
+  // I8
   test('a log that stalls holds the source, in bounded memory', async () => {
     await using bench = await open()
     await bench.createTable('items')

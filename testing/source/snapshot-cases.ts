@@ -60,6 +60,7 @@ export function snapshotCases(open: OpenBench, can: SourceCapabilities): void {
     expect(bench.log.changes.slice(read).every(isStreamed)).toBe(true)
   })
 
+  // I12
   test('after a restart no chunk shows less than the log has already, and all come without another change', async () => {
     await using bench = await open()
     await bench.createTable('items')

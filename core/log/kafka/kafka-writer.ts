@@ -164,6 +164,7 @@ class KafkaWriter implements LogWriter {
           sent = group.appends.length
           await this.#cluster.know([this.#topic, ...shipments.map(({ frame }) => frame.topic)])
           isWhole = group.bytes < BULK_BYTES
+          // I5: the progress is of the same transaction
           if (isWhole) shipments.push(this.#sealed(group))
           await this.#session.addPartitions([this.#progressPlace(), ...shipments.map(({ frame }) => frame)])
           await this.#send(shipments, flights)

@@ -127,6 +127,7 @@ const damage = fc.record({
   ),
 })
 
+// I6
 describe('a value between those of other columns', () => {
   it.each(SAMPLES)('%s is read from both forms', (_name, reader, binary, textForm) => {
     if (binary !== '') expect(outcome(reader.binary!, Buffer.from(binary, 'hex'), 0, binary.length / 2)).not.toBeNull()

@@ -167,6 +167,7 @@ const step = fc.oneof(
   fc.constant({ do: 'look' as const }),
 )
 
+// I11
 test('however source, sink and looks interleave: no alarm without a cause, and one, in the right window, with a cause', async () => {
   await fc.assert(
     fc.asyncProperty(

@@ -300,6 +300,7 @@ describe('through crashes at any append', () => {
   }, 60_000)
 })
 
+// I2
 test('a chunk after a transaction that is sent again takes a position of its own', async () => {
   const db = new Database([[{ op: 'c', id: 1, value: 1 }]], 1)
   const store = new Store()
@@ -310,6 +311,7 @@ test('a chunk after a transaction that is sent again takes a position of its own
   expect(store.progress.get('snapshot/public.t')).toEqual({ done: true, rows: 1, at: { commit: '1', ordinal: 0x8000_0002 } })
 })
 
+// I12
 test('a view that is older than what the log has is taken again when the stream has gone on', async () => {
   const db = new Database(
     [

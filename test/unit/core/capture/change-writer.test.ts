@@ -271,6 +271,7 @@ describe('images become records that an independent Avro reader reads', () => {
 })
 
 describe('what cannot be written is refused', () => {
+  // I6
   test('a NULL key, a special value without its branch, a wrong call, a missing column', () => {
     const { writer, read } = setUp()
     const begin = () => {
@@ -309,6 +310,7 @@ describe('what cannot be written is refused', () => {
   })
 })
 
+// I4
 test('records of any size, over many frames, all arrive in order', () => {
   const few = fc.array(fc.oneof(fc.nat(300), fc.nat(200_000), fc.constantFrom(524_000, 525_000, 700_000)), { minLength: 1, maxLength: 12 })
   // enough records for a count of two bytes when a frame is full

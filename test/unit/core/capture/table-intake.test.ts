@@ -192,6 +192,7 @@ test('a released table leaves out what nobody can write until it is read, and do
   expect(store.progress.get('parked/public.t')).toMatchObject({ skipped: 1 })
 })
 
+// I10
 test('a change that cannot be written parks its table and no other, with what came before it and none of what follows', async () => {
   const store = new Store()
   await store.run(async function* (output, transaction) {

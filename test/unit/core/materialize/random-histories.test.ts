@@ -82,6 +82,7 @@ function history(encoder: StreamRecords, groups: readonly (readonly Step[])[], p
   return { oracle, encoded, expectedLetters: () => expectedLetters, changes: commit }
 }
 
+// I3
 test('random histories with faults at every await and crashes end equal to the source, in any number of partitions', async () => {
   await fc.assert(
     fc.asyncProperty(

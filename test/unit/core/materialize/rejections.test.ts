@@ -7,6 +7,7 @@ import { A, caughtUp, LIMITS, letters, put, stream, until } from './driven-strea
 import { MemorySink } from './memory-sink.ts'
 import { TOPIC } from './stream-records.ts'
 
+// I3
 test('rejected and malformed records become dead letters with their bytes and cause, and their neighbours land', async () => {
   const { log, encoder, target, statuses, next, drive } = stream()
   const good = encoder.record(A, put(1n, 'one'), next())
@@ -31,6 +32,7 @@ test('rejected and malformed records become dead letters with their bytes and ca
   expect(statuses.at(-1)).toMatchObject({ rows: 2, rejected: 3 })
 })
 
+// I9
 test('a secret is in no dead letter', async () => {
   const { log, encoder, target, next, drive } = stream()
   log.append(TOPIC, new Map([[0, [encoder.record(A, put(2n, 'bad'), next())]]]))

@@ -7,6 +7,7 @@ import { statusError } from '../../../../core/runtime/mesh-status.ts'
 const WHERE = { file: 'x.mesh.yaml', line: 3, column: 5 }
 const given = (env: Record<string, string>) => new Secrets({ env, dir: '.' })
 
+// I9
 describe('a secret that was given out', () => {
   test('is in no text afterwards: as it is, as part of a URL, and as JSON', () => {
     fc.assert(

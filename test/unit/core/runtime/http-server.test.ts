@@ -26,6 +26,7 @@ const NODE: NodeStatus = {
 
 const [none, one] = [{ sum: '0000000000000000' }, { c: 1, sum: '00000000000000ff' }]
 
+// I9
 test('serves status, metrics and health, and takes commands', async () => {
   let status: MeshStatus = {
     mesh: 'm',
