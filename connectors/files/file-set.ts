@@ -1,12 +1,16 @@
 import { type FileHandle, open, readdir, stat } from 'node:fs/promises'
 import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { MillraceError, type PluginContext } from '../../core/plugin.ts'
 import { type FilesConfig, type TableRule, tableOf } from './files-config.ts'
-import { endOfLines, type FileIdentity, type FileMark, holds, type Piece, readAt, TrackedFile } from './tracked-file.ts'
+import { endOfLines, type FileIdentity, type FileMark, hashOf, holds, type NextPiece, type Piece, readAt, TrackedFile } from './tracked-file.ts'
 
 const COMPRESSED = /\.(gz|zst|bz2|xz|zip|lz4|br)$/
 /** A file that looks like the copy of another is left alone until it has not grown for so long: copytruncate empties the original right after. */
 const COPY_MS = 3000
+/** At a start, files that are missing are looked for so often, with this time in between. */
+const RENAME_LOOKS = 3
+const RENAME_MS = 50
 /** A file that was renamed away or deleted is read on until it has not grown for so long. */
 const GONE_MS = 5000
 
@@ -64,38 +68,56 @@ export class FileSet implements AsyncDisposable {
     }
   }
 
-  /** Finds the files of an offset again. @throws source.history_lost when lines that were not captured are gone */
-  async resume(marks: readonly FileMark[], forgotten: number): Promise<void> {
-    this.#forgotten = forgotten
-    const seen = await this.#look()
-    const free = new Set(seen)
-    const lost: FileMark[] = []
-    for (const mark of marks) {
-      const same = seen.find((one) => isSame(one, mark))
-      const found =
-        (await this.#take(mark, same === undefined ? [] : [same])) ??
-        (await this.#take(
-          mark,
-          seen.filter((one) => free.has(one) && one !== same),
-        ))
-      if (found === null) {
-        // the same inode with other bytes was emptied in place, whatever came of its last lines
-        if ((same !== undefined && mark.at > 0) || mark.behind === true) lost.push(mark)
-        else {
-          this.#context.logger.warn({ table: mark.table, file: mark.key, at: mark.at }, 'a file is gone that was captured to its end when it was last seen')
-          this.#forgotten += mark.at
-        }
-      } else free.delete(found)
+  /**
+   * Finds the files of an offset again, also the one with the lines that were to be captured next. @throws source.history_lost when lines that were not captured
+   * are gone
+   */
+  async resume(marks: readonly FileMark[], forgotten: number, next: NextPiece | null): Promise<void> {
+    let missing = await this.#find(marks, next)
+    // a file that is renamed while the folder is read is seen under neither name
+    for (let looks = 1; missing.length > 0 && looks < RENAME_LOOKS; looks++) {
+      for (const file of this.#files.splice(0)) await file.close()
+      await delay(RENAME_MS)
+      missing = await this.#find(marks, next)
     }
-    if (lost.length > 0) throw this.#historyLost(lost)
+    // the same inode with other bytes was emptied in place, whatever came of its last lines
+    const lost = missing.filter(({ mark, isThere }) => (isThere && mark.at > 0) || mark.behind === true)
+    if (lost.length > 0) throw this.#historyLost(lost.map(({ mark }) => mark))
+    this.#forgotten = forgotten
+    for (const { mark } of missing) {
+      this.#context.logger.warn({ table: mark.table, file: mark.key, at: mark.at }, 'a file is gone that was captured to its end when it was last seen')
+      this.#forgotten += mark.at
+    }
   }
 
-  async #take(mark: FileMark, candidates: readonly Seen[]): Promise<Seen | null> {
+  /** @returns those that are not found; `isThere`: something else is in their place */
+  async #find(marks: readonly FileMark[], next: NextPiece | null): Promise<readonly { readonly mark: FileMark; readonly isThere: boolean }[]> {
+    const seen = await this.#look()
+    const free = new Set(seen)
+    const missing: { readonly mark: FileMark; readonly isThere: boolean }[] = []
+    for (const mark of marks) {
+      const same = seen.find((one) => isSame(one, mark))
+      const planned = next?.key === mark.key ? next : null
+      const found =
+        (await this.#take(mark, planned, same === undefined ? [] : [same])) ??
+        (await this.#take(
+          mark,
+          planned,
+          seen.filter((one) => free.has(one) && one !== same),
+        ))
+      if (found === null) missing.push({ mark, isThere: same !== undefined })
+      else free.delete(found)
+    }
+    return missing
+  }
+
+  async #take(mark: FileMark, planned: NextPiece | null, candidates: readonly Seen[]): Promise<Seen | null> {
+    const isTold = mark.at > 0 || planned?.hash !== undefined
     for (const one of candidates) {
-      if (one.size < mark.at || one.table !== mark.table || (mark.at === 0 && !isSame(one, mark))) continue
+      if (one.size < (planned?.to ?? mark.at) || one.table !== mark.table || (!isTold && !isSame(one, mark))) continue
       const handle = await this.#open(one.name)
       if (handle === null) continue
-      if (await holds(handle, mark)) {
+      if ((await holds(handle, mark)) && (planned?.hash === undefined || hashOf(await readAt(handle, mark.at, planned.to - mark.at)) === planned.hash)) {
         this.#files.push(await TrackedFile.open({ ...one, identity: one, key: mark.key, at: mark.at }, handle))
         return one
       }

@@ -14,15 +14,7 @@ import { FileSet } from './file-set.ts'
 import type { FilesConfig } from './files-config.ts'
 import { FilesSnapshotReader } from './snapshot-reader.ts'
 import { type FoundColumns, type LineReader, TableShapes } from './table-shapes.ts'
-import { type FileMark, hashOf, linesOf, type Piece } from './tracked-file.ts'
-
-/** Lines that may be in the log already: a file that has others there was rewritten. */
-interface NextPiece {
-  readonly key: string
-  readonly to: number
-  /** Of its bytes; absent in offsets of before there was one. */
-  readonly hash?: string
-}
+import { type FileMark, hashOf, linesOf, type NextPiece, type Piece } from './tracked-file.ts'
 
 interface FilesOffset {
   readonly files: readonly FileMark[]
@@ -39,7 +31,7 @@ export async function openFiles(config: FilesConfig, context: PluginContext, res
   const offset = resume as FilesOffset | null
   try {
     if (offset === null) await files.begin()
-    else await files.resume(offset.files, offset.forgotten)
+    else await files.resume(offset.files, offset.forgotten, offset.next)
     const planned = offset === null || offset.next === null ? null : await pieceOf(offset.next, files, context)
     return new FilesSource(config, context, files, new TableShapes(config, offset?.columns ?? {}), planned)
   } catch (error) {

@@ -25,6 +25,14 @@ export interface FileMark extends FileIdentity {
   readonly behind?: true
 }
 
+/** Lines that may be in the log already: a file that has others there was rewritten. */
+export interface NextPiece {
+  readonly key: string
+  readonly to: number
+  /** Of its bytes; absent in offsets of before there was one. */
+  readonly hash?: string
+}
+
 /** Complete lines of a file, from `at` to `to`. */
 export interface Piece {
   readonly file: TrackedFile

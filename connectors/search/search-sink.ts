@@ -107,7 +107,7 @@ export class SearchSink implements SinkConnector {
       })
     }
     const text = textColumns(table, this.#options.text)
-    await this.#transaction(false, async () => {
+    const describe = () => {
       const stored = this.#description()
       const types = stored?.types ?? {}
       if (stored !== null) {
@@ -117,17 +117,21 @@ export class SearchSink implements SinkConnector {
           table,
         )
       }
-      if (stored === null) {
-        this.#db.exec(`CREATE TABLE doc_${this.#id}(id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, version BLOB NOT NULL, row TEXT, deleted_at INTEGER) STRICT;
-          CREATE INDEX doc_${this.#id}_deleted ON doc_${this.#id}(deleted_at) WHERE deleted_at IS NOT NULL`)
-      }
-      this.#db.prepare(`DELETE FROM doc_${this.#id} WHERE deleted_at < ?`).run(Date.now() - TOMBSTONE_MS)
       const described: IndexDescription = { table, types: mergeTypes(types, table.columns), text: text.map(({ id, name }) => ({ id, name })) }
-      if (JSON.stringify(described) !== JSON.stringify(stored)) {
+      return { stored, described, isSame: JSON.stringify(described) === JSON.stringify(stored) }
+    }
+    // an index that is as it should be is not locked: who only reads it waits for no writer
+    if (!guarded(this.#options.file, describe).isSame) {
+      await this.#transaction(false, async () => {
+        const { stored, described } = describe()
+        if (stored === null) {
+          this.#db.exec(`CREATE TABLE doc_${this.#id}(id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, version BLOB NOT NULL, row TEXT, deleted_at INTEGER) STRICT;
+            CREATE INDEX doc_${this.#id}_deleted ON doc_${this.#id}(deleted_at) WHERE deleted_at IS NOT NULL`)
+        }
         this.#db.prepare('UPDATE millrace_index SET description = ? WHERE id = ?').run(JSON.stringify(described), this.#id)
-      }
-      if (JSON.stringify(described.text) !== JSON.stringify(stored?.text)) await this.#indexText(rowCodec(table), text)
-    })
+        if (JSON.stringify(described.text) !== JSON.stringify(stored?.text)) await this.#indexText(rowCodec(table), text)
+      })
+    }
     this.#shape = {
       codec: rowCodec(table),
       text,
@@ -202,7 +206,10 @@ export class SearchSink implements SinkConnector {
           })
         }
         const takesOver = claims && this.#epoch === null
-        if (takesOver) this.#db.prepare('UPDATE millrace_index SET epoch = ? WHERE id = ?').run(epoch + 1, this.#id)
+        if (takesOver) {
+          this.#db.prepare('UPDATE millrace_index SET epoch = ? WHERE id = ?').run(epoch + 1, this.#id)
+          this.#db.prepare(`DELETE FROM doc_${this.#id} WHERE deleted_at < ?`).run(Date.now() - TOMBSTONE_MS)
+        }
         const result = await work()
         this.#db.exec('COMMIT')
         if (takesOver) this.#epoch = epoch + 1

@@ -55,6 +55,7 @@ describe.skipIf(skip !== null)(`two nodes of Cassandra${skip === null ? '' : ` (
     await db.cql('create table items (id int primary key, name text, quantity int) with cdc = true')
     const ports = (await freePorts(2)) as [number, number]
     const token = 'of the two agents'
+    const env = { AGENT_TOKEN: token }
     const yaml = (folder: string) => `mesh: agents
 dataDir: state
 sources:
@@ -64,7 +65,7 @@ sources:
     localDataCenter: ${LOCAL_DC}
     tables: ['${db.keyspace}.*']
     cdcRaw: ['http://127.0.0.1:${ports[0]}', 'http://127.0.0.1:${ports[1]}']
-    agent: { token: ${token}, folder: '${folder}' }
+    agent: { token: '\${env:AGENT_TOKEN}', folder: '${folder}' }
     consistency: ONE
 sinks:
   search: { kind: search, from: [shop], path: ./search.db }
@@ -73,12 +74,15 @@ sinks:
     const startAgent = (n: 0 | 1): ChildProcess => {
       const file = path.join(dir, `agent-${n}.yaml`)
       writeFileSync(file, yaml(folders[n]))
-      const child = spawn(process.execPath, [MILLRACE, 'agent', 'cassandra', '--config', file, '--serve', `127.0.0.1:${ports[n]}`], { stdio: 'ignore' })
+      const child = spawn(process.execPath, [MILLRACE, 'agent', 'cassandra', '--config', file, '--serve', `127.0.0.1:${ports[n]}`], {
+        env: { ...process.env, ...env },
+        stdio: 'ignore',
+      })
       children.push(child)
       return child
     }
     const agents = [startAgent(0), startAgent(1)]
-    mesh = new MeshProcess(path.join(dir, 'mesh'), yaml('nowhere'))
+    mesh = new MeshProcess(path.join(dir, 'mesh'), yaml('nowhere'), env)
     mesh.start()
     await mesh.until('the source streams', ({ nodes }) => nodes[0]!.state === 'running')
     const fill = (from: number, count: number, body = '') =>

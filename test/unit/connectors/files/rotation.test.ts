@@ -182,6 +182,19 @@ test('a file that was emptied without a copy is told, while it runs and after', 
   await again.has(1, 2)
 })
 
+test('lines that were captured last before a kill are found in the copy, when the file was emptied and has others', async () => {
+  writeFileSync(at('app.log'), '')
+  const one = await Run.open(null)
+  appendFileSync(at('app.log'), lines(1, 2))
+  await one.has(1, 2)
+  await one.stop()
+  copyFileSync(at('app.log'), at('app.log.1'))
+  truncateSync(at('app.log'))
+  appendFileSync(at('app.log'), lines(8, 9))
+  const again = await Run.open(one.planned)
+  await again.has(1, 2, 8, 9)
+})
+
 test('a deleted file is read to its end, and one that had more while nobody looked is told', async () => {
   writeFileSync(at('app.log'), '')
   const one = await Run.open(null)
