@@ -2,6 +2,7 @@
 import { mkdirSync, realpathSync } from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
+import { setTimeout as delay } from 'node:timers/promises'
 import { MillraceError } from '../../core/plugin.ts'
 import type { StoredTypes } from './index-schema.ts'
 
@@ -40,6 +41,8 @@ export function openIndexFile(file: string): DatabaseSync {
         db.exec(`PRAGMA application_id = ${APPLICATION_ID}`)
       } else if (owner.application_id !== APPLICATION_ID) throw notOurs(file)
       db.exec(TABLES)
+      // from here on a locked file is waited for beside everything else, see `beginWriting`
+      db.exec('PRAGMA busy_timeout = 5')
       return db
     } catch (error) {
       db.close()
@@ -55,6 +58,24 @@ function notOurs(file: string): MillraceError {
 /** @throws config.invalid when there is no such file */
 export function readIndexFile(file: string): DatabaseSync {
   return guarded(file, () => new DatabaseSync(file, { readOnly: true, timeout: 1_000 }))
+}
+
+const SQLITE_BUSY = 5
+/** Another process may hold the file for so long, and is asked about it so often, in milliseconds. */
+const BUSY_MS = 1000
+const BUSY_POLL_MS = 50
+
+/** Begins a write transaction. SQLite's own waiting would hold up the whole process. @throws SQLite's error when the file stays locked */
+export async function beginWriting(db: DatabaseSync): Promise<void> {
+  for (const deadline = performance.now() + BUSY_MS; ; await delay(BUSY_POLL_MS)) {
+    try {
+      db.exec('BEGIN IMMEDIATE')
+      return
+    } catch (error) {
+      const { errcode } = error as { readonly errcode?: number }
+      if (errcode === undefined || (errcode & 0xff) !== SQLITE_BUSY || performance.now() > deadline) throw error
+    }
+  }
 }
 
 const SQLITE_PERM = 3

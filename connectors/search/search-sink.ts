@@ -17,7 +17,7 @@ import {
   UNCHANGED,
   unpackPosition,
 } from '../../core/plugin.ts'
-import { guarded, type IndexDescription, inTurn, openIndexFile, readIndexFile, sinkError } from './index-file.ts'
+import { beginWriting, guarded, type IndexDescription, inTurn, openIndexFile, readIndexFile, sinkError } from './index-file.ts'
 import { checkEvolution, mergeTypes, type TextColumn, textColumns } from './index-schema.ts'
 import { type RowCodec, rowCodec, searchText } from './row-codec.ts'
 
@@ -198,7 +198,7 @@ export class SearchSink implements SinkConnector {
     const { file, index } = this.#options
     return inTurn(file, async () => {
       try {
-        this.#db.exec('BEGIN IMMEDIATE')
+        await beginWriting(this.#db)
         const { epoch } = this.#db.prepare('SELECT epoch FROM millrace_index WHERE id = ?').get(this.#id) as { epoch: number }
         if (this.#epoch !== null && epoch !== this.#epoch) {
           throw new MillraceError('sink.conflict', `another process took over index ${index} in ${file}`, {
