@@ -33,9 +33,11 @@ let started: Promise<{ first: CassandraServer; second: CassandraServer }> | null
 
 function cluster(): NonNullable<typeof started> {
   const start = async () => {
-    const first = await startCassandra({ release: '5.0', dir: path.join(dir, 'one') })
+    // halves of the ring: tokens that chance gives may leave a node next to nothing
+    const first = await startCassandra({ release: '5.0', dir: path.join(dir, 'one'), yaml: `initial_token: '${-(2n ** 62n)}'\n` })
     servers.push(first)
-    const second = await startCassandra({ release: '5.0', dir: path.join(dir, 'two'), joins: { server: first, address: '127.0.0.2' } })
+    const joins = { server: first, address: '127.0.0.2' }
+    const second = await startCassandra({ release: '5.0', dir: path.join(dir, 'two'), joins, yaml: `initial_token: '${2n ** 62n}'\n` })
     servers.push(second)
     return { first, second }
   }
@@ -111,7 +113,7 @@ sinks:
     const written = folders.map((folder) => readdirSync(folder).filter(isIndex))
     expect(written.every((names) => names.length > 0)).toBe(true)
     const areGone = () => folders.every((folder, n) => written[n]!.every((name) => !readdirSync(folder).includes(name)))
-    // which node takes how many of them is chance
+    // until each node has filled a segment with them
     let large = 0
     for (; large < 200 && !areGone(); large++) {
       const { rows } = (await mesh.status())!.nodes[0]!
