@@ -10,6 +10,7 @@ import { readRunning } from '../../core/runtime/data-folder.ts'
 import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
 import { PluginCatalog } from '../../core/runtime/plugin-catalog.ts'
 import { runMesh } from '../../core/runtime/runtime.ts'
+import { until } from '../../testing/source/source-run.ts'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
 import { faultDir, shopYaml } from './shop-mesh.ts'
@@ -98,14 +99,18 @@ async function run(file: string) {
   ended = runMesh(mesh, { secrets: new Secrets({ env: {}, dir: mesh.dir }), logger, signal: stop.signal })
   const get = async (path: string) => (await fetch(`http://127.0.0.1:${readRunning(mesh.dataDir)!.port}${path}`)).text()
   const post = (path: string) => fetch(`http://127.0.0.1:${readRunning(mesh.dataDir)!.port}${path}`, { method: 'POST' })
-  const until = async (condition: (status: MeshStatus) => boolean): Promise<MeshStatus> => {
-    for (const deadline = Date.now() + 60_000; ; await new Promise((resolve) => setTimeout(resolve, 20))) {
-      const status = readRunning(mesh.dataDir) === null ? null : (JSON.parse(await get('/status')) as MeshStatus)
-      if (status !== null && condition(status)) return status
-      if (Date.now() > deadline) throw new Error(`not in time: ${JSON.stringify(status)}`)
+  const untilStatus = async (condition: (status: MeshStatus) => boolean): Promise<MeshStatus> => {
+    let status: MeshStatus | null = null
+    const holds = async () => {
+      status = readRunning(mesh.dataDir) === null ? null : (JSON.parse(await get('/status')) as MeshStatus)
+      return status !== null && condition(status)
     }
+    await until('the status says so', holds, 60_000).catch((error: Error) => {
+      throw new Error(`${error.message}: ${JSON.stringify(status)}`)
+    })
+    return status!
   }
-  return { lines, get, post, until }
+  return { lines, get, post, until: untilStatus }
 }
 
 /** `millrace audit FILE --windows --json` as a process of its own. */

@@ -13,6 +13,7 @@ import { deadLetterTopic, decodeDeadLetter } from '../../core/materialize/dead-l
 import { type MaterializeStatus, materialize } from '../../core/materialize/materialize.ts'
 import { MemoryBudget } from '../../core/materialize/memory-budget.ts'
 import { targetRows } from '../../testing/sink.contract.ts'
+import { until } from '../../testing/source/source-run.ts'
 import { skipReason, testKafka } from '../services/kafka.ts'
 import { SHAPES, type StreamChange, StreamRecords } from '../unit/core/materialize/stream-records.ts'
 
@@ -22,14 +23,6 @@ afterEach(async () => {
   for (const close of opened.splice(0).reverse()) await close()
 })
 
-async function until(condition: () => boolean | Promise<boolean>, what: () => string): Promise<void> {
-  for (const deadline = Date.now() + 30_000; !(await condition()); ) {
-    if (Date.now() > deadline) throw new Error(`not within 30 s: ${what()}`)
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
-}
-
-const json = (value: unknown) => JSON.stringify(value, (_, v) => (typeof v === 'bigint' ? String(v) : v))
 const LOGS: readonly { name: string; skip: boolean; open: (dir: string) => Promise<Log> }[] = [
   { name: 'embedded', skip: false, open: (dir) => openEmbeddedLog({ dir: path.join(dir, 'log') }) },
   { name: 'kafka', skip: skipReason() !== null, open: async () => openKafkaLog({ brokers: (await testKafka()).brokers, delivery: 'exactly-once', progressTopic: 'materialize.progress' }) }, // biome-ignore format: one line
@@ -82,7 +75,7 @@ describe.each(LOGS)('a stream of three partitions on the $name log into a search
       const ended = done.then(() => true)
       const bounds = await log.bounds(topic)
       const isThrough = () => bounds.every(({ partition, end }) => status?.positions.some((at) => at.partition === partition && at.offset >= end))
-      await Promise.race([ended, until(isThrough, () => json(status))])
+      await Promise.race([ended, until('the stream is through', isThrough)])
       expect(status).toMatchObject({ behindRecords: 0 })
       const rows = await targetRows(sink)
       stop.abort()

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { FileSet } from '../../../../connectors/files/file-set.ts'
 import files from '../../../../connectors/files/index.ts'
 import type { CaptureOutput, PluginContext, SourceConnector, SourceOffset } from '../../../../core/plugin.ts'
+import { until } from '../../../../testing/source/source-run.ts'
 
 const context: PluginContext = { mesh: 'm', node: 'logs', dataDir: os.tmpdir(), logger: pino({ level: 'silent' }), metric: () => {} }
 let directory: string
@@ -80,12 +81,11 @@ class Run {
     }
   }
 
-  async until(condition: () => boolean): Promise<void> {
-    for (let tries = 0; !condition(); tries++) {
+  until(condition: () => boolean): Promise<void> {
+    return until('lines are captured', () => {
       if (this.failure !== null) throw this.failure
-      expect(tries, `has ${this.ids}`).toBeLessThan(2000)
-      await new Promise((resolve) => setTimeout(resolve, 5))
-    }
+      return condition()
+    })
   }
 
   has(...ids: readonly number[]): Promise<void> {
