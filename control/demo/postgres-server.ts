@@ -39,6 +39,9 @@ const SETTINGS = {
   max_wal_size: '8GB',
 }
 
+const START_MS = 120_000
+const PORT_TRIES = 5
+
 /** Folder with initdb, postgres and pg_ctl of the platform's package. */
 export function postgresBin(): string {
   const require = createRequire(import.meta.url)
@@ -59,8 +62,13 @@ export async function freePort(): Promise<number> {
   return port
 }
 
+interface Owner {
+  uid?: number
+  gid?: number
+}
+
 /** Postgres refuses to run as root, so root runs it as the user `postgres`, made when absent. */
-function owner(): { uid?: number; gid?: number } {
+function owner(): Owner {
   if (process.getuid?.() !== 0) return {}
   const id = (flag: string) => Number(execFileSync('id', [flag, 'postgres'], { stdio: ['ignore', 'pipe', 'ignore'] }).toString())
   try {
@@ -72,7 +80,7 @@ function owner(): { uid?: number; gid?: number } {
   }
 }
 
-/** @throws source.unreachable when it does not answer within 60 s; its own output is in the message */
+/** @throws source.unreachable when it does not answer within two minutes; its own output is in the message */
 export async function startPostgres(options: PostgresOptions): Promise<PostgresServer> {
   const bin = options.bin ?? postgresBin()
   const as = owner()
@@ -87,7 +95,21 @@ export async function startPostgres(options: PostgresOptions): Promise<PostgresS
       stdio: ['ignore', 'ignore', 'pipe'],
     })
   }
-  const port = options.port || (await freePort())
+  // one that was free may be another's by the time it is wanted
+  for (let tries = 1; ; tries++) {
+    const server = await launch({ ...options, bin, port: options.port || (await freePort()) }, as, env)
+    if (typeof server !== 'string') return server
+    if (options.port || tries === PORT_TRIES) throw new MillraceError('source.unreachable', `the embedded Postgres did not start: ${server}`)
+  }
+}
+
+/** @returns its output when it ended by itself */
+async function launch(
+  options: PostgresOptions & { readonly bin: string; readonly port: number },
+  as: Owner,
+  env: NodeJS.ProcessEnv,
+): Promise<PostgresServer | string> {
+  const { bin, port } = options
   const settings = Object.entries({ ...SETTINGS, ...options.settings }).flatMap(([name, value]) => ['-c', `${name}=${value}`])
   const child: ChildProcess = spawn(path.join(bin, 'postgres'), ['-D', options.dataDir, '-p', String(port), ...settings], {
     ...as,
@@ -102,15 +124,16 @@ export async function startPostgres(options: PostgresOptions): Promise<PostgresS
   })
   if (options.detached) child.unref()
   const url = `postgres://postgres@127.0.0.1:${port}/postgres`
-  for (const deadline = Date.now() + 60_000; ; ) {
-    const client = new pg.Client({ connectionString: url })
+  for (const deadline = Date.now() + START_MS; ; ) {
+    if (child.exitCode !== null || child.signalCode !== null) return output
+    const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: START_MS })
     client.on('error', () => {})
     try {
       await client.connect()
       await client.end()
-      break
+      if (child.exitCode === null) break
     } catch {
-      if (Date.now() > deadline || child.exitCode !== null) throw new MillraceError('source.unreachable', `the embedded Postgres did not start: ${output}`)
+      if (Date.now() > deadline) throw new MillraceError('source.unreachable', `the embedded Postgres did not start: ${output}`)
       await delay(50)
     }
   }

@@ -57,6 +57,7 @@ async function unpack(dir: string, suite: string, packages: readonly string[]): 
   const source = path.join(apt, 'sources.list')
   writeFileSync(source, `deb [signed-by=${KEYRING}] ${mirror()} ${suite} main\n`)
   const options = Object.entries({
+    'Acquire::Retries': '5',
     'Dir::Etc::sourcelist': source,
     'Dir::Etc::sourceparts': path.join(apt, 'parts'),
     'Dir::Etc::preferencesparts': path.join(apt, 'parts'),

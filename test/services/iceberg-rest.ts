@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process'
 import { mkdirSync, openSync } from 'node:fs'
 import path from 'node:path'
-import { freePort } from '../../control/demo/postgres-server.ts'
+import { freePorts } from './free-ports.ts'
 import { findJava, javaSkipReason, mavenJars } from './maven.ts'
 import { BUCKET, OWNER, testS3 } from './seaweedfs.ts'
 import { serviceVersion } from './service-version.ts'
@@ -68,7 +68,7 @@ export async function testRestCatalogOnS3(): Promise<{ readonly uri: string; rea
 async function start(dir: string, jars: string, env: Readonly<Record<string, string>>): Promise<{ uri: string; pid: number }> {
   const java = findJava(JDK)
   if (java === null) throw new Error('no JDK')
-  const port = await freePort()
+  const [port] = await freePorts(1)
   const log = path.join(dir, 'server.log')
   const out = openSync(log, 'a')
   const child = spawn(
@@ -80,7 +80,8 @@ async function start(dir: string, jars: string, env: Readonly<Record<string, str
       detached: true,
       env: {
         ...process.env,
-        CATALOG_URI: `jdbc:sqlite:file:${dir}/catalog.db`,
+        // two may write at once
+        CATALOG_URI: `jdbc:sqlite:file:${dir}/catalog.db?busy_timeout=60000`,
         CATALOG_JDBC_USER: 'u',
         CATALOG_JDBC_PASSWORD: 'p',
         CATALOG_JDBC_SCHEMA__VERSION: 'V1',

@@ -10,6 +10,8 @@ const run = promisify(execFile)
 const DEPENDENCY_PLUGIN = 'org.apache.maven.plugins:maven-dependency-plugin:3.6.1'
 /** A resolver that died leaves its lock; no download takes longer than this. */
 const LOCK_TIMEOUT_MS = 600_000
+/** Downloads fail now and then. */
+const TRIES = 3
 
 export function cacheDir(): string {
   return path.join(process.env.XDG_CACHE_HOME || path.join(os.homedir(), '.cache'), 'millrace')
@@ -126,15 +128,30 @@ export async function cached(name: string, fill: (dir: string) => Promise<void>)
     }
     try {
       const dir = `${target}.new`
-      rmSync(dir, { recursive: true, force: true })
-      mkdirSync(dir)
-      await fill(dir)
+      await tried(async () => {
+        rmSync(dir, { recursive: true, force: true })
+        mkdirSync(dir)
+        await fill(dir)
+      })
       renameSync(dir, target)
     } finally {
       rmSync(lock, { force: true })
     }
   }
   return target
+}
+
+/** Does it again when it fails, a few times. @throws the last failure */
+export async function tried(download: () => Promise<unknown>): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await download()
+      return
+    } catch (error) {
+      if (attempt === TRIES) throw error
+      await delay(5000)
+    }
+  }
 }
 
 function holderLives(lock: string): boolean {

@@ -1,8 +1,12 @@
 import { randomBytes } from 'node:crypto'
 import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { startPostgres } from '../../control/demo/postgres-server.ts'
 import { sharedService } from './shared-service.ts'
+
+/** A walsender notices in its own time that its client is gone. */
+const DROP_MS = 60_000
 
 export interface TestDatabase {
   readonly host: string
@@ -40,14 +44,17 @@ export async function databaseOn(port: number): Promise<TestDatabase> {
     sql: (text, values) => pool.query(text, values),
     async drop() {
       await pool.end()
-      await admin.query('select pg_terminate_backend(active_pid) from pg_replication_slots where database = $1 and active_pid is not null', [database])
-      for (let tries = 0; ; tries++) {
-        const left = await admin
-          .query('select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = $1 and not active', [database])
-          .then(() => admin.query('select 1 from pg_replication_slots where database = $1', [database]))
-        if (left.rowCount === 0 || tries > 200) break
+      const slots = 'from pg_replication_slots where database = $1'
+      for (const deadline = Date.now() + DROP_MS; ; await delay(20)) {
+        try {
+          await admin.query(`select pg_terminate_backend(active_pid) ${slots} and active_pid is not null`, [database])
+          await admin.query(`select pg_drop_replication_slot(slot_name) ${slots} and not active`, [database])
+          await admin.query(`drop database if exists ${database} with (force)`)
+          break
+        } catch (error) {
+          if (Date.now() > deadline) throw error
+        }
       }
-      await admin.query(`drop database if exists ${database} with (force)`)
       await admin.end()
     },
   }

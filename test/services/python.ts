@@ -6,6 +6,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { tried } from './maven.ts'
 
 const run = promisify(execFile)
 /** A maker that died leaves its lock; no installation takes longer than this. */
@@ -62,9 +63,11 @@ export async function pythonWith(packages: readonly string[]): Promise<string> {
     }
     try {
       if (existsSync(ready)) break
-      rmSync(target, { recursive: true, force: true })
-      await run('python3', ['-m', 'venv', target])
-      await run(path.join(target, 'bin', 'pip'), ['install', '--quiet', ...packages], { timeout: LOCK_TIMEOUT_MS })
+      await tried(async () => {
+        rmSync(target, { recursive: true, force: true })
+        await run('python3', ['-m', 'venv', target])
+        await run(path.join(target, 'bin', 'pip'), ['install', '--quiet', ...packages], { timeout: LOCK_TIMEOUT_MS })
+      })
       writeFileSync(`${ready}.new`, '')
       renameSync(`${ready}.new`, ready)
     } finally {

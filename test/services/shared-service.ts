@@ -2,7 +2,8 @@
  * Services that test files share: the first file that asks starts it, the others get the same one, and the global teardown ends it.
  * State lies in the run folder that the global set-up made.
  */
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 
@@ -44,7 +45,7 @@ export async function sharedService<Info extends { readonly pids: readonly numbe
 }
 
 /** Ends every shared service of the run and removes its folder. */
-export function endSharedServices(dir: string, names: readonly string[]): void {
+export async function endSharedServices(dir: string, names: readonly string[]): Promise<void> {
   for (const name of names) {
     const ready = path.join(dir, name, 'ready.json')
     if (!existsSync(ready)) continue
@@ -56,5 +57,6 @@ export function endSharedServices(dir: string, names: readonly string[]): void {
       }
     }
   }
-  rmSync(dir, { recursive: true, force: true })
+  // what was killed may write for a moment still
+  await rm(dir, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
 }
