@@ -1,7 +1,14 @@
 import path from 'node:path'
 import { defineConfig } from 'vitest/config'
 
-const base = { environment: 'node', pool: 'forks' as const, testTimeout: 60_000, hookTimeout: 240_000, globalSetup: ['test/services/global-setup.ts'] }
+const base = {
+  environment: 'node',
+  pool: 'forks' as const,
+  testTimeout: 300_000,
+  hookTimeout: 900_000,
+  globalSetup: ['test/services/global-setup.ts'],
+  setupFiles: ['test/fixed-seed.ts'],
+}
 
 /** What the templates of plugins import as their authors do. */
 const alias = [
@@ -17,7 +24,7 @@ export default defineConfig({
     maxWorkers: 2,
     reporters: ['default', './tools/test-count.ts'],
     projects: [
-      { test: { ...base, name: 'unit', include: unit, alias, testTimeout: 120_000 } },
+      { test: { ...base, name: 'unit', include: unit, alias } },
       { test: { ...base, name: 'integration', include: ['test/integration/**/*.test.ts', 'test/mesh/**/*.test.ts'] } },
       { test: { ...base, name: 'fault', include: ['test/fault/**/*.test.ts'], testTimeout: 600_000 } },
     ],

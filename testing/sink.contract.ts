@@ -591,6 +591,6 @@ export function sinkContract(name: string, provision: (table: TableSchema, topic
         }),
         { numRuns: capabilities.runs ?? 40 },
       )
-    }, 120_000)
+    }, 600_000)
   })
 }

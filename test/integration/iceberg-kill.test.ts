@@ -51,4 +51,4 @@ test('a writer killed at any moment loses nothing and doubles nothing', async ()
     expect(rows.get(0n)).toBe(position!.offset)
     for (let n = 1n; n <= position!.offset; n++) expect(rows.get(n)).toBe(n)
   }
-}, 240_000)
+}, 600_000)

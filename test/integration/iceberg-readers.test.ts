@@ -98,7 +98,7 @@ describe.skipIf(skip !== null)(`other engines read what the sink writes${skip ==
       ),
       { numRuns: 15 },
     )
-  }, 240_000)
+  }, 600_000)
 
   test('any history in any batches reads the same in DuckDB, and in PyIceberg once compacted', async () => {
     await fc.assert(
@@ -117,7 +117,7 @@ describe.skipIf(skip !== null)(`other engines read what the sink writes${skip ==
       }),
       { numRuns: 20 },
     )
-  }, 240_000)
+  }, 600_000)
 
   test("PyIceberg reads catalog, schema, statistics and summary, and its own commit on top loses none of Millrace's facts", async () => {
     using place = warehouse()

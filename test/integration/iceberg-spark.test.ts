@@ -53,7 +53,7 @@ const sorted = (rows: readonly unknown[][]) => {
 }
 
 const reason = skipReason()
-describe.skipIf(reason !== null)(`Spark reads what the sink writes${reason === null ? '' : ` (skipped: ${reason})`}`, { timeout: 240_000 }, () => {
+describe.skipIf(reason !== null)(`Spark reads what the sink writes${reason === null ? '' : ` (skipped: ${reason})`}`, { timeout: 600_000 }, () => {
   let spark: Spark
   let catalogs = 0
   beforeAll(async () => {

@@ -5,7 +5,7 @@ import type { TestDatabase } from '../services/postgres.ts'
 import { RecordingOutput } from './recording-output.ts'
 
 /** Waits for progress. @throws when `condition` does not hold within `ms` */
-export async function until(what: string, condition: () => boolean | Promise<boolean>, ms = 20_000): Promise<void> {
+export async function until(what: string, condition: () => boolean | Promise<boolean>, ms = 60_000): Promise<void> {
   const deadline = performance.now() + ms
   while (!(await condition())) {
     if (performance.now() > deadline) throw new Error(`not within ${ms} ms: ${what}`)

@@ -16,7 +16,7 @@ import type { Item, ProvisionedSource, SourceCapabilities, Write } from './sourc
 import { type LogFaults, TestLog } from './test-log.ts'
 import { Oracle, Workload } from './workload.ts'
 
-const PATIENCE_MS = 45_000
+const PATIENCE_MS = 120_000
 const NODE = 'source'
 
 /** Waits for progress. @throws when `condition` does not hold in time */

@@ -219,7 +219,7 @@ export function streamCases(open: OpenBench, can: SourceCapabilities): void {
 }
 
 /** Milliseconds within which a source ends; far above what it takes, far below what a hang takes. */
-export const PROMPT_MS = 10_000
+export const PROMPT_MS = 30_000
 
 /** Changes of one transaction have one commit, and commits rise. */
 function expectTransactions(bench: SourceBench): void {

@@ -19,7 +19,7 @@ test('rows of every type come back as they went in', async () => {
     }),
     { numRuns: 40 },
   )
-}, 120_000)
+})
 
 const small = table([
   column(1, 'id', { kind: 'int64' }),
@@ -58,7 +58,7 @@ test('any history in any batches, with redelivery and restarts, gives the rows o
     ),
     { numRuns: 40 },
   )
-}, 120_000)
+})
 
 test('a warehouse that is away is unreachable, also when it is opened, and not a wrong setting', async () => {
   using place = warehouse()

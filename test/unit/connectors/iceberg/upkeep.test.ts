@@ -48,7 +48,7 @@ test('a long run keeps a bounded number of snapshots, manifests, metadata and da
   expect((await allRows(sink)).map((row) => row[1]).sort()).toEqual(Array.from({ length: 7 }, (_, i) => `commit ${114 + i}`))
   await using again = await place.open()
   expect(await again.committed()).toEqual([position(120)])
-}, 120_000)
+})
 
 test('files that a killed writer left go at the next start, when they are old and nobody refers to them', async () => {
   using place = warehouse()
@@ -132,7 +132,7 @@ test('small data files are merged, and older delete files still apply to the oth
   expect((await allRows(sink)).map(([id, name]) => [id, name]).sort()).toEqual([...rows].sort())
   const metadata = parseLosslessJson(readFileSync(new URL(sink.metadataLocation!), 'utf8')) as TableMetadata
   expect(Number(metadata.snapshots!.at(-1)!.summary['total-data-files'])).toBeLessThanOrEqual(10)
-}, 120_000)
+})
 
 test('a reader beside the writer sees its commits and does not disturb it; a writer that starts from old positions gives up', async () => {
   using place = warehouse()

@@ -93,7 +93,7 @@ class Flow {
   audit(sink: MemorySink, more: { deadlineMs?: number; showKeys?: number } = {}) {
     const { log, reader } = this
     const options = { node: 'shop', table, topic: TOPIC, compacted: false, reader, log, registry: this.encoder.registry, memoryBytes: 1 << 20, signal: still }
-    return auditTable({ ...options, deadlineMs: 5000, showKeys: 0, ...more, sinks: [{ node: 'lake', open: async () => sink }] })
+    return auditTable({ ...options, deadlineMs: 60_000, showKeys: 0, ...more, sinks: [{ node: 'lake', open: async () => sink }] })
   }
 }
 
@@ -161,7 +161,7 @@ test('what is waited for is looked at less and less often', async () => {
     looks++
     return flow.log.entries
   }
-  await expect(flow.audit(new MemorySink(flow.target, LIMITS), { deadlineMs: 1600 })).rejects.toMatchObject({ code: 'audit.unfinished' })
+  await expect(flow.audit(new MemorySink(flow.target, LIMITS), { deadlineMs: 3200 })).rejects.toMatchObject({ code: 'audit.unfinished' })
   expect(looks).toBeGreaterThan(2)
   expect(looks).toBeLessThan(10)
 })

@@ -297,7 +297,7 @@ describe('through crashes at any append', () => {
       ),
       { numRuns: 1500 },
     )
-  }, 60_000)
+  })
 })
 
 // I2

@@ -50,8 +50,8 @@ export function stream(partitions = 1) {
 }
 
 export async function until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
-  for (const deadline = Date.now() + 5_000; !(await condition()); ) {
-    if (Date.now() > deadline) throw new Error(`not within 5 s: ${what}`)
+  for (const deadline = Date.now() + 45_000; !(await condition()); ) {
+    if (Date.now() > deadline) throw new Error(`not within 45 s: ${what}`)
     await new Promise((resolve) => setImmediate(resolve))
   }
 }

@@ -159,4 +159,4 @@ test('random histories with faults at every await and crashes end equal to the s
     ),
     { numRuns: 300, endOnFailure: true },
   )
-}, 120_000)
+})

@@ -33,7 +33,7 @@ const works = async (signal: AbortSignal, report: Report) => {
   await untilStopped(signal)
 }
 async function until(condition: () => boolean): Promise<void> {
-  for (const deadline = Date.now() + 5000; !condition(); await new Promise((resolve) => setImmediate(resolve))) {
+  for (const deadline = Date.now() + 45_000; !condition(); await new Promise((resolve) => setImmediate(resolve))) {
     if (Date.now() > deadline) throw new Error('it did not come to pass')
   }
 }
