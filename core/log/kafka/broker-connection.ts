@@ -42,6 +42,8 @@ export class BrokerConnection {
   #held: (() => void)[] | null = null
   #renewing = false
   #renewal: NodeJS.Timeout | undefined
+  /** When the timer is due, by `performance.now()`. */
+  #renewAt = Number.POSITIVE_INFINITY
 
   private constructor(socket: net.Socket, settings: KafkaSettings) {
     this.#socket = socket
@@ -86,13 +88,17 @@ export class BrokerConnection {
     if (settings.sasl === null) return
     const lifetimeMs = await authenticate(this, settings.sasl)
     if (lifetimeMs > 0 && this.#failure === null) {
-      this.#renewal = setTimeout(() => void this.#renew(settings), Math.max(lifetimeMs * RENEW_AFTER, RENEW_AT_LEAST_MS))
+      const waitMs = Math.max(lifetimeMs * RENEW_AFTER, RENEW_AT_LEAST_MS)
+      this.#renewAt = performance.now() + waitMs
+      this.#renewal = setTimeout(() => void this.#renew(settings), waitMs)
       this.#renewal.unref()
     }
   }
 
   /** Source: KIP-368. Only SASL requests may be sent meanwhile. */
   async #renew(settings: KafkaSettings): Promise<void> {
+    clearTimeout(this.#renewal)
+    this.#renewAt = Number.POSITIVE_INFINITY
     this.#held = []
     this.#renewing = true
     try {
@@ -126,6 +132,8 @@ export class BrokerConnection {
       for (const part of parts) this.#socket.write(part)
       this.#socket.uncork()
     }
+    // a process that stood still may come here before its timers
+    if (performance.now() >= this.#renewAt) void this.#renew(this.#settings)
     if (this.#renewing && !isSasl) this.#held!.push(write)
     else write()
     return promise

@@ -46,6 +46,16 @@ test('PLAIN sends user and password as RFC 4616 has them', async () => {
   ])
 })
 
+test('a session that is due is renewed before the next request, also when the process stood still and no timer ran', async () => {
+  await using at = await broker(() => answered('', { lifetimeMs: 1300n }))
+  const connection = await at.connect({ sasl: PLAIN })
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1200)
+  const METADATA = 3
+  await connection.request(METADATA, 8, [])
+  connection.close()
+  expect(at.asked.map((request) => request.readInt16BE(0))).toEqual([HANDSHAKE, 36, HANDSHAKE, 36, METADATA])
+})
+
 test('a mechanism that the broker does not offer is refused with those that it does', async () => {
   await using at = await broker(() => answered(''), REFUSED_HANDSHAKE)
   expect(await refusal(at, PLAIN)).toMatchObject({
