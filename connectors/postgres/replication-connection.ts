@@ -32,6 +32,8 @@ export interface ReplicationConnectionOptions {
   readonly statusIntervalMs: number
   /** A server from which nothing comes for so long, though it was asked for a sign of life, is given up. */
   readonly silenceMs: number
+  /** Above this rate the server is made to send in bulk; default: what pays on today's machines. */
+  readonly bulkBytesPerMs?: number
 }
 
 /**
@@ -238,7 +240,7 @@ export class ReplicationConnection implements AsyncDisposable {
    */
   async read(): Promise<boolean> {
     if (this.#interrupted) return false
-    if (this.#rate >= BULK_BYTES_PER_MS && this.#lastRead < DRAINED_BYTES) {
+    if (this.#rate >= (this.#options.bulkBytesPerMs ?? BULK_BYTES_PER_MS) && this.#lastRead < DRAINED_BYTES) {
       this.pauses++
       await delay(BULK_PAUSE_MS)
     }

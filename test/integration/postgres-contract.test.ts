@@ -1,6 +1,7 @@
 import pg from 'pg'
 import postgres from '../../connectors/postgres/index.ts'
 import { Special, type Value } from '../../core/plugin.ts'
+import { until } from '../../testing/source/source-run.ts'
 import { type ProvisionedSource, sourceContract, type TypedTable, type Write } from '../../testing/source.contract.ts'
 import { testDatabase } from '../services/postgres.ts'
 
@@ -105,7 +106,11 @@ async function provision(): Promise<ProvisionedSource> {
       await pool.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name <> $1', [DRIVER])
     },
     async loseHistory() {
-      await db.sql('select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = current_database()')
+      // the server notices in its own time that nobody captures any more
+      await until('the slots are dropped', async () => {
+        await db.sql('select pg_drop_replication_slot(slot_name) from pg_replication_slots where database = current_database() and not active')
+        return (await db.sql('select from pg_replication_slots where database = current_database()')).rowCount === 0
+      })
     },
     async leftovers() {
       const { rows } = await db.sql(

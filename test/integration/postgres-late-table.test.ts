@@ -45,7 +45,7 @@ describe.each([...MAJORS, 18] as const)('Postgres %i', (major) => {
   }
 
   async function firstChunk({ snapshot }: SourceConnector, table: TableSchema): Promise<readonly (readonly Value[])[]> {
-    const chunk = await snapshot.read(table, null, { maxRows: 1000, maxBytes: 1_000_000 }, () => {}, AbortSignal.timeout(20_000))
+    const chunk = await snapshot.read(table, null, { maxRows: 1_000_000, maxBytes: 2 ** 30 }, () => {}, AbortSignal.timeout(60_000))
     const writer = new RecordingWriter(chunk.table)
     chunk.write(
       writer,

@@ -15,7 +15,8 @@ import { testDatabase } from '../services/postgres.ts'
 import { MAJORS, postgresBinOf, skipReason } from '../services/postgres-versions.ts'
 import { RunningCapture, until } from './running-capture.ts'
 
-const SENDER_TIMEOUT_MS = 1000
+/** A process that stands still for two seconds has not died. */
+const SENDER_TIMEOUT_MS = 3000
 const reason = skipReason()
 
 let dir: string
@@ -85,7 +86,7 @@ describe.each([...MAJORS, 18] as const)('a Postgres %i of its own', (major) => {
       const now = await sender()
       // it wakes for a moment at each of our words
       expect(now).toMatchObject({ pid: before!.pid })
-      return (now!.replied?.getTime() ?? 0) > stalledAt + 3 * SENDER_TIMEOUT_MS
+      return (now!.replied?.getTime() ?? 0) > stalledAt + 1.5 * SENDER_TIMEOUT_MS
     })
     expect(capture.output.changes.length).toBeLessThan(15_001)
     // what waits is then taken in one go, in which no timer comes to run
@@ -109,6 +110,8 @@ it('gives every row once, in order, while it paces the server', async () => {
       onNotice: () => {},
       statusIntervalMs: 1000,
       silenceMs: 60_000,
+      // any machine reaches it
+      bulkBytesPerMs: 100,
     })
     const options = `proto_version '1', publication_names 'p'`
     await connection.start(`START_REPLICATION SLOT ${db.database} LOGICAL ${rows[0].lsn} (${options})`, (error) => error as never)

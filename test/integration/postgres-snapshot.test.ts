@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type PostgresFence, PostgresSnapshotReader } from '../../connectors/postgres/snapshot-reader.ts'
 import { describeTable } from '../../connectors/postgres/type-mapping.ts'
 import type { ChunkLimits, Json, SnapshotChunk, TableSchema, Value } from '../../core/plugin.ts'
+import { seeded } from '../../testing/source/workload.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
 import { RecordingWriter } from '../unit/connectors/postgres/recording-writer.ts'
 
@@ -87,36 +88,36 @@ describe('a table with a key', () => {
     let stop = false
     let transactions = 0
     const write = async (seed: number) => {
-      let state = seed
-      const random = (below: number) => {
-        state = (state * 1_103_515_245 + 12_345) % 2_147_483_648
-        return state % below
-      }
+      const random = seeded(seed)
       const client = new pg.Client({ connectionString: db.url })
       await client.connect()
       while (!stop) {
         const id = random(400_000) + 1
         const rolledBack = random(10) === 0
-        await client.query('begin')
-        const { rows } = await client.query<{ id: string; version: number }>('update busy set version = version + 1 where id = $1 returning id, version', [id])
-        if (rows.length > 0) await client.query('insert into history values ($1, $2, false)', [id, rows[0]!.version])
-        else {
-          await client.query('insert into busy values ($1, 1, $2) on conflict do nothing', [id, 'new'])
-          await client.query('insert into history values ($1, 1, false)', [id])
-        }
         const victim = random(400_000) + 1
-        const gone = await client.query('delete from busy where id = $1', [victim])
-        if (gone.rowCount === 1) await client.query('insert into history values ($1, null, true)', [victim])
-        await client.query(rolledBack ? 'rollback' : 'commit')
-        transactions++
+        try {
+          await client.query('begin')
+          const { rows } = await client.query<{ id: string; version: number }>('update busy set version = version + 1 where id = $1 returning id, version', [
+            id,
+          ])
+          if (rows.length > 0) await client.query('insert into history values ($1, $2, false)', [id, rows[0]!.version])
+          else {
+            await client.query('insert into busy values ($1, 1, $2) on conflict do nothing', [id, 'new'])
+            await client.query('insert into history values ($1, 1, false)', [id])
+          }
+          const gone = await client.query('delete from busy where id = $1', [victim])
+          if (gone.rowCount === 1) await client.query('insert into history values ($1, null, true)', [victim])
+          await client.query(rolledBack ? 'rollback' : 'commit')
+          transactions++
+        } catch (error) {
+          // the two of them met
+          if ((error as { readonly code?: string }).code !== '40P01') throw error
+          await client.query('rollback')
+        }
       }
       await client.end()
     }
-    const writers = [write(1), write(2)].map((writer) =>
-      writer.catch((error: { readonly code?: string }) => {
-        if (error.code !== '40P01') throw error
-      }),
-    )
+    const writers = [write(1), write(2)]
     const chunks = await readAll(table, { maxRows: 20_000, maxBytes: 2 ** 24 })
     stop = true
     await Promise.all(writers)

@@ -352,13 +352,14 @@ describe('the Postgres stream', () => {
     const first = await start()
     const offset = first.connector.start
     await first.stop()
+    const active = async () => (await db.sql('select active from pg_replication_slots where slot_name = $1', [slotName()])).rows[0]?.active === true
+    await until('the first is gone', async () => !(await active()))
     // as of a host that died, but that the server never lets go
     const options = { connectionString: db.url, replication: 'database', options: '-c wal_sender_timeout=0', application_name: 'elsewhere' }
     const silent = new pg.Client(options as pg.ClientConfig)
     silent.on('error', () => {})
     await silent.connect()
     silent.query(`START_REPLICATION SLOT ${slotName()} LOGICAL 0/0 (proto_version '1', publication_names '${slotName()}')`).catch(() => {})
-    const active = async () => (await db.sql('select active from pg_replication_slots where slot_name = $1', [slotName()])).rows[0]?.active === true
     await until('it is taken', active)
     await expect(postgres.open(settings(), context, offset)).rejects.toMatchObject({
       code: 'source.occupied',

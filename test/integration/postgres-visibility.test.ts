@@ -49,11 +49,23 @@ class Reading {
   }
 }
 
+/** In force for every process: a new session has what the postmaster has; the checkpointer, which lets commits wait, looks before its next checkpoint. */
+async function setStandbys(names: string): Promise<void> {
+  await sql(`alter system set synchronous_standby_names = '${names}'`)
+  await sql('select pg_reload_conf()')
+  await until('the setting is in force', async () => {
+    const client = new pg.Client({ connectionString: server.url })
+    await client.connect()
+    const { rows } = await client.query('show synchronous_standby_names')
+    await client.end()
+    return rows[0].synchronous_standby_names === names
+  })
+  await sql('checkpoint')
+}
+
 /** Commits `text` in such a way that it is in the WAL, and so in the stream, but cannot be seen until `release`: it waits for a standby that there is none. */
 async function commitUnseen(text: string): Promise<{ release: () => Promise<void> }> {
-  await sql("alter system set synchronous_standby_names = 'nobody'")
-  await sql('select pg_reload_conf()')
-  await until('the setting is in force', async () => (await sql('show synchronous_standby_names')).rows[0].synchronous_standby_names === 'nobody')
+  await setStandbys('nobody')
   const client = new pg.Client({ connectionString: server.url })
   await client.connect()
   const committed = client.query(`begin; set local synchronous_commit = on; ${text}; commit`)
@@ -64,8 +76,7 @@ async function commitUnseen(text: string): Promise<{ release: () => Promise<void
       await sql("select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'")
       await committed
       await client.end()
-      await sql("alter system set synchronous_standby_names = ''")
-      await sql('select pg_reload_conf()')
+      await setStandbys('')
     },
   }
 }
