@@ -1,11 +1,10 @@
 import { randomBytes } from 'node:crypto'
-import { Kafka, logLevel } from 'kafkajs'
 import { describe } from 'vitest'
 import { openKafkaLog } from '../../core/log/kafka/kafka-log.ts'
 import type { KafkaLogOptions } from '../../core/log/kafka/kafka-options.ts'
 import type { Log } from '../../core/log/log.ts'
 import { logContract } from '../../testing/log.contract.ts'
-import { skipReason, testKafka } from '../services/kafka.ts'
+import { kafkajsClient, skipReason, testKafka } from '../services/kafka.ts'
 
 const reason = skipReason()
 
@@ -38,7 +37,7 @@ describe.skipIf(reason !== null)(`Kafka log${reason === null ? '' : ` (skipped: 
 
 /** Retention would take minutes; deleting records up to the end has the same effect. */
 async function expire(log: Log, topic: string): Promise<void> {
-  const admin = new Kafka({ brokers: (await testKafka()).brokers, logLevel: logLevel.NOTHING }).admin()
+  const admin = kafkajsClient((await testKafka()).brokers).admin()
   await admin.connect()
   const partitions = (await log.bounds(topic)).map(({ partition, end }) => ({ partition, offset: String(end) }))
   // loads the leaders that the next call needs

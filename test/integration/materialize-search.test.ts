@@ -74,7 +74,8 @@ describe.each(LOGS)('a stream of three partitions on the $name log into a search
       await whole()
       const ended = done.then(() => true)
       const bounds = await log.bounds(topic)
-      const isThrough = () => bounds.every(({ partition, end }) => status?.positions.some((at) => at.partition === partition && at.offset >= end))
+      const isThrough = () =>
+        status?.behindRecords === 0 && bounds.every(({ partition, end }) => status?.positions.some((at) => at.partition === partition && at.offset >= end))
       await Promise.race([ended, until('the stream is through', isThrough)])
       expect(status).toMatchObject({ behindRecords: 0 })
       const rows = await targetRows(sink)

@@ -41,7 +41,8 @@ const noApicurio = skipReason()
 describe.skipIf(noApicurio !== null)(`a registry of others${noApicurio === null ? '' : ` (skipped: ${noApicurio})`}`, () => {
   registryContract('Apicurio', async () => {
     const { url } = await testRegistry()
-    return { registry: openConfluentRegistry({ url }), other: openConfluentRegistry({ url }) }
+    const options = { url, timeoutMs: 60_000 }
+    return { registry: openConfluentRegistry(options), other: openConfluentRegistry(options) }
   })
 })
 

@@ -4,6 +4,7 @@ import { existsSync, mkdirSync, openSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import path from 'node:path'
 import { promisify } from 'node:util'
+import kafkajs from 'kafkajs'
 import { freePorts } from './free-ports.ts'
 import { findJava, javaSkipReason, mavenJars } from './maven.ts'
 import { serviceVersion } from './service-version.ts'
@@ -29,6 +30,14 @@ export async function testKafka(): Promise<{ readonly brokers: string[] }> {
     return { brokers: server.brokers, pids: [server.pid] }
   })
   return { brokers }
+}
+
+/** A broker that is starved answers late, and tells late what was changed. */
+const PATIENT = { retries: 30, maxRetryTime: 2000 }
+
+/** Another client. Ask it for consumers with `retry: {}`: left out, theirs is shorter. */
+export function kafkajsClient(brokers: readonly string[]): kafkajs.Kafka {
+  return new kafkajs.Kafka({ brokers: [...brokers], logLevel: kafkajs.logLevel.NOTHING, connectionTimeout: 30_000, requestTimeout: 60_000, retry: PATIENT })
 }
 
 export interface KafkaServer {
