@@ -53,6 +53,7 @@ export interface CaptureOptions {
   /** `source.db` in envelopes. */
   readonly database: string
   readonly log: Log
+  /** Closed when the capture fails. */
   readonly writer: LogWriter
   readonly registry: SchemaRegistry
   readonly topics: TopicSettings
@@ -193,7 +194,7 @@ class Capture implements CaptureOutput {
       }
       stop()
       await poll
-      while (this.#inflight > 0) await new Promise<void>((resolve) => (this.#free = resolve))
+      await this.#settled()
       if (this.#failure === null && this.#frames.count > 0) await this.#append(false)
     } catch (error) {
       this.#fail(error)
@@ -203,10 +204,20 @@ class Capture implements CaptureOutput {
       stop()
       signal.removeEventListener('abort', stop)
     }
+    if (this.#failure !== null) {
+      // what is on its way lands, and counts, or fails and comes again
+      await this.#options.writer[Symbol.asyncDispose]()
+      await this.#settled()
+    }
     this.#report()
     if (this.#failure === null) return 'stopped'
     if (await this.#setAside(this.#failure)) return 'parked'
     throw this.#failure
+  }
+
+  /** Waits until nothing is on its way to the log. */
+  async #settled(): Promise<void> {
+    while (this.#inflight > 0) await new Promise<void>((resolve) => (this.#free = resolve))
   }
 
   /** I10: a record that the log refuses has failed the writer, so that another parks its table. @returns false when the error is of no table */

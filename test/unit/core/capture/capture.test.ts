@@ -341,7 +341,7 @@ test('a source that cannot say what a view shows is refused', async () => {
     connector,
     plugin: { name: 'old' },
     topics: {},
-    writer: { progress: new Map() },
+    writer: { progress: new Map(), async [Symbol.asyncDispose]() {} },
     signal: new AbortController().signal,
     onStatus: () => {},
   }
@@ -397,6 +397,61 @@ test('the last offset of a source that falls silent becomes durable without its 
     signal: stop.signal,
   })
   expect(appended).toEqual([{ done: 0 }, { done: 1 }])
+})
+
+test('what is on its way to the log when the source fails is counted once it has landed', async () => {
+  const lost = new MillraceError('source.unreachable', 'lost')
+  const underWay = Promise.withResolvers<void>()
+  const landed = Promise.withResolvers<void>()
+  const failed = Promise.withResolvers<void>()
+  const connector = {
+    start: { done: 0 },
+    snapshot: { sees: () => true } as unknown as SnapshotReader,
+    tables: async () => [TABLE],
+    async *changes(_from: SourceOffset, to: CaptureOutput) {
+      const table = (await to.table(TABLE))!
+      to.transaction({ commit: 1n, committedAt: 0n, source: [] })
+      table.begin('c', 1)
+      table.after()
+      table.int(1)
+      table.int(1)
+      table.end()
+      yield { done: 1 }
+      await underWay.promise
+      failed.resolve()
+      throw lost
+    },
+    acknowledge() {},
+  } as unknown as SourceConnector
+  const writer: LogWriter = {
+    progress: new Map<string, Json>([['offset', { done: 0 }]]),
+    async append({ count }) {
+      if (count === 0) return
+      underWay.resolve()
+      await landed.promise
+    },
+    async [Symbol.asyncDispose]() {},
+  }
+  const counted: { readonly rows: number; readonly offset: SourceOffset }[] = []
+  const capturing = capture({
+    node: 'n',
+    connector,
+    plugin: { name: 'fake', version: '0', sourceFields: [] },
+    database: 'db',
+    log: { kind: 'embedded', ensureTopics: async () => {} } as unknown as Log,
+    writer,
+    registry,
+    topics: { partitions: 1, retentionMs: null, compacted: false, replicationFactor: null },
+    snapshot: { mode: 'never', chunkRows: 2, chunkBytes: 1000, parallel: 1 },
+    onStatus: ({ rows, offset }) => counted.push({ rows, offset }),
+    signal: new AbortController().signal,
+  })
+  const ended = expect(capturing).rejects.toBe(lost)
+  await failed.promise
+  for (let turns = 0; turns < 10; turns++) await turn()
+  landed.resolve()
+  await ended
+  expect(counted.at(-1)).toEqual({ rows: 1, offset: { done: 1 } })
 })
 
 test('a part of a transaction that another history of the source lacks is refused, since its positions would hide what comes instead', async () => {
