@@ -8,7 +8,7 @@ import { RecordDecoders } from '../core/schema/record-decoder.ts'
 import { drain, type Measurement, percentiles, round } from './drain.ts'
 import type { Lab } from './lab.ts'
 import { type LogKind, MillraceRun, TOPIC } from './millrace-run.ts'
-import { cpuSeconds, peakRssMb, resetPeakRss } from './process-usage.ts'
+import { cpuSeconds, epochOfMonotonicClock, peakRssMb, resetPeakRss } from './process-usage.ts'
 
 export interface CaseOptions {
   readonly lab: Lab
@@ -201,6 +201,7 @@ export const latency: BenchCase = async (options) => {
     const reader = (await run.reader())!
     const ages: number[] = []
     let measuredFromMs = Number.POSITIVE_INFINITY
+    let epochMs = epochOfMonotonicClock()
     const stop = new AbortController()
     const registry = await import('../core/schema/embedded-registry.ts').then(({ openEmbeddedRegistry }) =>
       openEmbeddedRegistry({ file: path.join(run.dir, 'state', 'registry.db') }),
@@ -208,7 +209,7 @@ export const latency: BenchCase = async (options) => {
     const decoders = new RecordDecoders(registry)
     const reading = (async () => {
       for await (const batch of reader.consume([{ topic: TOPIC, partition: 0, offset }], stop.signal)) {
-        const now = performance.timeOrigin + performance.now()
+        const now = epochMs + performance.now()
         await decoders.prepare(batch.frame)
         for (const record of records(batch.frame)) {
           const change = decoders.decode(batch.frame, record)
@@ -221,6 +222,7 @@ export const latency: BenchCase = async (options) => {
     })()
     const warmUp = LATENCY_RATE * WARM_UP_SECONDS
     await lab.sql(`call load_steady(1, ${warmUp}, ${LATENCY_RATE})`)
+    epochMs = epochOfMonotonicClock()
     measuredFromMs = Date.now()
     const usage = () => [run.pid, walsender, broker].map(cpuSeconds) as [number, number, number]
     const before = usage()

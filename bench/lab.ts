@@ -40,7 +40,7 @@ export class Lab implements AsyncDisposable {
     this.#kafka ??= await startKafka({
       dir: path.join(this.dir, 'kafka'),
       // as Kafka's own start scripts run it: the peer's figures depend on its broker
-      jvm: ['-XX:+UseG1GC', '-XX:MaxGCPauseMillis=20', '-XX:InitiatingHeapOccupancyPercent=35', '-Xms256m', '-Xmx1g'],
+      jvm: ['-XX:+UseG1GC', '-XX:MaxGCPauseMillis=20', '-XX:InitiatingHeapOccupancyPercent=35', '-Xms1g', '-Xmx1g'],
       properties: { 'message.max.bytes': '16000000', 'log.message.timestamp.type': 'LogAppendTime' },
     })
     return this.#kafka

@@ -1,4 +1,4 @@
-/** CPU and memory of other processes, from Linux' /proc. */
+/** CPU and memory of other processes, from Linux' /proc, and the time of the server they share. */
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 
@@ -51,6 +51,14 @@ export function peakRssMb(pid: number): number {
 /** Forgets the peak so far. */
 export function resetPeakRss(pid: number): void {
   writeFileSync(`/proc/${pid}/clear_refs`, '5')
+}
+
+/** What `performance.now()` adds to for the time of day, to some microseconds. `timeOrigin` does not follow a clock that was set since the process began. */
+export function epochOfMonotonicClock(): number {
+  const before = Date.now()
+  let now = before
+  while (now === before) now = Date.now()
+  return now - performance.now()
 }
 
 export function machine(): { readonly cpus: number; readonly model: string; readonly memoryGb: number; readonly node: string } {
