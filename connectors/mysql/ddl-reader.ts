@@ -10,8 +10,9 @@ export type Statement =
   /** Tables begin empty; those with the condition only where there was none before. */
   | { readonly kind: 'create'; readonly tables: readonly NamedTable[]; readonly isConditional: boolean }
   | { readonly kind: 'drop'; readonly tables: readonly NamedTable[] }
-  /** Tables have other rows now, and the binlog does not say which: partitions went, another table has the name. */
-  | { readonly kind: 'replace'; readonly tables: readonly NamedTable[] }
+  | { readonly kind: 'drop database'; readonly namespace: string }
+  /** Tables have other rows now, and the binlog does not say which: partitions went, another table has the name. Names that are `left` have no table. */
+  | { readonly kind: 'replace'; readonly tables: readonly NamedTable[]; readonly left: readonly NamedTable[] }
   /** May have changed definitions of tables. */
   | { readonly kind: 'definition' }
   /** Changes rows by itself, so it is no definition and its rows are not in the binlog. */
@@ -55,13 +56,20 @@ function readDefinition(verb: string, words: string, namespace: string): Stateme
     return replaces === undefined ? { kind: 'create', tables, isConditional: conditional !== undefined } : { kind: 'truncate', tables }
   }
   if (verb === 'drop') {
+    const database = after('drop\\s+(?:database|schema)\\s+(?:if\\s+exists\\s+)?')
+    if (database !== null) return { kind: 'drop database', namespace: names(database.rest, namespace)[0]?.name ?? '' }
     const drop = after('drop\\s+(temporary\\s+)?tables?\\s+(?:if\\s+exists\\s+)?')
     if (drop === null) return null
     return drop.groups[1] === undefined ? { kind: 'drop', tables: allNames(drop.rest, `(${TABLE})`, namespace) } : { kind: 'other' }
   }
   if (verb === 'rename') {
-    const rename = after('rename\\s+tables?\\s+')
-    return rename === null ? null : { kind: 'replace', tables: allNames(rename.rest, `\\sto\\s+(${TABLE})`, namespace) }
+    const rename = after('rename\\s+tables?\\s+(?:if\\s+exists\\s+)?')
+    if (rename === null) return null
+    const froms = allNames(rename.rest, `(?:^|,)\\s*(${TABLE})(?=\\s+(?:wait\\s+\\d+\\s+|nowait\\s+)?to\\s)`, namespace)
+    const tables = allNames(rename.rest, `\\sto\\s+(${TABLE})`, namespace)
+    // one after another: a name that is left may be taken again
+    const left = froms.filter((from, i) => !tables.slice(i).some((to) => to.namespace === from.namespace && to.name === from.name))
+    return { kind: 'replace', tables, left }
   }
   if (verb === 'alter') {
     const alter = after('alter\\s+(?:online\\s+|ignore\\s+)*table\\s+(?:if\\s+exists\\s+)?')
@@ -70,7 +78,8 @@ function readDefinition(verb: string, words: string, namespace: string): Stateme
     const renamed = allNames(rest, `\\srename\\s+(?:to\\s+|as\\s+|=\\s*)?(?!(?:column|index|key)\\s)(${TABLE})`, namespace)
     const swapped = allNames(rest, `\\swith\\s+table\\s+(${TABLE})`, namespace)
     const loses = /\s(?:(?:drop|truncate|exchange|discard|import)\s+(?:partition|tablespace)|convert\s+(?:partition|table))\b/i.test(rest)
-    if (loses || renamed.length > 0) return { kind: 'replace', tables: [...(loses ? names(rest, namespace) : []), ...swapped, ...renamed] }
+    const own = names(rest, namespace)
+    if (loses || renamed.length > 0) return { kind: 'replace', tables: [...(loses ? own : []), ...swapped, ...renamed], left: renamed.length > 0 ? own : [] }
   }
   return null
 }

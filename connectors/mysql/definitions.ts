@@ -13,8 +13,7 @@ export interface DefinitionsOptions {
 export class Definitions {
   readonly #applier: ChangeApplier
   readonly #options: DefinitionsOptions
-  /** Captured tables that were dropped, and not created since. */
-  readonly #dropped = new Set<string>()
+  readonly #dropped = new DroppedTables()
 
   constructor(applier: ChangeApplier, options: DefinitionsOptions) {
     this.#applier = applier
@@ -32,16 +31,47 @@ export class Definitions {
     this.#options.onStatement(namespace, kind)
     if (kind !== 'truncate') this.#applier.forget()
     if (kind === 'definition') return
+    if (kind === 'drop database') return this.#dropped.addAll(statement.namespace)
     for (const { namespace, name } of statement.tables) {
       if (!this.#options.isCaptured(namespace, name)) continue
-      const id = `${namespace}.${name}`
-      const wasDropped = kind === 'create' && this.#dropped.delete(id)
-      if (kind === 'drop') this.#dropped.add(id)
-      else if (isCaptured) continue
-      else if (kind === 'truncate') await this.#applier.truncate(namespace, name)
-      else if (kind === 'replace') this.#applier.setAside({ namespace, name }, replaced(id, place))
+      if (kind === 'drop') {
+        this.#drop(namespace, name)
+        continue
+      }
+      const wasDropped = this.#dropped.isMade(namespace, name)
+      if (isCaptured) continue
+      if (kind === 'truncate') await this.#applier.truncate(namespace, name)
+      else if (kind === 'replace') this.#applier.setAside({ namespace, name }, replaced(`${namespace}.${name}`, place))
       else if (wasDropped || !statement.isConditional) await this.#applier.recreate(namespace, name)
     }
+    if (kind === 'replace') for (const { namespace, name } of statement.left) this.#drop(namespace, name)
+  }
+
+  #drop(namespace: string, name: string): void {
+    if (this.#options.isCaptured(namespace, name)) this.#dropped.add(namespace, name)
+  }
+}
+
+/** Captured tables that are gone: a CREATE TABLE IF NOT EXISTS of one makes it, of any other it does nothing. */
+class DroppedTables {
+  readonly #tables = new Set<string>()
+  /** Databases that were dropped, and their tables that were made since. */
+  readonly #databases = new Map<string, Set<string>>()
+
+  add(namespace: string, name: string): void {
+    this.#tables.add(`${namespace}.${name}`)
+  }
+
+  addAll(namespace: string): void {
+    this.#databases.set(namespace, new Set())
+  }
+
+  /** There is a table of this name now. @returns whether there was none */
+  isMade(namespace: string, name: string): boolean {
+    const made = this.#databases.get(namespace)
+    const wasDropped = this.#tables.delete(`${namespace}.${name}`) || made?.has(name) === false
+    made?.add(name)
+    return wasDropped
   }
 }
 
