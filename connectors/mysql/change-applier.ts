@@ -11,6 +11,8 @@ import { readLength } from './wire-connection.ts'
 
 /** Ordinals of a transaction stay below 2^31, and a change takes two. */
 const MOST_CHANGES = 0x3fff_ffff
+/** A table has a new id whenever the server opens it anew; its map comes before the rows of each statement. */
+const MOST_RELATIONS = 1000
 /** Comes with no table map: it only ends a statement. */
 const DUMMY_TABLE = 0xff_ffff
 
@@ -74,6 +76,8 @@ export class ChangeApplier {
   }
 
   begin(facts: TransactionFacts): void {
+    // I8: most of them are of ids that do not come again
+    if (this.#relations.size > MOST_RELATIONS) this.#relations.clear()
     this.#facts = facts
     this.#announced = false
     this.#count = 0

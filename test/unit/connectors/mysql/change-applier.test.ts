@@ -1,0 +1,30 @@
+import { expect, test } from 'vitest'
+import { EVENT } from '../../../../connectors/mysql/binlog-event.ts'
+import { ChangeApplier, type ChangeApplierOptions } from '../../../../connectors/mysql/change-applier.ts'
+import { type MillraceError, viewOf } from '../../../../core/plugin.ts'
+
+const event = { place: 'binlog.000001:4' }
+const header = (id: number) => {
+  const bytes = Buffer.alloc(8)
+  bytes.writeUIntLE(id, 0, 6)
+  return bytes
+}
+/** Of a table `d.t (a int)`. */
+const tableMap = (id: number) =>
+  Buffer.concat([header(id), Buffer.from([1]), Buffer.from('d\0'), Buffer.from([1]), Buffer.from('t\0'), Buffer.from([1, 3, 0, 1])])
+const rows = (id: number) => Buffer.concat([header(id), Buffer.from([2, 0, 1, 1, 0, 7, 0, 0, 0])])
+
+test('keeps table maps of a few tables only, and always those of the transaction at hand', () => {
+  const output = { tablesVersion: 0 }
+  const applier = new ChangeApplier({ flavor: 'mysql', output, isCaptured: () => false } as unknown as ChangeApplierOptions)
+  const map = (id: number) => applier.tableMap(tableMap(id), 0, tableMap(id).length, event)
+  const apply = (id: number) => applier.rows(EVENT.writeRows, rows(id), viewOf(rows(id)), 0, rows(id).length, event)
+  const begin = (commit: bigint) => applier.begin({ commit, committedAt: 0n, source: [] })
+  begin(1n)
+  for (let id = 1; id <= 2000; id++) map(id)
+  expect(apply(1)).toBeUndefined()
+  begin(2n)
+  map(2001)
+  expect(apply(2001)).toBeUndefined()
+  expect(() => apply(1)).toThrow(expect.objectContaining<Partial<MillraceError>>({ code: 'source.protocol' }))
+})
