@@ -16,6 +16,11 @@ export function postgresError(error: unknown, doing: string): MillraceError {
   if (error instanceof MillraceError) return error
   const cause = error instanceof Error ? error : new Error(String(error))
   const code = (cause as NodeJS.ErrnoException).code ?? ''
+  if (code === 'ERR_INVALID_URL' || cause instanceof URIError) {
+    return new MillraceError('config.invalid', 'the `url` of the source cannot be read', {
+      fix: 'write postgres://user:password@host:port/database, and what is special in user and password as %XX: a % itself is %25, @ is %40, / is %2F',
+    })
+  }
   const text = cause.message === '' ? code : cause.message
   const failure = `Postgres failed ${doing}: ${text}${/^[0-9A-Z]{5}$/.test(code) ? ` (SQLSTATE ${code})` : ''}`
   if (!/^[0-9A-Z]{5}$/.test(code) || NETWORK.has(code)) {

@@ -1,7 +1,9 @@
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
+import { connectClient } from '../../../../connectors/postgres/catalog-connection.ts'
 import { formatLsn, parseLsn } from '../../../../connectors/postgres/lsn.ts'
 import { clientConfig, objectName, postgresConfig } from '../../../../connectors/postgres/postgres-config.ts'
+import { postgresError } from '../../../../connectors/postgres/postgres-error.ts'
 
 it('writes and reads LSNs', () => {
   expect(parseLsn('16/B374D848')).toBe(0x16_b374_d848n)
@@ -23,4 +25,11 @@ it('reads settings strictly', () => {
   const config = postgresConfig.parse({ host: 'h', database: 'd', user: 'u', password: 'p', tables: ['public.*'] })
   expect(config).toMatchObject({ port: 5432, streaming: true, twoPhase: false, origin: 'any', messages: false, unrepresentable: 'error', binary: true })
   expect(clientConfig(config)).toMatchObject({ host: 'h', database: 'd', user: 'u', password: 'p', port: 5432 })
+})
+
+it.each(['postgres://u:a/secret@h/d', 'postgres://u:%ff@h/d'])('a url that cannot be read is a mistake of the file, and not told', async (url) => {
+  const config = postgresConfig.parse({ url, tables: ['public.*'] })
+  const failure = await connectClient(clientConfig(config)).catch((error: unknown) => postgresError(error, 'to connect'))
+  expect(failure).toMatchObject({ code: 'config.invalid', fix: expect.stringContaining('%25') })
+  expect(JSON.stringify(failure, Object.getOwnPropertyNames(failure))).not.toContain('secret')
 })
