@@ -32,6 +32,8 @@ export interface SearchSinkOptions {
 
 /** A delete is remembered this long, so that a change that the log delivers again does not bring the row back. */
 const TOMBSTONE_MS = 7 * 86_400_000
+/** So many that are older go with a batch at least, so that no commit takes long. */
+const TOMBSTONES_AT_ONCE = 1000
 /** Rows between two turns of the event loop. */
 const ROWS_PER_TURN = 250
 const ROWS_PER_READ = 500
@@ -155,6 +157,8 @@ export class SearchSink implements SinkConnector {
       if (rejections.length > 0) await batch.onRejected(rejections)
       if (floor !== null) this.#truncate(floor)
       await this.#write(pending, shape)
+      const old = `SELECT id FROM doc_${this.#id} WHERE deleted_at < ? ORDER BY deleted_at LIMIT ?`
+      this.#db.prepare(`DELETE FROM doc_${this.#id} WHERE id IN (${old})`).run(Date.now() - TOMBSTONE_MS, Math.max(TOMBSTONES_AT_ONCE, batch.changes.length))
       const set = this.#db.prepare('INSERT INTO millrace_position VALUES(?, ?, ?, ?) ON CONFLICT DO UPDATE SET offset = max(offset, excluded.offset)')
       for (const position of batch.positions) set.run(this.#id, position.topic, position.partition, position.offset)
       const memo = batch.memo()
@@ -206,10 +210,7 @@ export class SearchSink implements SinkConnector {
           })
         }
         const takesOver = claims && this.#epoch === null
-        if (takesOver) {
-          this.#db.prepare('UPDATE millrace_index SET epoch = ? WHERE id = ?').run(epoch + 1, this.#id)
-          this.#db.prepare(`DELETE FROM doc_${this.#id} WHERE deleted_at < ?`).run(Date.now() - TOMBSTONE_MS)
-        }
+        if (takesOver) this.#db.prepare('UPDATE millrace_index SET epoch = ? WHERE id = ?').run(epoch + 1, this.#id)
         const result = await work()
         this.#db.exec('COMMIT')
         if (takesOver) this.#epoch = epoch + 1

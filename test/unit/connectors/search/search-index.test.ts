@@ -4,7 +4,7 @@ import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import fc from 'fast-check'
 import { pino } from 'pino'
-import { afterEach, expect, test } from 'vitest'
+import { afterEach, expect, test, vi } from 'vitest'
 import plugin, { type SearchConfig } from '../../../../connectors/search/index.ts'
 import { type SearchOptions, searchIndex, wordsQuery } from '../../../../connectors/search/search-index.ts'
 import type { TableSchema } from '../../../../core/event/table-schema.ts'
@@ -155,4 +155,23 @@ test('files of others are left alone', async () => {
     expect(await plugin.check(plugin.config.parse({ path: file }), context)).toMatchObject([{ level: 'error', fix: expect.any(String) }])
   }
   expect(await plugin.check(plugin.config.parse({}), context)).toMatchObject([{ level: 'ok' }])
+})
+
+test('forgets what was deleted after a week, also while it runs', async () => {
+  const { sink, history, file } = await products()
+  const keys = () => {
+    using db = new DatabaseSync(file, { readOnly: true })
+    return db.prepare('SELECT key FROM doc_1 ORDER BY id').all().length
+  }
+  vi.useFakeTimers({ toFake: ['Date'] })
+  opened.push(() => {
+    vi.useRealTimers()
+  })
+  await sink.apply(history.batch([history.delete(1n), history.delete(2n)]), still)
+  vi.setSystemTime(Date.now() + 6 * 86_400_000)
+  await sink.apply(history.batch([history.put('c', [3n, 'hat', null, 1, 1n])]), still)
+  expect(keys()).toBe(4)
+  vi.setSystemTime(Date.now() + 2 * 86_400_000)
+  await sink.apply(history.batch([history.put('u', [3n, 'cap', null, 1, 1n])]), still)
+  expect(keys()).toBe(2)
 })
