@@ -51,7 +51,8 @@ export interface Slot {
 
 /** `version` is server_version_num. */
 export async function findSlot(client: pg.ClientBase, name: string, version: number): Promise<Slot | null> {
-  const invalidation = version >= 170_000 ? 'invalidation_reason' : version >= 160_000 ? "case when conflicting then 'conflict with recovery' end" : 'null'
+  // `conflicting` of Postgres 16 is true of every slot that is lost, whatever for
+  const invalidation = version >= 170_000 ? 'invalidation_reason' : 'null'
   const { rows } = await client.query<Record<string, string | number | boolean | null>>(
     `select plugin, database, active_pid, restart_lsn::text, confirmed_flush_lsn::text, wal_status, ${invalidation} as invalidation,
             two_phase, ${version >= FAILOVER_VERSION ? 'failover' : 'false'} as failover

@@ -98,6 +98,45 @@ describe.each([...MAJORS, 18] as const)('a Postgres %i of its own', (major) => {
     await capture.stop()
     await admin.end()
   })
+
+  it.skipIf(skip)(`says for how much WAL it may be away, and when its slot loses it${skip ? ` (skipped: ${reason})` : ''}`, async () => {
+    const admin = await start({})
+    const retention = async () => {
+      const findings = await postgres.check(postgres.config.parse({ url: server!.url, tables: ['public.*'] }), context())
+      return findings.filter(({ subject }) => subject === 'max_slot_wal_keep_size' || subject === 'replication slot millrace_own_source')
+    }
+    await admin.query(`select pg_create_logical_replication_slot('millrace_own_source', 'pgoutput'); create table filler (v int)`)
+    expect(await retention()).toEqual([
+      {
+        level: 'warning',
+        subject: 'max_slot_wal_keep_size',
+        message: expect.stringContaining('until its disk is full'),
+        fix: expect.stringContaining('ALTER SYSTEM SET max_slot_wal_keep_size'),
+      },
+      { level: 'ok', subject: 'replication slot millrace_own_source', message: 'exists' },
+    ])
+    await admin.query(`alter system set max_slot_wal_keep_size = '16MB'`)
+    await admin.query('select pg_reload_conf()')
+    await until('the limit holds', async () => (await admin.query('show max_slot_wal_keep_size')).rows[0].max_slot_wal_keep_size === '16MB')
+    const limit = { level: 'ok', subject: 'max_slot_wal_keep_size', message: expect.stringContaining('may be away for 16 MB of WAL') }
+    const slot = { subject: 'replication slot millrace_own_source' }
+    expect(await retention()).toEqual([limit, { ...slot, level: 'ok', message: 'exists' }])
+    const fill = (segments: number) => admin.query('insert into filler values (1); select pg_switch_wal();'.repeat(segments))
+    // beyond the limit, and nothing is removed before the next checkpoint
+    await fill(4)
+    expect(await retention()).toEqual([
+      limit,
+      { ...slot, level: 'warning', message: 'is about to lose its WAL', fix: expect.stringContaining('start the node now') },
+    ])
+    await until('the slot is invalidated', async () => {
+      await fill(1)
+      await admin.query('checkpoint')
+      return (await admin.query('select wal_status from pg_replication_slots')).rows[0].wal_status === 'lost'
+    })
+    const lost = { ...slot, level: 'error', message: expect.stringMatching(/is invalidated \((wal_removed|its WAL is removed)\)/) }
+    expect(await retention()).toEqual([limit, { ...lost, fix: 'millrace run FILE --resnapshot NODE' }])
+    await admin.end()
+  })
 })
 
 it('gives every row once, in order, while it paces the server', async () => {
