@@ -37,7 +37,7 @@ export const ERROR_CODES = {
   'source.no_identity': ['schema', 'A table has neither a key nor a replica identity, so that its updates and deletes could not be captured.'],
   'source.key_changed': ['schema', 'The key of a captured table is of other columns than that of its rows in the log.'],
   'log.unreachable': ['unavailable', 'The log cannot be reached now.'],
-  'log.full': ['unavailable', 'The log has no room (disk full).'],
+  'log.full': ['unavailable', 'The log, or the data folder, has no room (disk full).'],
   'log.fenced': ['conflict', 'A newer writer took over this node.'],
   'log.locked': ['conflict', 'Another process holds this data folder.'],
   'log.corrupt': ['data', 'Stored bytes fail their checksum.'],

@@ -1,4 +1,3 @@
-import { mkdirSync, rmSync } from 'node:fs'
 import path from 'node:path'
 import { crc32 } from 'node:zlib'
 import { type CaptureOutput, MillraceError, ScratchFile, viewOf } from '../../core/plugin.ts'
@@ -107,10 +106,9 @@ export class ChangeStream implements AppliedMark {
   /** Yields the resume point after each piece of input. Ends when `signal` aborts. */
   async *run(signal: AbortSignal): AsyncGenerator<MysqlOffset> {
     const connection = this.#connection
+    ScratchFile.emptyFolder(this.#options.scratchDir)
     const interrupt = () => connection.interrupt()
     signal.addEventListener('abort', interrupt)
-    rmSync(this.#options.scratchDir, { recursive: true, force: true })
-    mkdirSync(this.#options.scratchDir, { recursive: true })
     try {
       while (!signal.aborted) {
         while (connection.next()) {

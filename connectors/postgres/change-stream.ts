@@ -1,6 +1,5 @@
-import { mkdirSync, rmSync } from 'node:fs'
 import path from 'node:path'
-import type { CaptureOutput } from '../../core/plugin.ts'
+import { type CaptureOutput, ScratchFile } from '../../core/plugin.ts'
 import type { AppliedTransactions } from './applied-transactions.ts'
 import { ChangeApplier, type ChangeApplierOptions } from './change-applier.ts'
 import { hasReached, sees } from './fence.ts'
@@ -59,8 +58,7 @@ export class ChangeStream {
 
   /** Yields the resume point after each piece of input. Ends when `signal` aborts. */
   async *run(signal: AbortSignal): AsyncGenerator<bigint> {
-    rmSync(this.#options.spillDir, { recursive: true, force: true })
-    mkdirSync(this.#options.spillDir, { recursive: true })
+    ScratchFile.emptyFolder(this.#options.spillDir)
     const connection = this.#connection
     const interrupt = () => connection.interrupt()
     signal.addEventListener('abort', interrupt)

@@ -1,4 +1,4 @@
-import { closeSync, openSync, readSync, unlinkSync, writeSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, readSync, rmSync, unlinkSync, writeSync } from 'node:fs'
 import { invariant } from '../errors.ts'
 import { diskError } from './disk-error.ts'
 
@@ -22,6 +22,16 @@ export class ScratchFile {
   /** Bytes of memory that all of them hold. */
   static get heldBytes(): number {
     return ScratchFile.#heldBytes
+  }
+
+  /** Makes a folder for them, without what an earlier process left in it. */
+  static emptyFolder(folder: string): void {
+    try {
+      rmSync(folder, { recursive: true, force: true })
+      mkdirSync(folder, { recursive: true })
+    } catch (cause) {
+      throw diskError(cause, `the folder ${folder} for scratch files`)
+    }
   }
 
   readonly #path: string

@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { afterAll, expect, test } from 'vitest'
@@ -43,4 +43,16 @@ test('a folder that cannot be written is an error that says what to do', () => {
   const wrong = { name: 'MillraceError', code: 'config.invalid', message: expect.stringContaining(path.join(dir, 'no', 'f')), fix: 'make the folder' }
   expect(() => nowhere.append(bytes)).toThrow(expect.objectContaining(wrong))
   nowhere.discard()
+})
+
+test('the folder for them is made anew, and one that cannot be is an error too', () => {
+  const folder = path.join(dir, 'node', 'spill')
+  ScratchFile.emptyFolder(folder)
+  writeFileSync(path.join(folder, 'left'), '')
+  ScratchFile.emptyFolder(folder)
+  expect(readdirSync(folder)).toEqual([])
+  writeFileSync(path.join(dir, 'file'), '')
+  const below = path.join(dir, 'file', 'spill')
+  const wrong = { name: 'MillraceError', code: 'config.invalid', message: expect.stringContaining(below), fix: expect.stringContaining('make room') }
+  expect(() => ScratchFile.emptyFolder(below)).toThrow(expect.objectContaining(wrong))
 })
