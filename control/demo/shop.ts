@@ -92,7 +92,7 @@ export function runWorkload(url: string, seconds: number, seed = 42, shape: 'evo
       const half = Date.now() + seconds * 500
       let evolved = shape === 'steady'
       let serial = 0
-      while (Date.now() < end) {
+      while (!evolved || Date.now() < end) {
         if (!evolved && Date.now() >= half) {
           evolved = true
           await client.query("alter table customers add column loyalty_points int, add column region text default 'nowhere'")

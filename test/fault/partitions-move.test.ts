@@ -1,8 +1,9 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, expect, test } from 'vitest'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
 import { skipReason, versionDatabase } from '../services/postgres-versions.ts'
-import { expectEqual, faultDir, node, shopYaml } from './shop-mesh.ts'
+import { expectEqual, faultDir, node, shopYaml, startReading } from './shop-mesh.ts'
 
 let folder: ReturnType<typeof faultDir> | null = null
 let db: TestDatabase | null = null
@@ -39,7 +40,6 @@ test.for(SERVERS)('partitions come and go under load, while it runs, reads, is k
   // written to while it is no partition, under the eyes of the stream
   await sql(READY('orders_c', 'c', 3000))
   mesh = new MeshProcess(folder.dir, shopYaml({ name: database, url, chunkRows: 500, shop: '' }).replace('public.*', 'public.orders'))
-  mesh.start()
   let over = false
   const present = new Set(['orders_a', 'orders_b'])
   const busy = (async () => {
@@ -49,13 +49,15 @@ test.for(SERVERS)('partitions come and go under load, while it runs, reads, is k
       await sql(`delete from orders where region = 'a' and id = $1`, [1 + ((i * 104_729) % 20_000)])
       // alone too, whether or not it is a partition
       if (present.has('orders_c') || i % 3 === 0) await sql(`update orders_c set status = status || '.' where id = $1`, [1 + (i % 3000)])
+      // no faster than a busy machine follows
+      await delay(5)
     }
   })()
   busy.catch((error: unknown) => console.error('the workload failed:', error))
   const noticed = (...moves: readonly string[]) => mesh!.until(moves.join(', '), () => moves.every((move) => mesh!.output.slice(from).includes(move)))
   let from = 0
   try {
-    await mesh.until('in the middle of the snapshot', (status) => node(status, 'shop').snapshot.some(({ rows, done }) => rows > 500 && !done))
+    await startReading(mesh, { rows: 500 })
     await sql(`alter table orders attach partition orders_c for values in ('c')`)
     present.add('orders_c')
     await noticed('orders_c was attached')

@@ -1,6 +1,7 @@
 import path from 'node:path'
 import { afterEach, expect, test } from 'vitest'
 import { type PostgresServer, startPostgres } from '../../control/demo/postgres-server.ts'
+import { freePorts } from '../services/free-ports.ts'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { expectEqual, faultDir, flows, keepBusy, moreRows, node, openShop, shopYaml } from './shop-mesh.ts'
 
@@ -15,8 +16,9 @@ afterEach(async () => {
 
 test('Postgres is shut down fast and then at once, both under load: the source waits and goes on, nothing lost, nothing doubled', async () => {
   const dataDir = path.join(dir, 'postgres')
-  server = await startPostgres({ dataDir })
-  const { port, url } = server
+  const [port] = await freePorts(1)
+  server = await startPostgres({ dataDir, port: port! })
+  const { url } = server
   await openShop(url, 3000)
   mesh = new MeshProcess(path.join(dir, 'mesh'), shopYaml({ name: 'restarted', url }))
   mesh.start()
@@ -31,7 +33,7 @@ test('Postgres is shut down fast and then at once, both under load: the source w
     )
     expect(node(away, 'shop').retryAt === null || node(away, 'shop').retryAt! > 0).toBe(true)
     expect(away.nodes.filter(({ role }) => role === 'sink').map(({ state }) => state)).toEqual(['running', 'running'])
-    server = await startPostgres({ dataDir, port })
+    server = await startPostgres({ dataDir, port: port! })
     await mesh.until('running again', (status) => node(status, 'shop').state === 'running')
     await moreRows(mesh, 100)
   }

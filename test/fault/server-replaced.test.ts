@@ -2,6 +2,7 @@ import path from 'node:path'
 import pg from 'pg'
 import { afterEach, expect, test } from 'vitest'
 import { type PostgresServer, startPostgres } from '../../control/demo/postgres-server.ts'
+import { freePorts } from '../services/free-ports.ts'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { expectEqual, faultDir, flows, keepBusy, moreRows, openShop, shopYaml } from './shop-mesh.ts'
 
@@ -15,8 +16,9 @@ afterEach(async () => {
 })
 
 test('another server on the same port is noticed, never captured by mistake; told to, the mesh becomes equal to it', async () => {
-  server = await startPostgres({ dataDir: path.join(dir, 'first') })
-  const { port, url } = server
+  const [port] = await freePorts(1)
+  server = await startPostgres({ dataDir: path.join(dir, 'first'), port: port! })
+  const { url } = server
   await openShop(url, 4000)
   mesh = new MeshProcess(path.join(dir, 'mesh'), shopYaml({ name: 'replaced', url }))
   mesh.start()
@@ -28,7 +30,7 @@ test('another server on the same port is noticed, never captured by mistake; tol
   await server.stop('SIGQUIT')
 
   // younger than the first: its WAL positions are lower
-  server = await startPostgres({ dataDir: path.join(dir, 'second'), port })
+  server = await startPostgres({ dataDir: path.join(dir, 'second'), port: port! })
   await openShop(url, 2000)
   expect(await mesh.ended()).toBe(1)
   expect(mesh.output).toMatch(/source\.identity_changed: the server is another one \(system \d+\) than was captured \(system \d+\)/)

@@ -65,6 +65,8 @@ export async function openShop(url: string, rows: number): Promise<void> {
   await client.end()
 }
 
+const IS_AWAY = /terminat|connection error|ECONN|ENOTFOUND|EPIPE|not yet accepting|starting up|shutting down|recovery mode/i
+
 /** Keeps the shop busy until it is told to stop, and goes on by itself after the database was away. */
 export function keepBusy(url: string, seed = 7): { stop(): Promise<void> } {
   let over = false
@@ -72,7 +74,7 @@ export function keepBusy(url: string, seed = 7): { stop(): Promise<void> } {
     for (let part = 0; !over; part++) {
       await runWorkload(url, 1, seed + part, 'steady').done.catch((error: Error & { code?: string }) => {
         // only a database that is away is no mistake of the workload
-        if (!/terminat|connection error|ECONN|ENOTFOUND|EPIPE|not yet accepting|starting up|shutting down/i.test(`${error.code} ${error.message}`)) throw error
+        if (!IS_AWAY.test(`${error.code} ${error.message}`)) throw error
         return delay(50)
       })
     }
@@ -122,6 +124,35 @@ export function node(status: MeshStatus, name: string): NodeStatus {
 export function flows(status: MeshStatus): boolean {
   const [shop, ...sinks] = status.nodes
   return shop!.state === 'running' && shop!.snapshot.length > 0 && shop!.snapshot.every(({ done }) => done) && sinks.every(({ rows }) => rows > 0)
+}
+
+/** A table is half read: more than `rows` of it. */
+function reads(status: MeshStatus, rows: number): boolean {
+  return node(status, 'shop').snapshot.some((table) => table.rows > rows && !table.done)
+}
+
+export interface Reading {
+  readonly args?: readonly string[]
+  /** Makes the tables be read again while the mesh is away. @returns the arguments of the next start */
+  readonly again?: () => Promise<readonly string[]>
+  /** More than so many of a table. */
+  readonly rows?: number
+  /** So many tables are to be read, those that were read before included. */
+  readonly tables?: number
+}
+
+/** Starts the mesh and waits until its source is in the middle of a table: a reading that was over before anybody looked is begun again. */
+export async function startReading(mesh: MeshProcess, reading: Reading = {}): Promise<MeshStatus> {
+  const { args = [], again = async () => ['--resnapshot', 'shop'], rows = 0, tables = 1 } = reading
+  const isOver = ({ state, snapshot }: NodeStatus) => state === 'running' && snapshot.length >= tables && snapshot.every(({ done }) => done)
+  mesh.start(args)
+  for (let tries = 0; tries < 10; tries++) {
+    const status = await mesh.until('in the middle of a table', (now) => reads(now, rows) || isOver(node(now, 'shop')))
+    if (reads(status, rows)) return status
+    await mesh.stop()
+    mesh.start(await again())
+  }
+  throw new Error('every reading was over before anybody looked')
 }
 
 /** Waits until the source wrote `rows` more. */

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { afterEach, expect, test } from 'vitest'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
-import { expectEqual, faultDir, flows, keepTouching, node, openShop, SHOP_TABLES, shopYaml } from './shop-mesh.ts'
+import { expectEqual, faultDir, flows, keepTouching, node, openShop, SHOP_TABLES, shopYaml, startReading } from './shop-mesh.ts'
 
 let db: TestDatabase | null = null
 let mesh: MeshProcess | null = null
@@ -27,8 +27,14 @@ test('tables that the mesh file names later are read while the rest streams, als
     expect(await mesh.stop()).toBe(0)
 
     writeFileSync(mesh.file, yaml)
-    mesh.start()
-    const reading = await mesh.until('reading the tables that are new', (status) => node(status, 'shop').snapshot.some(({ rows, done }) => rows > 0 && !done))
+    const files = mesh
+    const again = async () => {
+      for (const table of ['order_lines', 'orders', 'products']) {
+        expect(await files.command('resnapshot', `shop/public.${table}`)).toMatchObject({ exitCode: 0 })
+      }
+      return []
+    }
+    const reading = await startReading(mesh, { again, tables: SHOP_TABLES.length })
     expect(new Set(node(reading, 'shop').snapshot.map(({ table }) => table))).toEqual(new Set(SHOP_TABLES))
     expect(
       node(reading, 'shop')

@@ -105,7 +105,7 @@ async function run(file: string) {
       status = readRunning(mesh.dataDir) === null ? null : (JSON.parse(await get('/status')) as MeshStatus)
       return status !== null && condition(status)
     }
-    await until('the status says so', holds, 60_000).catch((error: Error) => {
+    await until('the status says so', holds, 180_000).catch((error: Error) => {
       throw new Error(`${error.message}: ${JSON.stringify(status)}`)
     })
     return status!

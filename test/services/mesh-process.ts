@@ -23,6 +23,8 @@ export class MeshProcess {
   readonly dataDir: string
   readonly #env: NodeJS.ProcessEnv
   #child: ChildProcess | null = null
+  /** The process is gone, and all that it wrote is here. */
+  #closed: Promise<void> = Promise.resolve()
   #output = ''
 
   /** @param yaml the mesh file; its `dataDir` must be `state` */
@@ -49,10 +51,11 @@ export class MeshProcess {
 
   start(args: readonly string[] = []): void {
     const child = spawn(process.execPath, [MILLRACE, 'run', this.file, ...args], { env: this.#env, stdio: ['ignore', 'ignore', 'pipe'] })
-    child.stderr!.on('data', (bytes: Buffer) => {
-      this.#output += bytes.toString()
+    child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+      this.#output += text
     })
     this.#child = child
+    this.#closed = new Promise((resolve) => child.once('close', () => resolve()))
   }
 
   kill(): Promise<number | null> {
@@ -66,14 +69,12 @@ export class MeshProcess {
 
   /** Waits for the process to end by itself. */
   async ended(): Promise<number | null> {
-    const child = this.#child!
-    if (child.exitCode === null && child.signalCode === null) await new Promise((resolve) => child.once('exit', resolve))
-    return child.exitCode
+    await this.#closed
+    return this.#child?.exitCode ?? null
   }
 
   async #end(signal: NodeJS.Signals): Promise<number | null> {
-    if (!this.running) return this.#child?.exitCode ?? null
-    this.#child!.kill(signal)
+    if (this.running) this.#child!.kill(signal)
     return this.ended()
   }
 
@@ -106,8 +107,8 @@ export class MeshProcess {
     return (JSON.parse(out) as { result: { audit: readonly SourceTableAudit[] } }).result.audit
   }
 
-  /** Waits until the status fulfils a condition. @throws when the process ends or a minute and a half passes */
-  async until(what: string, condition: (status: MeshStatus) => boolean, timeoutMs = 90_000): Promise<MeshStatus> {
+  /** Waits until the status fulfils a condition. @throws when the process ends or three minutes pass */
+  async until(what: string, condition: (status: MeshStatus) => boolean, timeoutMs = 180_000): Promise<MeshStatus> {
     for (const deadline = Date.now() + timeoutMs; ; await delay(5)) {
       const status = await this.status()
       if (status !== null && condition(status)) return status
@@ -117,7 +118,7 @@ export class MeshProcess {
   }
 
   /** Audits from this process, beside the running mesh. */
-  async audit(waitMs = 60_000): Promise<readonly SourceTableAudit[]> {
+  async audit(waitMs = 180_000): Promise<readonly SourceTableAudit[]> {
     const mesh = await loadMesh(this.file, new PluginCatalog())
     const secrets = new Secrets({ env: this.#env, dir: path.dirname(this.file) })
     return auditMesh(mesh, { secrets, logger: pino({ level: 'silent' }), waitMs, signal: new AbortController().signal })

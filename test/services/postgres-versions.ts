@@ -2,6 +2,7 @@
 import { cpSync } from 'node:fs'
 import path from 'node:path'
 import { startPostgres } from '../../control/demo/postgres-server.ts'
+import { freePorts } from './free-ports.ts'
 import { mavenPackedTree, mavenSkipReason, onPath } from './maven.ts'
 import { databaseOn, type TestDatabase } from './postgres.ts'
 import { sharedService } from './shared-service.ts'
@@ -26,7 +27,7 @@ export function skipReason(): string | null {
 export async function versionDatabase(major: Major): Promise<TestDatabase> {
   const bin = await postgresBinOf(major)
   const { port } = await sharedService(`postgres-${major}`, async (dir) => {
-    const server = await startPostgres({ dataDir: path.join(dir, 'data'), bin, detached: true })
+    const server = await startPostgres({ dataDir: path.join(dir, 'data'), bin, port: (await freePorts(1))[0]!, detached: true })
     return { port: server.port, pids: [server.pid] }
   })
   return databaseOn(port)
