@@ -171,8 +171,8 @@ export class ChunkedSnapshot implements PendingChunks {
     if (state === undefined) return
     state.clear ||= clear
     this.#changed.add(state)
+    if (state.done || state.begun) state.again = true
     if (state.done) this.#restart(state)
-    else if (state.begun) state.again = true
   }
 
   /** Reads rows of a table that came with a part of it, from a cursor of the source's on: those that it had stay as they are. */
@@ -215,6 +215,12 @@ export class ChunkedSnapshot implements PendingChunks {
 
   has(id: string): boolean {
     return this.#tables.has(id)
+  }
+
+  /** Rows of the table are being read, and none of them is written yet. */
+  isUnbegun(id: string): boolean {
+    const state = this.#tables.get(id)
+    return state !== undefined && !state.done && !state.begun
   }
 
   #restart(state: TableState): void {

@@ -76,7 +76,8 @@ export class TableWatch {
     if (before === undefined) return
     const judged = this.#judged.get(id)
     if (judged?.before === before && judged.now === table) return
-    this.#judged.set(id, { before, now: table })
+    // the rows that come first may be of an older view than this list: what they are is judged once they are written
+    if (!snapshot.isUnbegun(id)) this.#judged.set(id, { before, now: table })
     const now = shapes.widened(table)
     const change = this.#changeOf(now, id)
     if (change === 'replaced') snapshot.reread(table, true)

@@ -1,7 +1,10 @@
 import { expect, test } from 'vitest'
 import { capture } from '../../../../core/capture/capture.ts'
-import type { CaptureOutput, ChangeWriter, SourceConnector } from '../../../../core/capture/source-connector.ts'
+import type { TableWriter } from '../../../../core/capture/change-writer.ts'
+import { ChunkedSnapshot } from '../../../../core/capture/chunked-snapshot.ts'
+import type { CaptureOutput, ChangeWriter, SnapshotReader, SourceConnector } from '../../../../core/capture/source-connector.ts'
 import { readAnew } from '../../../../core/capture/start-over.ts'
+import { TableIntake } from '../../../../core/capture/table-intake.ts'
 import { MillraceError } from '../../../../core/errors.ts'
 import type { Json, SourceOffset } from '../../../../core/event/offset.ts'
 import { records } from '../../../../core/event/record-batch.ts'
@@ -329,6 +332,68 @@ test('a table that cannot be captured as it is, is named while that lasts, and l
   expect(store.progress.has('parked/public.gone')).toBe(true)
   await store.run(rest, { ...gone, unfit: () => [] })
   expect([...store.progress.keys()].filter((entry) => entry.endsWith('/public.gone'))).toEqual([])
+})
+
+test.for([
+  ['anew, after a truncation', true],
+  ['again', false],
+] as const)('a table that changes while its first rows, read %s, wait for their place is read once more, without a change in the stream', async ([, anew]) => {
+  const [before, now] = [
+    table('t', INT),
+    { ...table('t', INT), columns: [...table('t', INT).columns, { ...table('t', INT).columns[1]!, id: 3, name: 'added' }] },
+  ]
+  let shape: TableSchema = before
+  const reads: TableSchema[] = []
+  const reader: SnapshotReader = {
+    estimate: async () => 1,
+    async read(_table, _cursor, _limits, onView) {
+      onView(null)
+      reads.push(shape)
+      return { rows: 1, next: null, fence: null, readAt: 5n, table: shape, write() {} }
+    },
+    sees: () => true,
+  }
+  const progress = new Map<string, Json>([
+    ['snapshot/public.t', { done: false, next: null, rows: 0, ...(anew ? { clear: true } : {}) }],
+    ['shape/public.t', before as unknown as Json],
+  ])
+  const position = () => ({ commit: 0n, ordinal: 0 })
+  const stop = new AbortController()
+  const snapshot: ChunkedSnapshot = new ChunkedSnapshot(
+    reader,
+    { mode: 'initial', chunkRows: 1, chunkBytes: 1, parallel: 1 },
+    (of) => intake.chunkWriter(of),
+    (_readAt, first) => first !== null && intake.beforeReading(first),
+    position,
+    () => true,
+  )
+  const intake = new TableIntake({
+    node: 'n',
+    connector: { isRewritten: async () => true, whyAbsent: async () => null },
+    progress,
+    snapshot,
+    writerFor: async () => ({ clear() {} }) as unknown as TableWriter,
+    position,
+    compacted: false,
+  })
+  let told = 0
+  snapshot.onWaiting = () => void told++
+  snapshot.start(stop.signal, (error) => {
+    throw error
+  })
+  await intake.take([before])
+  while (told < 2) await new Promise((resolve) => setImmediate(resolve))
+  // the list is ahead of the stream, which has not come to the chunk yet
+  shape = now
+  await intake.take([now])
+  await snapshot.emit(() => true)
+  await intake.take([now])
+  while (!snapshot.done) {
+    await snapshot.emit(() => true)
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  stop.abort()
+  expect(reads).toEqual([before, now])
 })
 
 test('an error that is not of one table ends the capture', async () => {
