@@ -177,8 +177,9 @@ class Capture implements CaptureOutput {
       this.#refuseUndone()
       this.#refuseOutdated()
       await this.#takeUpTables()
-      // a new slot's start must be durable before anything depends on it
+      // I1: a new slot's start must be durable before anything depends on it
       if (!this.#options.writer.progress.has('offset')) await this.#append(true)
+      if (this.#failure !== null) throw this.#failure
       this.#durable = this.#offset
       connector.acknowledge(this.#offset)
       this.#snapshot.start(this.#stop.signal, (error, table) => this.#failReading(error, table))

@@ -454,6 +454,37 @@ test('what is on its way to the log when the source fails is counted once it has
   expect(counted.at(-1)).toEqual({ rows: 1, offset: { done: 1 } })
 })
 
+test('the place where a new source starts is not acknowledged before it is durable', async () => {
+  const acknowledged: SourceOffset[] = []
+  const connector = {
+    start: { done: 0 },
+    snapshot: { sees: () => true } as unknown as SnapshotReader,
+    tables: async () => [],
+    async *changes() {},
+    acknowledge: (offset: SourceOffset) => void acknowledged.push(offset),
+  } as unknown as SourceConnector
+  const writer: LogWriter = {
+    progress: new Map(),
+    append: () => Promise.reject(new MillraceError('log.full', 'no room')),
+    async [Symbol.asyncDispose]() {},
+  }
+  const capturing = capture({
+    node: 'n',
+    connector,
+    plugin: { name: 'fake', version: '0', sourceFields: [] },
+    database: 'db',
+    log: { kind: 'embedded', ensureTopics: async () => {} } as unknown as Log,
+    writer,
+    registry,
+    topics: { partitions: 1, retentionMs: null, compacted: false, replicationFactor: null },
+    snapshot: { mode: 'initial', chunkRows: 2, chunkBytes: 1000, parallel: 1 },
+    onStatus: () => {},
+    signal: new AbortController().signal,
+  })
+  await expect(capturing).rejects.toMatchObject({ code: 'log.full' })
+  expect(acknowledged).toEqual([])
+})
+
 test('a part of a transaction that another history of the source lacks is refused, since its positions would hide what comes instead', async () => {
   const db = new Database([[{ op: 'c', id: 1, value: 1 }], [{ op: 'c', id: 2, value: 2 }]], 2)
   const store = new Store()
