@@ -83,9 +83,9 @@ export function topicOf(node: string, table: Pick<TableSchema, 'namespace' | 'na
   return `${node}.${topicPart(table.namespace)}.${topicPart(table.name)}`
 }
 
-/** Kafka's legal characters only; others in the reversible form of Avro names. */
+/** Kafka's legal characters only; others, and what looks like the reversible form of Avro names, in that form. */
 function topicPart(name: string): string {
-  return /^[a-zA-Z0-9_-]+$/.test(name) ? name : avroName(name)
+  return /^[a-zA-Z0-9_-]+$/.test(name) && !/__x[0-9a-f]*_/.test(name) ? name : avroName(name)
 }
 
 /**

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { type CaptureOptions, capture } from '../../../../core/capture/capture.ts'
+import { type CaptureOptions, capture, topicOf } from '../../../../core/capture/capture.ts'
 import type { CaptureOutput, SnapshotChunk, SnapshotReader, SourceConnector } from '../../../../core/capture/source-connector.ts'
 import { MillraceError } from '../../../../core/errors.ts'
 import type { Json, SourceOffset } from '../../../../core/event/offset.ts'
@@ -483,6 +483,12 @@ test('the place where a new source starts is not acknowledged before it is durab
   })
   await expect(capturing).rejects.toMatchObject({ code: 'log.full' })
   expect(acknowledged).toEqual([])
+})
+
+test('tables of any two names have two topics', () => {
+  const topics = ['a.b', 'a__x2e_b', 'a__xref', 'a-b', 'a b', '__x_', ''].map((name) => topicOf('n', { namespace: 'public', name }))
+  expect(new Set(topics).size).toBe(topics.length)
+  expect(topics).toEqual(expect.arrayContaining(['n.public.a-b', 'n.public.a__xref', 'n.public.a__x2e_b']))
 })
 
 test('a part of a transaction that another history of the source lacks is refused, since its positions would hide what comes instead', async () => {
