@@ -86,12 +86,10 @@ export class ScratchFile {
     if (this.#used === 0) return
     this.#guard(() => {
       if (this.#file < 0) this.#file = openSync(this.#path, 'w+')
-      for (let at = 0; at < this.#used; ) {
-        const written = writeSync(this.#file, this.#buffer, at, this.#used - at, this.#fileBytes)
-        at += written
-        this.#fileBytes += written
-      }
+      for (let at = 0; at < this.#used; ) at += writeSync(this.#file, this.#buffer, at, this.#used - at, this.#fileBytes + at)
     })
+    // only now: what a full disk took a part of is written again from its start
+    this.#fileBytes += this.#used
     this.#used = 0
     if (this.#buffer.length > MEMORY_BYTES) this.#hold(Buffer.allocUnsafeSlow(MEMORY_BYTES))
   }

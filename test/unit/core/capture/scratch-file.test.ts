@@ -1,8 +1,13 @@
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import { afterAll, expect, test } from 'vitest'
+import { afterAll, expect, test, vi } from 'vitest'
 import { ScratchFile } from '../../../../core/capture/scratch-file.ts'
+
+vi.mock('node:fs', async (original) => {
+  const fs = await original<typeof import('node:fs')>()
+  return { ...fs, writeSync: vi.fn(fs.writeSync) }
+})
 
 const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-scratch-'))
 afterAll(() => rmSync(dir, { recursive: true, force: true }))
@@ -35,6 +40,23 @@ test('bytes are read from any place, those in the file and those after it, and n
   }
   expect(file.read(target.subarray(0, 40), 10, 523_990)).toBe(30)
   expect(target.subarray(10, 40).equals(bytes.subarray(523_990, 524_020))).toBe(true)
+  file.discard()
+})
+
+test('bytes of which a full disk took only some are whole, and there once', () => {
+  const file = new ScratchFile(path.join(dir, 'f'))
+  file.append(bytes, 0, 200_000)
+  const write = vi.mocked(writeSync)
+  const real = write.getMockImplementation() as (...args: unknown[]) => number
+  write.mockImplementationOnce(((fd: number, from: Buffer, at: number, _length: number, place: number) => real(fd, from, at, 1000, place)) as never)
+  write.mockImplementationOnce((() => {
+    throw Object.assign(new Error('no space left'), { code: 'ENOSPC' })
+  }) as never)
+  // as another file of the process may ask it to, to save memory: its own source learns nothing of it
+  expect(() => file.append(bytes, 200_000, 300_000)).toThrow(expect.objectContaining({ code: 'log.full' }))
+  expect(file.size).toBe(200_000)
+  file.append(bytes, 200_000, 300_000)
+  expect(Buffer.concat([...file.pieces()]).equals(bytes.subarray(0, 300_000))).toBe(true)
   file.discard()
 })
 
