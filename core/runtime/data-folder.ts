@@ -24,7 +24,7 @@ export class DataFolder implements Disposable {
   readonly dir: string
   readonly #lock: DatabaseSync
 
-  /** @throws log.locked naming the process that holds it, config.invalid when the folder cannot be made */
+  /** @throws log.locked naming the process that holds it, log.full, config.invalid when the folder cannot be made or locked */
   constructor(dir: string) {
     this.dir = dir
     try {
@@ -32,17 +32,15 @@ export class DataFolder implements Disposable {
     } catch (cause) {
       throw new MillraceError('config.invalid', `the data folder ${dir} cannot be made`, { cause, fix: 'set dataDir to a folder that can be written' })
     }
+    let lock: DatabaseSync | null = null
     try {
-      this.#lock = new DatabaseSync(path.join(dir, LOCK_FILE), { timeout: 0 })
+      lock = new DatabaseSync(path.join(dir, LOCK_FILE), { timeout: 0 })
       // EXCLUSIVE is taken with the first write and kept until close
-      this.#lock.exec('pragma locking_mode = exclusive; pragma journal_mode = delete; begin exclusive; create table if not exists held (pid integer); commit')
+      lock.exec('pragma locking_mode = exclusive; pragma journal_mode = delete; begin exclusive; create table if not exists held (pid integer); commit')
+      this.#lock = lock
     } catch (cause) {
-      const holder = readRunning(dir)
-      const who = holder === null ? 'another process' : `process ${holder.pid}`
-      throw new MillraceError('log.locked', `${who} runs a mesh on ${dir}`, {
-        cause,
-        fix: 'stop it, or give this mesh another dataDir; millrace status FILE shows it',
-      })
+      lock?.close()
+      throw lockError(dir, cause)
     }
   }
 
@@ -104,6 +102,22 @@ export class DataFolder implements Disposable {
     rmSync(path.join(this.dir, RUN_FILE), { force: true })
     this.#lock.close()
   }
+}
+
+/** Why a data folder cannot be locked, by SQLite's result code: busy and locked are a holder, full is the disk. */
+function lockError(dir: string, cause: unknown): MillraceError {
+  const result = Number((cause as { errcode?: unknown }).errcode) & 0xff
+  if (result === 13) return new MillraceError('log.full', `no room to lock the data folder ${dir}`, { cause, fix: 'free disk space' })
+  if (result !== 5 && result !== 6) {
+    const fix = 'let Millrace write to the folder, on a disk whose file system has locks; or set dataDir to another one'
+    return new MillraceError('config.invalid', `the data folder ${dir} cannot be locked: ${(cause as Error).message}`, { cause, fix })
+  }
+  const holder = readRunning(dir)
+  const who = holder === null ? 'another process' : `process ${holder.pid}`
+  return new MillraceError('log.locked', `${who} runs a mesh on ${dir}`, {
+    cause,
+    fix: 'stop it, or give this mesh another dataDir; millrace status FILE shows it',
+  })
 }
 
 /** Where a node of the mesh with this data folder keeps its own files. */

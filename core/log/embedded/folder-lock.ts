@@ -29,7 +29,13 @@ export class FolderLock implements Disposable {
         retryAfterMs: 1000,
       })
     }
-    writeFileSync(holder, `${process.pid}\n`)
+    try {
+      writeFileSync(holder, `${process.pid}\n`)
+    } catch (error) {
+      // no room: the next try must not find this one in its way
+      database.close()
+      throw error
+    }
     return new FolderLock(database)
   }
 

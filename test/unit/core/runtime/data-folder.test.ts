@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { mkdtempSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -17,6 +17,13 @@ test('one holder at a time, and the refused one is told who it is', () => {
   first[Symbol.dispose]()
   expect(readRunning(dir)).toBeNull()
   new DataFolder(dir)[Symbol.dispose]()
+})
+
+test('a folder that cannot be locked for another reason than a holder says which', () => {
+  const dir = fresh()
+  mkdirSync(path.join(dir, 'lock.db'), { recursive: true })
+  const wrong = { code: 'config.invalid', message: expect.stringContaining('unable to open database file'), fix: expect.any(String) }
+  expect(() => new DataFolder(dir)).toThrow(expect.objectContaining(wrong))
 })
 
 test('a pause outlives the process, keeps its start, and damage is told', () => {
