@@ -1,5 +1,5 @@
 import type { LandedStream } from '../audit/continuous-audit.ts'
-import { asMillraceError, type MillraceError } from '../errors.ts'
+import { asMillraceError, MillraceError } from '../errors.ts'
 import { type MaterializeStatus, materialize } from '../materialize/materialize.ts'
 import type { MemoryBudget } from '../materialize/memory-budget.ts'
 import type { SinkNode } from '../mesh/mesh.ts'
@@ -116,28 +116,47 @@ export class SinkRunner implements RunningNode {
   }
 
   async #discover(): Promise<void> {
-    const { log, signal, onChange, logger } = this.#context
+    const { signal } = this.#context
     while (!signal.aborted) {
       try {
         const lookedAt = Date.now()
-        for (const { topic } of await log.topics()) {
-          if (signal.aborted) break
-          if (this.#streams.has(topic) || !this.#node.from.matches(topic)) continue
-          const target = await describeStream(this.#context.registry, topic)
-          if (target !== null) this.#start(target)
-        }
+        const foreign = await this.#takeUpStreams()
         this.#streamsKnownAt = lookedAt
-        if (this.#discoveryError !== null) onChange()
-        this.#discoveryError = null
+        this.#looked(foreign)
       } catch (thrown) {
-        const error = asMillraceError(thrown)
-        if (this.#discoveryError?.code !== error.code)
-          logger.warn({ node: this.name, code: error.code, fix: error.fix }, `streams cannot be listed: ${error.message}`)
-        this.#discoveryError = error
-        onChange()
+        this.#looked(asMillraceError(thrown))
       }
       await pause(this.#streams.size === 0 ? FIRST_DISCOVERY_MS : DISCOVERY_MS, signal)
     }
+  }
+
+  /** @returns what is wrong with a topic that the patterns take and that is no stream; it holds back no other */
+  async #takeUpStreams(): Promise<MillraceError | null> {
+    const { log, registry, signal } = this.#context
+    let foreign: MillraceError | null = null
+    for (const { topic } of await log.topics()) {
+      if (signal.aborted) break
+      if (this.#streams.has(topic) || !this.#node.from.matches(topic)) continue
+      try {
+        const target = await describeStream(registry, topic)
+        if (target !== null) this.#start(target)
+      } catch (thrown) {
+        const cause = asMillraceError(thrown)
+        if (cause.category !== 'schema') throw cause
+        const fix = `leave it out with '!${topic}' in \`from\`${cause.fix === undefined ? '' : `, or ${cause.fix}`}`
+        foreign ??= new MillraceError(cause.code, `the topic ${topic}: ${cause.message}`, { cause, fix })
+      }
+    }
+    return foreign
+  }
+
+  #looked(error: MillraceError | null): void {
+    const { onChange, logger } = this.#context
+    if (error !== null && this.#discoveryError?.code !== error.code) {
+      logger.warn({ node: this.name, code: error.code, fix: error.fix }, `streams cannot be taken up: ${error.message}`)
+    }
+    if (error !== null || this.#discoveryError !== null) onChange()
+    this.#discoveryError = error
   }
 
   #start(target: StreamTarget): void {
