@@ -241,14 +241,15 @@ class Driver implements AsyncDisposable {
   /** I8: takes room for a frame. Without room the own batch goes first; what cannot go yet stays, and only what it waits for is read. */
   async #reserve(bytes: number): Promise<void> {
     const { memory, signal } = this.#options
-    if (!memory.tryTake(bytes)) {
-      await this.#flush()
-      await this.#sendMalformed()
-      if (this.#batch.size > 0) this.#narrow()
-      await memory.take(bytes, signal)
-      if (signal.aborted) throw STOPPED
+    if (memory.tryTake(bytes)) {
+      this.#reserved += bytes
+      return
     }
-    this.#reserved += bytes
+    await this.#flush()
+    await this.#sendMalformed()
+    if (this.#batch.size > 0) this.#narrow()
+    if (await memory.take(bytes, signal)) this.#reserved += bytes
+    if (signal.aborted) throw STOPPED
   }
 
   #giveReserved(): void {

@@ -20,21 +20,22 @@ export class MemoryBudget {
     return true
   }
 
-  /** Waits for its bytes, in the order of calls. Resolves without them when `signal` aborts. */
-  async take(bytes: number, signal: AbortSignal): Promise<void> {
-    if (this.tryTake(bytes) || signal.aborted) return
-    await new Promise<void>((resolve) => {
+  /** Waits for its bytes, in the order of calls. False, without them, when `signal` aborts first; it may also abort when they are taken. */
+  async take(bytes: number, signal: AbortSignal): Promise<boolean> {
+    if (signal.aborted) return false
+    if (this.tryTake(bytes)) return true
+    return await new Promise<boolean>((resolve) => {
       const entry = {
         bytes,
         go: () => {
           signal.removeEventListener('abort', abort)
-          resolve()
+          resolve(true)
         },
       }
       const abort = () => {
         const at = this.#waiting.indexOf(entry)
         if (at >= 0) this.#waiting.splice(at, 1)
-        resolve()
+        resolve(false)
         this.#serve()
       }
       signal.addEventListener('abort', abort, { once: true })
