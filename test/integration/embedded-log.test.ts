@@ -227,6 +227,35 @@ describe('compaction', () => {
     expect(everything.length).toBe(rows.length + 2)
   })
 
+  test('a reader that had the row, and not yet the delete that is taken away, is told; one that begins anew is not', async () => {
+    const log = await openLog({ dir: freshDir(), segmentBytes: 4_000 })
+    await log.ensureTopics([topicSpec('c', 1, { compacted: true })])
+    const writer = await log.openWriter('node')
+    const fill = async (from: number) => {
+      for (let n = from; n < from + 30; n++) await writer.append(batchOf([frameFor('c', 0, [keyed(`k${n}`, 'x'.repeat(400))])]))
+    }
+    await writer.append(batchOf([frameFor('c', 0, [keyed('gone', 'row')])]))
+    await fill(0)
+    await writer.append(batchOf([frameFor('c', 0, [keyed('gone', null)])]))
+    await fill(30)
+    const { end } = (await log.bounds('c'))[0]!
+    const stop = new AbortController()
+    const reading = log.consume([startOf('c')], stop.signal)[Symbol.asyncIterator]()
+    try {
+      const first = (await reading.next()).value as { baseOffset: bigint }
+      expect(first.baseOffset).toBe(0n)
+      await log.clean({ force: true, nowMs: Date.now() + 8 * 24 * 3600 * 1000 })
+      const readOn = async () => {
+        for (let next = 0n; next < end; ) next = ((await reading.next()).value as { nextOffset: bigint }).nextOffset
+      }
+      await expect(readOn()).rejects.toMatchObject({ code: 'log.position_lost' })
+    } finally {
+      stop.abort()
+      await reading.return?.()
+    }
+    expect((await readCount(log, [startOf('c')], 60)).map(({ key }) => key)).not.toContain('gone')
+  })
+
   test('goes on beside appends and readers, which miss nothing', async () => {
     const log = await openLog({ dir: freshDir(), segmentBytes: 10_000 })
     await log.ensureTopics([topicSpec('c', 1, { compacted: true }), topicSpec('all')])

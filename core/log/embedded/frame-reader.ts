@@ -18,6 +18,8 @@ interface Cursor {
   readonly state: PartitionState
   readonly topic: string
   offset: bigint
+  /** `tombstonesGoneTo` as it was when the place was last known to miss no delete. */
+  goneTo: bigint
   /** Held while set. */
   segment: Segment | null
   index: number
@@ -36,7 +38,7 @@ export async function* readFrames(list: SegmentList, from: readonly LogPosition[
   for (const { topic, partition, offset } of from) {
     const state = list.current.partitionOf(topic, partition)
     checkPosition(state, topic, offset, true)
-    cursors.set(state.key, { state, topic, offset, segment: null, index: 0, window: Buffer.alloc(0), windowFrom: 0 })
+    cursors.set(state.key, { state, topic, offset, goneTo: state.tombstonesGoneTo, segment: null, index: 0, window: Buffer.alloc(0), windowFrom: 0 })
   }
   const keys = [...cursors.keys()]
   const ready = new Set(keys)
@@ -102,13 +104,14 @@ export async function* readFrames(list: SegmentList, from: readonly LogPosition[
   }
 }
 
-function checkPosition(state: PartitionState, topic: string, offset: bigint, resuming: boolean): void {
+/** @param missed whether tombstones may have gone that a reader at this place, past the start, has not read */
+function checkPosition(state: PartitionState, topic: string, offset: bigint, missed: boolean): void {
   const at = `position ${offset} of ${topic}/${state.partition}`
   const fix = `Read the stream ${topic} again from its start, or take a new snapshot of its table.`
   if (offset < state.start) throw new MillraceError('log.position_lost', `${at} has expired: the log starts at ${state.start}`, { fix })
   if (offset > state.end)
     throw new MillraceError('log.position_lost', `${at} is after the end of the log, ${state.end}: the log is not the one it comes from`, { fix })
-  if (resuming && offset > state.start && offset < state.tombstonesGoneTo) {
+  if (missed && offset > state.start && offset < state.tombstonesGoneTo) {
     throw new MillraceError('log.position_lost', `${at} is older than tombstones that compaction has removed: deletes may be missed`, { fix })
   }
 }
@@ -154,7 +157,9 @@ function chunkOf(cursor: Cursor): FrameEntry[] {
 async function locate(list: SegmentList, cursor: Cursor): Promise<boolean> {
   const { state, topic } = cursor
   for (let tries = 0; ; tries++) {
-    checkPosition(state, topic, cursor.offset, false)
+    // I3: one that has read the row may have been passed by the removal of its tombstone
+    checkPosition(state, topic, cursor.offset, state.tombstonesGoneTo > cursor.goneTo)
+    cursor.goneTo = state.tombstonesGoneTo
     const segment = list.find(state.key, cursor.offset)
     if (segment === undefined) {
       if (cursor.offset < state.end && state.end > state.compactedTo) throw missing(list, cursor, state.end)
