@@ -48,7 +48,9 @@ export async function auditMesh(mesh: Mesh, options: AuditOptions): Promise<read
     const parked = new Map(parkedIn(await log.progress(source.name)).map((one) => [one.table, one]))
     for (const [table, why] of parked) {
       if (options.tables !== undefined && !options.tables.includes(table)) continue
-      const audit = { node: source.name, ...parkedAudit(table, why) }
+      // I9: the log has it as it was
+      const masked = { ...why, message: secrets.redact(why.message), fix: secrets.redact(why.fix) }
+      const audit = { node: source.name, ...parkedAudit(table, masked) }
       audits.push(audit)
       options.onTable?.(audit)
     }

@@ -1,0 +1,36 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import pino from 'pino'
+import { expect, test } from 'vitest'
+import { openEmbeddedLog } from '../../../../core/log/embedded/embedded-log.ts'
+import { loadMesh } from '../../../../core/mesh/read-mesh.ts'
+import { Secrets } from '../../../../core/mesh/secrets.ts'
+import type { Plugin } from '../../../../core/plugin.ts'
+import { auditMesh } from '../../../../core/runtime/audit-mesh.ts'
+import { river } from '../mesh/test-plugins.ts'
+
+test('what the log says of a parked table is told without its secrets', async () => {
+  const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-audit-'))
+  try {
+    const file = path.join(dir, 'm.mesh.yaml')
+    writeFileSync(file, "mesh: m\ndataDir: ./data\nsources:\n  shop: { kind: river, url: '${env:RIVER_URL}', tables: [t] }\n")
+    const plugin = { ...river, openReader: async () => ({ tables: async () => [], async [Symbol.asyncDispose]() {} }) } as unknown as Plugin<unknown>
+    const mesh = await loadMesh(file, { names: ['river'], find: async () => plugin })
+    {
+      await using log = await openEmbeddedLog({ dir: path.join(mesh.dataDir, 'log') })
+      await using writer = await log.openWriter('shop')
+      const parked = { code: 'source.schema_unsupported', message: 'asked river://me:hush-hush@far/db', fix: 'ask hush-hush', skipped: 1 }
+      const entry = { ...parked, position: { commit: '1', ordinal: 1 }, since: '2026-11-26T00:00:00.000Z' }
+      await writer.append({ frames: [], count: 0, progress: new Map([['parked/public.t', entry]]) })
+    }
+    const secrets = new Secrets({ env: { RIVER_URL: 'river://me:hush-hush@far/db' }, dir })
+    const logger = pino({ level: 'silent' })
+    const audits = await auditMesh(mesh, { secrets, logger, waitMs: 1000, signal: new AbortController().signal })
+    expect(audits).toMatchObject([{ table: 'public.t', parked: true, equal: false }])
+    // I9
+    expect(JSON.stringify(audits)).not.toContain('hush-hush')
+  } finally {
+    rmSync(dir, { recursive: true, force: true })
+  }
+})
