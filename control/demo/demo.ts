@@ -3,7 +3,7 @@
  * live workload changes the shop, and proves at the end that source, log, lake and search index are equal.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
@@ -44,6 +44,8 @@ interface Side {
   readonly checksum: string
 }
 
+/** Marks a folder as one that may be emptied. */
+const MADE_BY_DEMO = '.made-by-millrace-demo'
 const repository = path.join(import.meta.dirname, '..', '..')
 const millrace = path.join(repository, 'control', 'cli', 'millrace.js')
 
@@ -77,11 +79,12 @@ async function main(): Promise<number> {
   const say = (text: string) => process.stderr.write(`${text}\n`)
   const startedAt = Date.now()
 
-  if (existsSync(dir) && values.dir !== undefined && !existsSync(path.join(dir, 'quickstart.mesh.yaml')) && readdirNotEmpty(dir)) {
+  if (existsSync(dir) && values.dir !== undefined && !existsSync(path.join(dir, MADE_BY_DEMO)) && readdirNotEmpty(dir)) {
     fail(`${dir} is not empty and not from an earlier demo: choose another --dir`)
   }
   rmSync(dir, { recursive: true, force: true })
   mkdirSync(dir, { recursive: true })
+  writeFileSync(path.join(dir, MADE_BY_DEMO), 'The next demo in this folder empties it.\n')
   // Postgres runs as another user when we are root, and must be able to reach its folder
   const postgresDir = mkdtempSync(path.join(os.tmpdir(), 'millrace-demo-'))
   chmodSync(postgresDir, 0o755)
