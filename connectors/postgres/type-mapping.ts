@@ -35,6 +35,8 @@ export interface MappedTable {
 export interface StreamedTable {
   readonly namespace: string
   readonly name: string
+  /** As it was when the message was written: d, n, f or i. */
+  readonly replicaIdentity: string
   readonly columns: readonly RelationColumn[]
   /** Its last shape that the log knows; null: none. */
   readonly before: TableSchema | null
@@ -62,7 +64,8 @@ interface AttributeRow {
   /** null: the type in the stream is another than the catalog's. */
   readonly formatted: string | null
   readonly not_null: boolean
-  readonly storage: string
+  /** Values may lie outside of their row, also when the column's storage is plain by now: an update does not send those that it leaves as they are. */
+  readonly toastable: boolean
   readonly generated: boolean
   readonly dimensions: number
   readonly dropped: boolean
@@ -74,9 +77,11 @@ interface AttributeRow {
 const FORMATTED = `case when t.oid is null then '' when tn.nspname <> 'pg_catalog' and pg_catalog.pg_type_is_visible(t.oid) then pg_catalog.quote_ident(tn.nspname) || '.' else '' end
       || coalesce(pg_catalog.format_type(a.atttypid, a.atttypmod), '')`
 
+const TOASTABLE = `coalesce(t.typlen = -1 and t.typstorage <> 'p', true)`
+
 const ATTRIBUTES = `
   select n.nspname::text as namespace, c.relname::text as name, c.relreplident::text as identity, a.attnum::int4 as attnum, a.attname::text as attname,
-    a.atttypid::int8::float8 as type, a.atttypmod as modifier, a.attnotnull as not_null, a.attstorage::text as storage, a.attgenerated <> '' as generated,
+    a.atttypid::int8::float8 as type, a.atttypmod as modifier, a.attnotnull as not_null, ${TOASTABLE} as toastable, a.attgenerated <> '' as generated,
     a.attndims::int4 as dimensions, a.attisdropped as dropped,
     ${FORMATTED} as formatted,
     exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary and i.indisvalid and a.attnum = any((i.indkey::int2[])[0:i.indnkeyatts - 1])) as in_primary,
@@ -94,7 +99,7 @@ const NONE: ReadonlySet<number> = new Set()
 
 /**
  * Describes a table from the catalog. For a stream: with the name of the Relation message, its columns, in its order, with the types that they had when it was
- * written; `placeColumns` finds their identity (attnum). Without `streamed`: the columns of the table, generated ones only when their attnum is in `generated`.
+ * written and its replica identity of then; `placeColumns` finds their identity (attnum). Without `streamed`: the columns of the table, generated ones only when their attnum is in `generated`.
  * @throws source.table_gone
  */
 export async function describeTable(
@@ -119,7 +124,7 @@ export async function describeTable(
     client,
     attributes.map(({ type }) => type),
   )
-  const { identity } = first
+  const identity = (streamed?.replicaIdentity ?? first.identity) as AttributeRow['identity']
   const isKey = (row: AttributeRow) => (identity === 'f' ? row.in_primary : row.in_identity)
   const columns = attributes.map((row): MappedColumn => mapColumn(row, isKey(row), identity, catalog, options))
   return {
@@ -144,7 +149,7 @@ function mapColumn(row: AttributeRow, key: boolean, identity: string, catalog: T
     type: reader.type,
     sourceType: row.formatted ?? '',
     nullable: !row.not_null,
-    mayBeUnchanged: row.storage !== 'p' && identity !== 'f' && !key,
+    mayBeUnchanged: row.toastable && identity !== 'f' && !key,
     maybeSpecial: options.unrepresentable === 'text' && reader.canBeSpecial && !key,
   }
   return {
@@ -172,7 +177,7 @@ function matchRelation(rows: readonly AttributeRow[], { columns, before }: Strea
   return placeColumns(columns, rows, inLog).map((attnum, i) => {
     const { name, typeOid, typeModifier, key } = columns[i]!
     // of a column that is lost nothing is known but what the stream says
-    const known = byId.get(attnum) ?? { ...rows[0]!, attnum, not_null: false, storage: 'x', generated: false, dimensions: 0, in_primary: false }
+    const known = byId.get(attnum) ?? { ...rows[0]!, attnum, not_null: false, toastable: true, generated: false, dimensions: 0, in_primary: false }
     const same = known.type === typeOid && known.modifier === typeModifier
     return { ...known, attname: name, type: typeOid, modifier: typeModifier, formatted: same ? known.formatted : null, in_identity: key }
   })
@@ -182,10 +187,10 @@ function matchRelation(rows: readonly AttributeRow[], { columns, before }: Strea
 async function nameTypes(client: pg.ClientBase, attributes: readonly AttributeRow[]): Promise<readonly AttributeRow[]> {
   const open = attributes.filter(({ formatted }) => formatted === null)
   if (open.length === 0) return attributes
-  const { rows } = await client.query<{ formatted: string }>(
-    `select ${FORMATTED} as formatted from unnest($1::oid[], $2::int4[]) with ordinality as a (atttypid, atttypmod, place)
+  const { rows } = await client.query<{ formatted: string; toastable: boolean }>(
+    `select ${FORMATTED} as formatted, ${TOASTABLE} as toastable from unnest($1::oid[], $2::int4[]) with ordinality as a (atttypid, atttypmod, place)
      left join pg_catalog.pg_type t on t.oid = a.atttypid left join pg_catalog.pg_namespace tn on tn.oid = t.typnamespace order by a.place`,
     [open.map(({ type }) => type), open.map(({ modifier }) => modifier)],
   )
-  return attributes.map((row) => (row.formatted === null ? { ...row, formatted: rows[open.indexOf(row)]!.formatted } : row))
+  return attributes.map((row) => (row.formatted === null ? { ...row, ...rows[open.indexOf(row)]! } : row))
 }

@@ -2,6 +2,7 @@
 import type pg from 'pg'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { FIRST_LOST_ID } from '../../connectors/postgres/relation-columns.ts'
+import { isRewritten } from '../../connectors/postgres/rewritten.ts'
 import { describeTable } from '../../connectors/postgres/type-mapping.ts'
 import { viewOf } from '../../core/plugin.ts'
 import { RecordingWriter } from '../unit/connectors/postgres/recording-writer.ts'
@@ -52,7 +53,8 @@ it('finds the identity of columns that were renamed or dropped after the message
   await client.query('drop table if exists moved; create table moved (id int primary key, a text, b int, c int)')
   const { rows } = await client.query<{ oid: number }>(`select 'moved'::regclass::oid as oid`)
   const column = (name: string, typeOid: number, key = false) => ({ name, typeOid, typeModifier: -1, key })
-  const streamed = { namespace: 'public', name: 'moved', columns: [column('id', 23, true), column('a', 25), column('b', 23), column('c', 23)], before: null }
+  const columnsThen = [column('id', 23, true), column('a', 25), column('b', 23), column('c', 23)]
+  const streamed = { namespace: 'public', name: 'moved', replicaIdentity: 'd', columns: columnsThen, before: null }
   await client.query('alter table moved drop column b; alter table moved rename a to z; alter table moved alter c type int8')
   const { table } = await describeTable(client, rows[0]!.oid, MAPPING, streamed)
   expect(table.columns.map(({ name, id, sourceType, type }) => [name, id, sourceType, type.kind])).toEqual([
@@ -90,4 +92,32 @@ it('refuses the binary form of a type it does not know, by name and with the way
   expect(mapped.columns.map(({ binaryReadable }) => binaryReadable)).toEqual([false, true])
   const bytes = Buffer.alloc(8)
   expect(() => mapped.columns[0]!.binary(bytes, viewOf(bytes), 0, 8, new RecordingWriter(mapped.table))).toThrow(/column q.*tsquery/)
+})
+
+it.each([
+  ['varchar(10)', 'varchar(20)', false],
+  ['varchar(10)', 'text', false],
+  ['timestamp(3)', 'timestamp', false],
+  ['varchar(10)[]', 'text[]', false],
+  ['timestamptz(6)', 'timestamptz(0)', true],
+  ['text', 'varchar(10)', true],
+  ['json', 'jsonb', true],
+  ['char(5)', 'text', true],
+  ['char(5)', 'char(9)', true],
+  ['numeric(50,4)', 'numeric(50,1)', true],
+  ['int', 'bigint', true],
+])('rows whose column of type %s becomes %s are rewritten: %s', async (before, now, rewritten) => {
+  await client.query(`drop table if exists retyped; create table retyped (id int primary key, v ${before})`)
+  const { table } = await session.describe('retyped')
+  await client.query(`alter table retyped alter v type ${now} using v::${now}`)
+  expect(await isRewritten(client, table, (await session.describe('retyped')).table)).toBe(rewritten)
+})
+
+it('takes a column that came NOT NULL for one that rows have values in, whatever became of its default', async () => {
+  await client.query('drop table if exists filled; create table filled (id int primary key)')
+  const { table } = await session.describe('filled')
+  await client.query('alter table filled add a int')
+  expect(await isRewritten(client, table, (await session.describe('filled')).table)).toBe(false)
+  await client.query('alter table filled add b uuid not null default gen_random_uuid(); alter table filled alter b drop default')
+  expect(await isRewritten(client, table, (await session.describe('filled')).table)).toBe(true)
 })
