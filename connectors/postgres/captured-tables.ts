@@ -2,7 +2,7 @@ import type { Logger } from 'pino'
 import { type Json, MillraceError, TableList, type TableParts, type TablePatterns, type TableSchema, tableId } from '../../core/plugin.ts'
 import type { CatalogConnection } from './catalog-connection.ts'
 import { type KnownPartition, movedPartitions, type Partition } from './partitions.ts'
-import { addTable, findPublication, listTables, lookAgain, type SourceTable, tableName } from './publication.ts'
+import { addTable, findPublication, listTables, lookAgain, type Publication, type SourceTable, tableName } from './publication.ts'
 import { historyLost } from './slot.ts'
 import { partsCursor } from './snapshot-reader.ts'
 import { describeTable, type TypeMappingOptions } from './type-mapping.ts'
@@ -19,6 +19,8 @@ export interface CapturedTablesOptions {
   readonly node: string
   /** server_version_num */
   readonly version: number
+  /** The tables were captured before: one that is not published when it is first looked may have been, and may have changed since. */
+  readonly resumed: boolean
   /** The catalog is looked at this often at most, in milliseconds. */
   readonly refreshMs: number
 }
@@ -36,8 +38,10 @@ export class CapturedTables {
   #warned = new Set<number>()
   /** See `SourceConnector.unfit`; of the last list. */
   unfit: readonly { readonly table: SourceTable; readonly error: MillraceError }[] = []
-  /** Those that were published when it was first looked. */
-  #first: ReadonlySet<number> | null = null
+  /** Those that were published when it was first looked, and since. */
+  #first: Set<number> | null = null
+  /** Those that were captured, or may have been, and are not published. */
+  readonly #missed = new Set<number>()
   #partitions: ReadonlyMap<string, { readonly oid: number; readonly partitions: readonly Partition[] }> = new Map()
 
   constructor(options: CapturedTablesOptions) {
@@ -45,21 +49,22 @@ export class CapturedTables {
     this.#list = new TableList(options.refreshMs, () => this.#refresh())
   }
 
-  /** @throws source.history_lost when the publication is gone, source.forbidden when a table may not join it */
+  /** @throws source.history_lost when the publication is gone or leaves something out, source.forbidden when a table may not join it */
   list(): Promise<readonly TableSchema[]> {
     return this.#list.tables()
   }
 
-  /** Whether the table with this oid was published when the first list was made. */
+  /** Whether the table with this oid was published when the first list was made, and since. */
   wasFirst(oid: number): boolean {
     return this.#first?.has(oid) === true
   }
 
   #refresh(): Promise<readonly TableSchema[]> {
-    const { catalog, publication, patterns, mapping, logger } = this.#options
+    const { catalog, publication, patterns, mapping, logger, resumed } = this.#options
     return catalog.run('to look at the tables', async (client) => {
       const found = await findPublication(client, publication.name)
       if (found === null || found.oid !== publication.oid) throw publicationLost(publication.name, this.#options.node)
+      if (found.omits.length > 0) throw publicationLacks(found, this.#options.node)
       let tables = await listTables(client, publication.name, patterns)
       let added = 0
       const unfit: SourceTable[] = []
@@ -70,8 +75,14 @@ export class CapturedTables {
           unfit.push(table)
           continue
         }
-        if (await addTable(client, publication.name, table, this.#options.version)) added++
-        else logger.warn({ table: tableId(table) }, 'table could not join the publication yet: it is locked')
+        // what changed while it was not published is in no stream: it joins again once it was missed, and so is read anew
+        if ((this.#first === null ? resumed : this.#schemas.has(table.oid)) && !this.#missed.has(table.oid)) {
+          this.#missed.add(table.oid)
+          this.#first?.delete(table.oid)
+        } else if (await addTable(client, publication.name, table, this.#options.version)) {
+          added++
+          this.#missed.delete(table.oid)
+        } else logger.warn({ table: tableId(table) }, 'table could not join the publication yet: it is locked')
       }
       if (added > 0) tables = await listTables(client, publication.name, patterns)
       const schemas = new Map<number, KnownTable>()
@@ -171,6 +182,11 @@ export function requireIdentity(tables: readonly SourceTable[]): void {
 export function identityFix(bare: readonly SourceTable[]): string {
   const full = bare.map((table) => `ALTER TABLE ${tableName(table)} REPLICA IDENTITY FULL`).join('; ')
   return `add a primary key, which sinks need; or, for the log alone, ${full}; or leave out ${bare.map((table) => `'!${tableId(table)}'`).join(', ')} in tables`
+}
+
+/** Of a publication that tables were captured by. */
+export function publicationLacks({ name, omits }: Publication, node: string): MillraceError {
+  return historyLost(`the publication ${name} leaves out ${omits.join(', ')}: changes made meanwhile are in no stream`, { node })
 }
 
 export function publicationLost(name: string, node: string): MillraceError {

@@ -1,6 +1,6 @@
 import { invariant, MillraceError, type PluginContext, type SourceConnector, type SourceOffset, TablePatterns, tableId } from '../../core/plugin.ts'
 import { AppliedTransactions, unseenCommits } from './applied-transactions.ts'
-import { CapturedTables, publicationLost, requireIdentity } from './captured-tables.ts'
+import { CapturedTables, publicationLacks, publicationLost, requireIdentity } from './captured-tables.ts'
 import { CatalogConnection, connectClient } from './catalog-connection.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
 import { objectName, type PostgresConfig, unsupportedSettings } from './postgres-config.ts'
@@ -85,6 +85,7 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
     logger: context.logger,
     node: context.node,
     version: server.version,
+    resumed: from !== null,
     refreshMs: REFRESH_MS,
   })
   if (from === null) await tables.list()
@@ -159,6 +160,7 @@ async function preparePublication(
     if (from === null && found?.own !== true) requireIdentity(tables)
     if (found !== null) {
       if (found.omits.length === 0) return { publication: found, created: false }
+      if (from !== null) throw publicationLacks(found, node)
       throw new MillraceError('source.unprepared', `the publication ${name} leaves out ${found.omits.join(', ')}: changes would be missing without a word`, {
         fix: wholeFix(name),
       })

@@ -5,9 +5,11 @@ import pg from 'pg'
 import { LogicalReplicationService, PgoutputPlugin } from 'pg-logical-replication'
 import pino from 'pino'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { CapturedTables } from '../../connectors/postgres/captured-tables.ts'
+import { CatalogConnection } from '../../connectors/postgres/catalog-connection.ts'
 import postgres from '../../connectors/postgres/index.ts'
 import { parseLsn } from '../../connectors/postgres/lsn.ts'
-import { type PluginContext, type SourceOffset, UNCHANGED } from '../../core/plugin.ts'
+import { type PluginContext, type SourceOffset, TablePatterns, UNCHANGED } from '../../core/plugin.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
 import { RunningCapture, until } from './running-capture.ts'
 
@@ -311,6 +313,61 @@ describe('the Postgres stream', () => {
     expect(capture.failure).toMatchObject({ code: 'source.unreachable' })
   })
 
+  it('misses a table that was taken out of its publication before it joins again, so that it is read anew', async () => {
+    await db.sql('create table t (id int primary key); create table other (id int primary key)')
+    await start()
+    const name = slotName()
+    const oid = (await db.sql(`select oid::int from pg_publication where pubname = '${name}'`)).rows[0].oid as number
+    await using catalog = new CatalogConnection({ connectionString: db.url }, 20_000)
+    const look = (resumed: boolean) => {
+      const patterns = new TablePatterns(['public.*'])
+      const { logger, node } = context
+      const publication = { name, oid }
+      return new CapturedTables({
+        catalog,
+        publication,
+        patterns,
+        mapping: { unrepresentable: 'error' },
+        logger,
+        node,
+        version: 180_000,
+        resumed,
+        refreshMs: -1,
+      })
+    }
+    const names = async (tables: CapturedTables) => (await tables.list()).map((table) => table.name)
+    const running = look(false)
+    expect(await names(running)).toEqual(['other', 't'])
+    await db.sql(`alter publication ${name} drop table t`)
+    expect(await names(running)).toEqual(['other'])
+    expect(await names(running)).toEqual(['other', 't'])
+    await db.sql(`alter publication ${name} drop table t`)
+    const resumed = look(true)
+    expect(await names(resumed)).toEqual(['other'])
+    expect(await names(resumed)).toEqual(['other', 't'])
+    await db.sql('create table late (id int primary key)')
+    expect(await names(resumed)).toEqual(['late', 'other', 't'])
+    await db.sql(`alter publication ${name} set (publish = 'insert')`)
+    await expect(running.list()).rejects.toMatchObject({ code: 'source.history_lost', message: expect.stringContaining('leaves out some of insert') })
+  })
+
+  it('describes rows by the replica identity that they were written with, and large values whatever their storage is by now', async () => {
+    const large = 'x'.repeat(10_000)
+    await db.sql(`create table f (id int primary key, v text, n int); alter table f replica identity full; insert into f values (1, 'a', 1);
+      create table d (id int primary key, v text, n int); alter table d alter v set storage external; insert into d values (1, '${large}', 1);
+      create table p (id int primary key, v text, n int); alter table p alter v set storage external; insert into p values (1, '${large}', 1);
+      alter table p alter v set storage plain`)
+    const capture = await start()
+    await db.sql('begin; update f set n = 2; alter table f replica identity default; commit')
+    await db.sql('begin; update d set n = 2; alter table d replica identity full; commit')
+    await db.sql('update p set n = 2')
+    await capture.caughtUp()
+    expect(rows(capture, 'public.f')).toEqual([{ op: 'u', before: { id: 1, v: 'a', n: 1 }, after: { id: 1, v: 'a', n: 2 } }])
+    expect(capture.output.tables.find(({ name }) => name === 'f')?.key).toEqual([0])
+    expect(rows(capture, 'public.d')).toEqual([{ op: 'u', after: { id: 1, v: UNCHANGED, n: 2 } }])
+    expect(rows(capture, 'public.p')).toEqual([{ op: 'u', after: { id: 1, v: UNCHANGED, n: 2 } }])
+  })
+
   it('refuses a role that may not replicate', async () => {
     await db.sql('create table t (id int primary key)')
     await db.sql(`create role reader_${db.database} login`)
@@ -336,6 +393,10 @@ describe('the Postgres stream', () => {
     await db.sql('alter publication p set table t')
     const capture = await start({ publication: 'p' })
     await capture.stop()
+    await db.sql('alter publication p set table t (id)')
+    const lost = { code: 'source.history_lost', message: expect.stringContaining('columns of t') }
+    await expect(start({ publication: 'p' }, capture.connector.start)).rejects.toMatchObject(lost)
+    await db.sql('alter publication p set table t')
     const mine = settings({ publication: 'p' })
     expect((await postgres.provisions!.list(mine, context)).map(({ name, stays }) => [name, stays])).toEqual([
       [slotName(), null],
