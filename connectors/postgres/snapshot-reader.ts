@@ -18,7 +18,7 @@ import { openWriters, unseenCommits } from './applied-transactions.ts'
 import { cut, endClient } from './catalog-connection.ts'
 import { sees } from './fence.ts'
 import { postgresError } from './postgres-error.ts'
-import { type CopiedRows, copyRows } from './snapshot-copy.ts'
+import { type CopiedRows, copyPieces, copyRows } from './snapshot-copy.ts'
 import { identifier, type KeyOrder, keyOrder } from './snapshot-order.ts'
 import { describeTable, type MappedColumn, type MappedTable, SESSION_SETTINGS, type TypeMappingOptions } from './type-mapping.ts'
 import { formatValue, readValue, unreadable, type WireReader } from './type-reader.ts'
@@ -73,10 +73,8 @@ const SETTINGS: Readonly<Record<string, string>> = {
 const CHANGED: ReadonlySet<string> = new Set(['42703', '42P01'])
 const MOST_TRIES = 100
 
-/** A scan reads pieces of about so many bytes, all in one view. */
-const SCAN_BYTES = 4_000_000
-const SCAN_FIRST_ROWS = 200
-const SCAN_MOST_ROWS = 20_000
+/** A scan holds so many bytes of rows, or one row that is larger. */
+const SCAN_BYTES = 1_000_000
 /** A scan waits so long for a view that has all that is committed. */
 const UNSEEN_MS = 30_000
 
@@ -210,15 +208,9 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
       const { lsn, oid } = await this.#wholeView(client, table, signal)
       const mapped = await describeTable(client, oid, this.#options.mapping, undefined, new Set(table.columns.map(({ id }) => id)))
       const { writer, beginRow, endRow } = open(mapped.table)
-      const read = mapped.table.key.length > 0 ? readByKey : readByPage
-      let limit = SCAN_FIRST_ROWS
-      for (let cursor: Cursor | null = null; ; ) {
-        signal.throwIfAborted()
-        const { copied, next }: Part = await read(client, mapped, cursor, limit, Number.POSITIVE_INFINITY, signal)
-        writeRows(mapped, copied, writer, beginRow, endRow)
-        if (next === null) break
-        cursor = next
-        if (copied.rows > 0) limit = Math.max(1, Math.min(SCAN_MOST_ROWS, Math.round((SCAN_BYTES * copied.rows) / (copied.bytes.length - copied.first))))
+      for (const { from } of mapped.table.key.length > 0 ? [await wholeTable(client, mapped)] : await heaps(client, mapped.oid, null)) {
+        const sql = `COPY (SELECT ${selectList(mapped)} FROM ${from}) TO STDOUT (FORMAT binary)`
+        await copyPieces(client, sql, SCAN_BYTES, (piece) => writeRows(mapped, piece, writer, beginRow, endRow), signal)
       }
       await client.query('commit')
       return lsn
@@ -422,27 +414,41 @@ function lastKey(mapped: MappedTable, order: KeyOrder, copied: CopiedRows): read
 
 const readerOf = (column: MappedColumn): WireReader => (copiesBinary(column) ? column.binary : column.text)
 
-/** Pages of a table, or of its partitions one after another, in physical order. */
-async function readByPage(client: pg.Client, mapped: MappedTable, from: Cursor | null, limit: number, maxBytes: number, signal: AbortSignal): Promise<Part> {
-  const { rows: heaps } = await client.query<{ oid: number; name: string; file: number }>(
-    `select c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) as name, pg_catalog.pg_relation_filenode(c.oid)::int8::float8 as file
+interface Heap {
+  readonly oid: number
+  /** For a FROM clause: it alone. */
+  readonly from: string
+  /** Its file. */
+  readonly file: number
+}
+
+/** What has the rows of a table: itself, or its partitions, of these alone when they are named; in ascending oids. */
+async function heaps(client: pg.Client, table: number, parts: readonly number[] | null): Promise<readonly Heap[]> {
+  const { rows } = await client.query<Heap>(
+    `select c.oid, 'ONLY ' || pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) as "from", pg_catalog.pg_relation_filenode(c.oid)::int8::float8 as file
      from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
      where c.relkind = 'r' and (c.oid = $1 or c.oid in (select relid from pg_catalog.pg_partition_tree($1))) and ($2::oid[] is null or c.oid = any($2)) order by c.oid`,
-    [mapped.oid, from?.parts ?? null],
+    [table, parts],
   )
+  return rows
+}
+
+/** Pages of a table, or of its partitions one after another, in physical order. */
+async function readByPage(client: pg.Client, mapped: MappedTable, from: Cursor | null, limit: number, maxBytes: number, signal: AbortSignal): Promise<Part> {
+  const all = await heaps(client, mapped.oid, from?.parts ?? null)
   const parts = from?.parts === undefined ? {} : { parts: from.parts }
   const last = from !== null && 'heap' in from ? from : null
   // in ascending oids, so that partitions which come or go leave the others' places alone
-  const heap = heaps.find(({ oid }) => oid >= (last?.heap[0] ?? 0))
+  const heap = all.find(({ oid }) => oid >= (last?.heap[0] ?? 0))
   if (heap === undefined) return { copied: NO_ROWS, next: null }
   // a file that was written anew (VACUUM FULL, CLUSTER) has its rows elsewhere: read it from its start rather than lose any
   const resumes = last !== null && last.heap[0] === heap.oid && last.heap[1] === heap.file
   const where = resumes ? ` WHERE ctid > '${last.ctid}'::tid` : ''
   await client.query('set local enable_seqscan = off; set local max_parallel_workers_per_gather = 0; set local synchronize_seqscans = off')
   const columns = selectList(mapped)
-  const sql = `COPY (SELECT ${columns}${columns === '' ? '' : ', '}ctid FROM ONLY ${heap.name}${where} LIMIT ${limit}) TO STDOUT (FORMAT binary)`
+  const sql = `COPY (SELECT ${columns}${columns === '' ? '' : ', '}ctid FROM ${heap.from}${where} LIMIT ${limit}) TO STDOUT (FORMAT binary)`
   const copied = await copyRows(client, sql, maxBytes, signal)
-  const later = heaps.find(({ oid }) => oid > heap.oid)
+  const later = all.find(({ oid }) => oid > heap.oid)
   if (copied.stopped || copied.rows === limit) {
     const view = viewOf(copied.bytes)
     const { from: at } = field(view, copied.last, mapped.columns.length)
