@@ -1,5 +1,6 @@
 import { MillraceError } from '../../core/plugin.ts'
 import { realType, TYPE, type WireColumn } from './table-map.ts'
+import { decoderOf } from './type-text.ts'
 
 /** A column as its definition has it, whether that came from information_schema or from a table map. */
 export interface ColumnDefinition {
@@ -93,6 +94,11 @@ export function stringBytes(meta: number): number {
   return (meta & 0xff) | ((((meta >> 8) & 0x30) ^ 0x30) << 4)
 }
 
+/** A member of an enum or set, which comes in the column's character set. */
+export function memberText(bytes: Buffer, charset: string | null): string {
+  return decoderOf(charset ?? 'utf8mb4')?.(bytes, 0, bytes.length) ?? bytes.toString('utf8')
+}
+
 /** A column as a table map with full metadata describes it. @throws source.schema_unsupported */
 export function defineWireColumn(wire: WireColumn, charsets: Charsets): ColumnDefinition {
   const { meta } = wire
@@ -104,7 +110,7 @@ export function defineWireColumn(wire: WireColumn, charsets: Charsets): ColumnDe
     base,
     args,
     unsigned: wire.unsigned === true && base !== 'year',
-    values: values.map((value) => value.toString('utf8')),
+    values: values.map((value) => memberText(value, charset)),
     charset: charsetOf(base, charset),
     nullable: wire.nullable,
   })
@@ -169,7 +175,7 @@ export function fits(column: ColumnDefinition, wire: WireColumn, charsets: Chars
   const { base, args } = column
   if (wire.name !== null && wire.name !== column.name) return false
   if (wire.unsigned !== null && INTEGERS.has(base) && wire.unsigned !== column.unsigned) return false
-  if (wire.values !== null && wire.values.map(String).join('\0') !== column.values.join('\0')) return false
+  if (wire.values !== null && wire.values.map((value) => memberText(value, column.charset)).join('\0') !== column.values.join('\0')) return false
   if (wire.collation !== null && column.charset !== null && charsets.ofCollation.get(wire.collation) !== column.charset) return false
   if (GEOMETRIES.includes(base)) return real === TYPE.geometry && (wire.geometry === null || GEOMETRIES[wire.geometry] === base)
   if (base.endsWith('blob') || base.endsWith('text')) {

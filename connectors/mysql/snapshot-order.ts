@@ -1,6 +1,6 @@
 import { invariant } from '../../core/plugin.ts'
 import type { CatalogTable } from './catalog.ts'
-import type { ColumnDefinition } from './column-definition.ts'
+import { type ColumnDefinition, memberText } from './column-definition.ts'
 import { fieldOf, type RowLayout } from './result-rows.ts'
 import { dateText, fractionText } from './type-datetime.ts'
 import { identifier } from './wire-connection.ts'
@@ -49,9 +49,9 @@ function valueLiteral(column: ColumnDefinition, layout: number, bytes: Buffer, v
       return timeLiteral(bytes, view, at, length)
     // both are in the order of their numbers, and so compared
     case 'enum':
-      return String(column.values.indexOf(bytes.toString('utf8', at, at + length)) + 1)
+      return String(column.values.indexOf(memberText(bytes.subarray(at, at + length), column.charset)) + 1)
     case 'set': {
-      const chosen = bytes.toString('utf8', at, at + length).split(',')
+      const chosen = memberText(bytes.subarray(at, at + length), column.charset).split(',')
       return column.values.reduce((sum, value, i) => (chosen.includes(value) ? sum + (1n << BigInt(i)) : sum), 0n).toString()
     }
     case 'uuid':

@@ -4,7 +4,7 @@ import { type ColumnDefinition, typeText } from './column-definition.ts'
 import { date, datetime, time, timestamp } from './type-datetime.ts'
 import { bigint, bit, decimal, double, float, signedInteger, unsignedBigint, unsignedInt, unsignedInteger, year } from './type-number.ts'
 import type { TypeReader, WireReader } from './type-reader.ts'
-import { binary, decoderOf, enumeration, fixedBinary, json, mariadbInet4, mariadbInet6, mariadbUuid, set, text, utf8Text, vector } from './type-text.ts'
+import { binary, decoderOf, enumeration, fixedBinary, json, mariadbInet4, mariadbInet6, mariadbUuid, set, text, vector } from './type-text.ts'
 
 export type { WireReader } from './type-reader.ts'
 
@@ -130,7 +130,7 @@ function typeReader(column: ColumnDefinition): TypeReader {
 function characterReader(column: ColumnDefinition): TypeReader {
   const { base, charset, values } = column
   const decode = charset === null ? undefined : decoderOf(charset)
-  if (decode !== undefined) {
+  if (charset !== null && decode !== undefined) {
     switch (base) {
       case 'char':
       case 'varchar':
@@ -138,11 +138,11 @@ function characterReader(column: ColumnDefinition): TypeReader {
       case 'text':
       case 'mediumtext':
       case 'longtext':
-        return decode === null ? utf8Text : text(decode)
+        return text(charset, decode)
       case 'enum':
-        return enumeration(values, decode)
+        return enumeration(values, charset, decode)
       case 'set':
-        return set(values, decode)
+        return set(values, charset, decode)
     }
   }
   throw new MillraceError('source.schema_unsupported', `column ${column.name}: ${typeText(column)} is not known to Millrace`, {

@@ -8,9 +8,10 @@ export type Decode = (bytes: Buffer, at: number, end: number) => string
 
 /** Character sets whose bytes are UTF-8 already. */
 const UTF8 = new Set(['utf8mb4', 'utf8mb3', 'utf8', 'ascii'])
-/** Those that the server names differently, or that are wider than their name says: its latin1 is Windows' code page 1252. */
+/** Every text has bytes in these, also the character that stands for bytes which mean none. */
+const UNICODE = new Set([...UTF8, 'ucs2', 'utf16', 'utf16le', 'utf32', 'gb18030'])
+/** Those that the server names differently, or that are wider than their name says. */
 const ENCODINGS: Readonly<Record<string, string>> = {
-  latin1: 'cp1252',
   latin2: 'iso88592',
   latin5: 'iso88599',
   latin7: 'iso885913',
@@ -37,9 +38,14 @@ const ENCODINGS: Readonly<Record<string, string>> = {
   armscii8: 'armscii8',
 }
 
-/** null: the bytes are UTF-8; undefined: the character set is not known. */
+/** The server's latin1 is Windows' code page 1252, and the five bytes that this leaves open are themselves (strings/ctype-latin1.cc). Its characters from 0x80 on. */
+const CP1252 = '€\u0081‚ƒ„…†‡ˆ‰Š‹Œ\u008dŽ\u008f\u0090‘’“”•–—˜™š›œ\u009džŸ'
+const latin1: Decode = (bytes, at, end) => bytes.toString('latin1', at, end).replaceAll(/[\u0080-\u009f]/g, (char) => CP1252[char.charCodeAt(0) - 0x80]!)
+
+/** null: the bytes are UTF-8; undefined: the character set is not known. Bytes that mean no character become U+FFFD. */
 export function decoderOf(charset: string): Decode | null | undefined {
   if (UTF8.has(charset)) return null
+  if (charset === 'latin1') return latin1
   const encoding = ENCODINGS[charset] ?? charset
   if (!iconv.encodingExists(encoding)) return undefined
   const decoder = iconv.getDecoder(encoding)
@@ -51,8 +57,16 @@ const passBytes: WireReader = (bytes, _view, at, length, writer) => writer.bytes
 
 export const utf8Text = reader({ kind: 'string' }, passText)
 
-export function text(decode: Decode | null): TypeReader {
-  return decode === null ? utf8Text : reader({ kind: 'string' }, (bytes, _view, at, length, writer) => writer.string(decode(bytes, at, at + length)))
+/** Text in a character set; bytes that mean nothing in it are no text. */
+export function text(charset: string, decode: Decode | null): TypeReader {
+  if (decode === null) return utf8Text
+  const isUnicode = UNICODE.has(charset)
+  return reader({ kind: 'string' }, (bytes, _view, at, length, writer) => {
+    const value = decode(bytes, at, at + length)
+    // I6: the server would give a question mark
+    if (!isUnicode && value.includes('\ufffd')) writer.special(value)
+    else writer.string(value)
+  })
 }
 
 export const binary = reader({ kind: 'bytes' }, passBytes)
@@ -87,7 +101,7 @@ export const json = reader(
 )
 
 /** The empty value stands for whatever was not allowed, and has number 0. */
-export function enumeration(values: readonly string[], decode: Decode | null): TypeReader {
+export function enumeration(values: readonly string[], charset: string, decode: Decode | null): TypeReader {
   const texts = ['', ...values].map((value) => Buffer.from(value))
   return reader(
     { kind: 'enum', values },
@@ -97,19 +111,19 @@ export function enumeration(values: readonly string[], decode: Decode | null): T
       if (chosen === undefined) throw new RangeError('an enum value beyond its list')
       writer.text(chosen, 0, chosen.length)
     },
-    text(decode).result,
+    text(charset, decode).result,
   )
 }
 
 /** The chosen members with commas between, in the order of their declaration. */
-export function set(values: readonly string[], decode: Decode | null): TypeReader {
+export function set(values: readonly string[], charset: string, decode: Decode | null): TypeReader {
   return reader(
     { kind: 'string' },
     (bytes, _view, at, length, writer) => {
       const chosen = values.filter((_, i) => i >> 3 < length && (bytes[at + (i >> 3)]! & (1 << (i & 7))) !== 0)
       writer.string(chosen.join(','))
     },
-    text(decode).result,
+    text(charset, decode).result,
   )
 }
 
