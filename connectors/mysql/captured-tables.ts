@@ -1,15 +1,17 @@
 import type { Logger } from 'pino'
-import { MillraceError, TableList, type TablePatterns, type TableSchema, tableId } from '../../core/plugin.ts'
-import { type CatalogTable, describeTable, listTables } from './catalog.ts'
+import { MillraceError, TableList, type TableSchema, tableId } from '../../core/plugin.ts'
+import { type CatalogTable, describeTable } from './catalog.ts'
 import { type Charsets, defineWireColumn, fits } from './column-definition.ts'
+import { fitTables, type TableSettings, type UnfitTable } from './fit-tables.ts'
+import type { Server } from './server.ts'
 import type { SqlConnections } from './sql-connection.ts'
 import type { TableMap } from './table-map.ts'
-import { type MappedTable, mapTable, type TableDefinition, type TypeMappingOptions } from './type-mapping.ts'
+import { type MappedTable, mapTable, type TableDefinition } from './type-mapping.ts'
 
 export interface CapturedTablesOptions {
   readonly connections: SqlConnections
-  readonly patterns: TablePatterns
-  readonly mapping: TypeMappingOptions
+  readonly server: Server
+  readonly settings: TableSettings
   readonly charsets: Charsets
   readonly logger: Logger
   /** The catalog is looked at this often at most, in milliseconds. */
@@ -21,6 +23,8 @@ export class CapturedTables {
   readonly #options: CapturedTablesOptions
   readonly #list: TableList
   #bare = new Set<string>()
+  /** See `SourceConnector.unfit`; of the last list. */
+  unfit: readonly UnfitTable[] = []
 
   constructor(options: CapturedTablesOptions) {
     this.#options = options
@@ -32,21 +36,27 @@ export class CapturedTables {
   }
 
   async #refresh(): Promise<readonly TableSchema[]> {
-    const { connections, patterns, mapping, logger } = this.#options
-    const tables = await connections.run('to look at the tables', (connection) => listTables(connection, patterns))
-    for (const table of tables) {
+    const { connections, server, settings, logger } = this.#options
+    const { fit, unfit } = await connections.run('to look at the tables', (connection) => fitTables(connection, server, settings))
+    this.unfit = unfit
+    for (const table of fit) {
       const id = tableId(table)
       if (table.key.length > 0 || this.#bare.has(id)) continue
       this.#bare.add(id)
       logger.warn({ table: id }, 'the table has no key: it is captured into the log, and sinks refuse it')
     }
-    return tables.map((table) => mapTable(table, mapping).table)
+    return fit
+  }
+
+  /** Why a table that is there is not among the captured ones; null: nothing is known of it. */
+  whyLeftOut(table: Pick<TableSchema, 'namespace' | 'name'>): string | null {
+    return this.unfit.find((one) => tableId(one.table) === tableId(table))?.why ?? null
   }
 
   /** The table as it is defined now; null: there is none. */
   async current(namespace: string, name: string): Promise<MappedTable | null> {
     const table = await this.#describe(namespace, name)
-    return table === null ? null : mapTable(table, this.#options.mapping)
+    return table === null ? null : mapTable(table, this.#options.settings)
   }
 
   /** Columns by name that existing rows may have a value in although none was written. */
@@ -56,10 +66,10 @@ export class CapturedTables {
 
   /** The table as rows with this map have it: as it is now when that fits, else as far as the map itself says. @throws source.schema_unsupported */
   async describe(map: TableMap): Promise<MappedTable> {
-    const { charsets, mapping } = this.#options
+    const { charsets, settings } = this.#options
     const now = await this.#describe(map.namespace, map.name)
     if (now !== null && now.columns.length === map.columns.length && now.columns.every((column, i) => fits(column, map.columns[i]!, charsets))) {
-      return mapTable(now, mapping)
+      return mapTable(now, settings)
     }
     if (map.columns.some(({ name }) => name === null)) {
       throw new MillraceError(
@@ -70,7 +80,7 @@ export class CapturedTables {
         },
       )
     }
-    return mapTable(fromMap(map, now, charsets), mapping)
+    return mapTable(fromMap(map, now, charsets), settings)
   }
 
   #describe(namespace: string, name: string): Promise<CatalogTable | null> {

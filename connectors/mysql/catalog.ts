@@ -1,7 +1,8 @@
 import type { TablePatterns } from '../../core/plugin.ts'
 import { type ColumnDefinition, defineColumn } from './column-definition.ts'
+import { ServerError } from './mysql-error.ts'
 import type { TableDefinition } from './type-mapping.ts'
-import { literal, type WireConnection } from './wire-connection.ts'
+import { identifier, literal, type WireConnection } from './wire-connection.ts'
 
 const SYSTEM = new Set(['mysql', 'information_schema', 'performance_schema', 'sys'])
 
@@ -33,6 +34,28 @@ export async function listTables(connection: WireConnection, patterns: TablePatt
 /** null: there is no such table. */
 export async function describeTable(connection: WireConnection, namespace: string, name: string): Promise<CatalogTable | null> {
   return (await describeTables(connection, [{ namespace, name }]))[0] ?? null
+}
+
+const FOREIGN_KEY = /^\s*CONSTRAINT `((?:[^`]|``)+)` FOREIGN KEY .*\sON (?:DELETE|UPDATE) (?:CASCADE|SET NULL|SET DEFAULT)\b/m
+/** No such table, and one that the user may not read. */
+const ABSENT: ReadonlySet<number> = new Set([1146, 1142])
+
+/**
+ * Those of the tables whose rows are changed or deleted by a foreign key when its parent is, with the name of one. By the definition itself, as MariaDB shows
+ * information_schema.referential_constraints to who may do more than read.
+ */
+export async function cascadesOf(connection: WireConnection, tables: readonly Name[]): Promise<readonly (Name & { readonly constraint: string })[]> {
+  const found: (Name & { readonly constraint: string })[] = []
+  for (const { namespace, name } of tables) {
+    try {
+      const [row] = await connection.query(`show create table ${identifier(namespace)}.${identifier(name)}`)
+      const constraint = FOREIGN_KEY.exec(row?.[1] ?? '')?.[1]
+      if (constraint !== undefined) found.push({ namespace, name, constraint: constraint.replaceAll('``', '`') })
+    } catch (error) {
+      if (!(error instanceof ServerError && ABSENT.has(error.errno))) throw error
+    }
+  }
+  return found
 }
 
 interface Name {

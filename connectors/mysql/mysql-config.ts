@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { z } from 'zod'
-import { sslSetting, tablesSetting, tlsSettings, unrepresentableSetting } from '../../core/plugin.ts'
+import { MillraceError, sslSetting, tablesSetting, tlsSettings, unrepresentableSetting } from '../../core/plugin.ts'
 import type { ConnectOptions } from './wire-connection.ts'
 
 export const mysqlConfig = z
@@ -18,6 +18,12 @@ export const mysqlConfig = z
       .max(0xffff_ffff)
       .optional()
       .describe('Server id under which the binlog is asked for; no replica may have the same. Default: from mesh and node.'),
+    cascades: z
+      .enum(['refuse', 'ignore'])
+      .default('refuse')
+      .describe(
+        'Tables whose rows foreign keys delete or change (ON DELETE CASCADE, SET NULL…), which MariaDB, and MySQL before 9.6, do not write to the binlog: leave them out, named, or capture them without that.',
+      ),
     unrepresentable: unrepresentableSetting('dates with a zero year, month or day'),
   })
   .refine((config) => config.url !== undefined || (config.host !== undefined && config.user !== undefined), {
@@ -27,16 +33,25 @@ export const mysqlConfig = z
 
 export type MysqlConfig = z.infer<typeof mysqlConfig>
 
+/** @throws config.invalid */
 export function connectOptions(config: MysqlConfig): ConnectOptions {
   const ssl = config.ssl === undefined || config.ssl === false ? null : config.ssl === true ? { rejectUnauthorized: true } : config.ssl
   if (config.url === undefined) return { host: config.host!, port: config.port, user: config.user!, password: config.password ?? '', ssl }
-  const url = new URL(config.url)
-  return {
-    host: decodeURIComponent(url.hostname.replace(/^\[|\]$/g, '')),
-    port: url.port === '' ? 3306 : Number(url.port),
-    user: decodeURIComponent(url.username),
-    password: decodeURIComponent(url.password),
-    ssl,
+  try {
+    const url = new URL(config.url)
+    if (url.hostname === '') throw new URIError('no host')
+    return {
+      host: decodeURIComponent(url.hostname.replace(/^\[|\]$/g, '')),
+      port: url.port === '' ? 3306 : Number(url.port),
+      user: decodeURIComponent(url.username),
+      password: decodeURIComponent(url.password),
+      ssl,
+    }
+  } catch {
+    // without what was thrown, which has the URL
+    throw new MillraceError('config.invalid', 'the `url` of the source cannot be read', {
+      fix: 'write mysql://user:password@host:port/database, and what is special in user and password as %XX: a % itself is %25, @ is %40, / is %2F',
+    })
   }
 }
 

@@ -1,12 +1,11 @@
-import { type PluginContext, type ScanTarget, type SourceOffset, type SourceReader, TablePatterns, type TableSchema } from '../../core/plugin.ts'
-import { listTables } from './catalog.ts'
+import type { PluginContext, ScanTarget, SourceOffset, SourceReader, TableSchema } from '../../core/plugin.ts'
+import { fitTables } from './fit-tables.ts'
 import { GtidSet, MariadbPosition } from './gtid-set.ts'
 import { connectOptions, type MysqlConfig } from './mysql-config.ts'
 import { readOffset } from './mysql-offset.ts'
-import { readServer, SESSION } from './server.ts'
+import { readServer, SESSION, type Server } from './server.ts'
 import { MysqlSnapshotReader, SNAPSHOT_SESSION } from './snapshot-reader.ts'
 import { SqlConnections } from './sql-connection.ts'
-import { mapTable, type TypeMappingOptions } from './type-mapping.ts'
 
 /** Opens the server for the audit: ordinary connections that read, beside whatever captures it. */
 export async function openMysqlReader(config: MysqlConfig, _context: PluginContext): Promise<SourceReader> {
@@ -16,13 +15,7 @@ export async function openMysqlReader(config: MysqlConfig, _context: PluginConte
   const mapping = { unrepresentable: config.unrepresentable }
   try {
     const server = await connections.run('to look at the server', readServer)
-    return new MysqlReader(
-      connections,
-      snapshots,
-      new TablePatterns(config.tables),
-      mapping,
-      new MysqlSnapshotReader({ connections: snapshots, server, mapping }),
-    )
+    return new MysqlReader(connections, snapshots, server, config, new MysqlSnapshotReader({ connections: snapshots, server, mapping }))
   } catch (error) {
     await connections[Symbol.asyncDispose]()
     throw error
@@ -32,21 +25,20 @@ export async function openMysqlReader(config: MysqlConfig, _context: PluginConte
 class MysqlReader implements SourceReader {
   readonly #connections: SqlConnections
   readonly #snapshots: SqlConnections
-  readonly #patterns: TablePatterns
-  readonly #mapping: TypeMappingOptions
+  readonly #server: Server
+  readonly #config: MysqlConfig
   readonly #reader: MysqlSnapshotReader
 
-  constructor(connections: SqlConnections, snapshots: SqlConnections, patterns: TablePatterns, mapping: TypeMappingOptions, reader: MysqlSnapshotReader) {
+  constructor(connections: SqlConnections, snapshots: SqlConnections, server: Server, config: MysqlConfig, reader: MysqlSnapshotReader) {
     this.#connections = connections
     this.#snapshots = snapshots
-    this.#patterns = patterns
-    this.#mapping = mapping
+    this.#server = server
+    this.#config = config
     this.#reader = reader
   }
 
   async tables(): Promise<readonly TableSchema[]> {
-    const tables = await this.#connections.run('to look at the tables', (connection) => listTables(connection, this.#patterns))
-    return tables.map((table) => mapTable(table, this.#mapping).table)
+    return (await this.#connections.run('to look at the tables', (connection) => fitTables(connection, this.#server, this.#config))).fit
   }
 
   scan(table: TableSchema, open: (shape: TableSchema) => ScanTarget, signal: AbortSignal): Promise<bigint> {

@@ -52,6 +52,10 @@ export class MysqlSource implements SourceConnector {
     return this.#parts.tables.list()
   }
 
+  unfit(): ReturnType<NonNullable<SourceConnector['unfit']>> {
+    return this.#parts.tables.unfit
+  }
+
   async isRewritten(before: TableSchema, now: TableSchema): Promise<boolean> {
     const filled = await this.#parts.tables.filled(now.namespace, now.name)
     return now.columns.some((column) => {
@@ -65,6 +69,8 @@ export class MysqlSource implements SourceConnector {
   async whyAbsent({ namespace, name }: Pick<TableSchema, 'namespace' | 'name'>): Promise<string | null> {
     const { tables, patterns } = this.#parts
     if (!isCapturable(namespace, patterns, name)) return null
+    const why = tables.whyLeftOut({ namespace, name })
+    if (why !== null) return why
     return (await tables.current(namespace, name)) === null ? 'was dropped or renamed' : 'is no table that can be captured any more'
   }
 

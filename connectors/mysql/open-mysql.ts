@@ -28,7 +28,7 @@ export async function openMysql(config: MysqlConfig, context: PluginContext, res
   const start = resume === null ? await firstOffset(connections, server) : await checkHistory(connections, server, readOffset(resume), context.node)
   const patterns = new TablePatterns(config.tables)
   const mapping = { unrepresentable: config.unrepresentable }
-  const tables = new CapturedTables({ connections, patterns, mapping, charsets, logger: context.logger, refreshMs: REFRESH_MS })
+  const tables = new CapturedTables({ connections, server, settings: config, charsets, logger: context.logger, refreshMs: REFRESH_MS })
   const stream = cleanup.use(await startStream(options, server, replicaIdentity(config, context.mesh, context.node), start, context.node))
   const snapshots = cleanup.use(new SqlConnections(options, SNAPSHOT_SESSION))
   const settled = resume === null ? await settledXa(connections, server, context) : null

@@ -1,10 +1,12 @@
 import { type Finding, type PluginContext, TablePatterns, tableId } from '../../core/plugin.ts'
 import { type CatalogTable, listTables } from './catalog.ts'
+import { unloggedTables } from './fit-tables.ts'
 import { connectOptions, type MysqlConfig, replicaIdentity } from './mysql-config.ts'
+import { ServerError } from './mysql-error.ts'
 import { lacks, readServer, SERVERS, SESSION, type Server } from './server.ts'
 import { SqlConnections } from './sql-connection.ts'
 import { mapTable } from './type-mapping.ts'
-import type { WireConnection } from './wire-connection.ts'
+import type { Row, WireConnection } from './wire-connection.ts'
 
 /** With less than this an absence over a weekend loses the place. */
 const SHORT_RETENTION_SECONDS = 3 * 86_400
@@ -18,7 +20,7 @@ export async function checkMysql(config: MysqlConfig, context: PluginContext): P
       ...serverFindings(server),
       ...(await privilegeFindings(connection)),
       ...(await replicaFindings(connection, server, replicaIdentity(config, context.mesh, context.node).serverId)),
-      ...(await tableFindings(connection, config)),
+      ...(await tableFindings(connection, server, config)),
     ]
   })
 }
@@ -94,19 +96,38 @@ async function replicaFindings(connection: WireConnection, server: Server, serve
   if (serverId === server.serverId) {
     return [{ level: 'error', subject, message: 'it is the id of the server itself', fix: 'set another `serverId` in the source' }]
   }
-  const replicas = await connection.query(server.flavor === 'mysql' ? 'show replicas' : 'show slave hosts')
+  const replicas = await knownReplicas(connection, server)
+  if (replicas === null) return [{ level: 'ok', subject, message: 'whether a replica of the server has it, this user may not see' }]
   if (replicas.some(([id]) => Number(id) === serverId)) {
     return [{ level: 'error', subject, message: 'a replica of the server has it', fix: 'set another `serverId` in the source' }]
   }
   return [{ level: 'ok', subject, message: 'free among the replicas that the server knows' }]
 }
 
-async function tableFindings(connection: WireConnection, config: MysqlConfig): Promise<readonly Finding[]> {
+/** Null: MariaDB shows them to who has REPLICATION MASTER ADMIN, which nothing else needs. */
+async function knownReplicas(connection: WireConnection, server: Server): Promise<readonly Row[] | null> {
+  try {
+    return await connection.query(server.flavor === 'mysql' ? 'show replicas' : 'show slave hosts')
+  } catch (error) {
+    if (error instanceof ServerError && error.errno === 1227) return null
+    throw error
+  }
+}
+
+async function tableFindings(connection: WireConnection, server: Server, config: MysqlConfig): Promise<readonly Finding[]> {
   const tables = await listTables(connection, new TablePatterns(config.tables))
   if (tables.length === 0) {
     return [{ level: 'warning', subject: 'tables', message: `no table that this user may see matches ${config.tables.join(', ')} yet` }]
   }
-  return tables.flatMap((table) => oneTable(table, config))
+  const leftOut = await unloggedTables(connection, server, tables, config)
+  const unlogged = await unloggedTables(connection, server, tables, { cascades: 'refuse' })
+  return tables.flatMap((table) => {
+    const id = tableId(table)
+    const reason = unlogged.get(id)
+    if (reason === undefined) return oneTable(table, config)
+    const level = leftOut.has(id) ? 'error' : 'warning'
+    return [...oneTable(table, config), { level, subject: `binlog of ${id}`, message: `it ${reason.why}`, fix: reason.fix }]
+  })
 }
 
 function oneTable(table: CatalogTable, config: MysqlConfig): readonly Finding[] {

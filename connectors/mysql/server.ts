@@ -21,7 +21,14 @@ export interface Server {
   readonly checksum: string
   readonly gtidMode: string
   readonly retentionSeconds: number
+  /** What foreign keys change by cascade is in the binlog. */
+  readonly logsCascades: boolean
+  /** It replicates from another server, and what it does so is not in its own binlog. */
+  readonly omitsReplicated: boolean
 }
+
+/** From here on MySQL follows foreign keys above the storage engine, unless `innodb_native_foreign_keys` says otherwise. */
+const LOGS_CASCADES = 90_600
 
 /** Text in UTF-8 but for the columns of tables, which come in their own character sets; times in UTC; values as they are stored. */
 export const SESSION: readonly string[] = [`set names utf8mb4`, `set session time_zone = '+00:00', session sql_mode = ''`]
@@ -47,23 +54,35 @@ export async function readServer(connection: WireConnection): Promise<Server> {
   const [, major = '0', minor = '0', patch = '0'] = /(\d+)\.(\d+)\.(\d+)/.exec(versionText ?? '') ?? []
   const rows = await connection.query(
     `show global variables where variable_name in ('server_uuid', 'server_id', 'log_bin', 'binlog_format', 'binlog_row_image', 'binlog_row_metadata',
-       'binlog_checksum', 'gtid_mode', 'binlog_expire_logs_seconds')`,
+       'binlog_checksum', 'gtid_mode', 'binlog_expire_logs_seconds', 'innodb_native_foreign_keys', 'log_replica_updates', 'log_slave_updates')`,
   )
   const of = new Map(rows.map(([name, value]) => [name!.toLowerCase(), value ?? '']))
+  const version = Number(major) * 10_000 + Number(minor) * 100 + Number(patch)
+  const isOn = (name: string) => of.get(name) === 'ON' || of.get(name) === '1'
+  const logsReplicated = isOn('log_replica_updates') || isOn('log_slave_updates')
   return {
     flavor,
-    version: Number(major) * 10_000 + Number(minor) * 100 + Number(patch),
+    version,
     versionText: versionText ?? '',
     uuid: of.get('server_uuid') ?? '',
     serverId: Number(of.get('server_id') ?? 0),
-    logBin: of.get('log_bin') === 'ON' || of.get('log_bin') === '1',
+    logBin: isOn('log_bin'),
     format: of.get('binlog_format') ?? 'ROW',
     image: of.get('binlog_row_image') ?? 'FULL',
     metadata: of.get('binlog_row_metadata') ?? 'NO_LOG',
     checksum: of.get('binlog_checksum') ?? 'NONE',
     gtidMode: of.get('gtid_mode') ?? 'ON',
     retentionSeconds: Number(of.get('binlog_expire_logs_seconds') ?? 0),
+    logsCascades: flavor === 'mysql' && version >= LOGS_CASCADES && !isOn('innodb_native_foreign_keys'),
+    omitsReplicated: !logsReplicated && (await isReplica(connection, flavor)),
   }
+}
+
+/** MariaDB tells how many replications run without a privilege for it, MySQL of one that is set up. */
+async function isReplica(connection: WireConnection, flavor: Flavor): Promise<boolean> {
+  if (flavor === 'mysql') return (await connection.query('show replica status')).length > 0
+  const [row] = await connection.query(`show global status like 'slaves_running'`)
+  return Number(row?.[1] ?? 0) > 0
 }
 
 /** @throws source.unprepared with the statement that repairs it */
@@ -91,6 +110,13 @@ export function lacks(server: Server): readonly Lack[] {
       subject: 'binlog_format',
       message: `it is ${server.format}`,
       fix: `SET PERSIST binlog_format = 'ROW' (MariaDB: SET GLOBAL, and in its configuration)`,
+    })
+  }
+  if (server.omitsReplicated) {
+    found.push({
+      subject: 'log_replica_updates',
+      message: 'it is OFF, and the server is a replica: what it replicates is not in its binlog',
+      fix: 'set log_replica_updates (MariaDB: log_slave_updates) = ON in the server configuration and restart it; or capture from the primary',
     })
   }
   if (flavor === 'mysql' && server.gtidMode !== 'ON') {
@@ -125,12 +151,21 @@ export async function readCharsets(connection: WireConnection): Promise<Charsets
   return { ofCollation, widths: new Map(widths.map(([name, width]) => [name!, Number(width)])) }
 }
 
-/** Where the binlog ends now. */
-export async function binlogEnd(connection: WireConnection, server: Server): Promise<{ readonly file: string; readonly position: number }> {
+export interface BinlogEnd {
+  readonly file: string
+  readonly position: number
+  /** Databases that are in it alone, when there are some, and those that are not. */
+  readonly only: readonly string[]
+  readonly without: readonly string[]
+}
+
+/** Where the binlog ends now, and what is left out of it. */
+export async function binlogEnd(connection: WireConnection, server: Server): Promise<BinlogEnd> {
   const renamed = server.flavor === 'mysql' ? server.version >= 80_200 : server.version >= 100_502
   const [row] = await connection.query(renamed ? (server.flavor === 'mysql' ? 'show binary log status' : 'show binlog status') : 'show master status')
   if (row === undefined) throw new MillraceError('source.unprepared', 'the server writes no binlog', { fix: 'start the server with --log-bin' })
-  return { file: row[0]!, position: Number(row[1]) }
+  const list = (text: string | null | undefined) => (text ?? '').split(',').filter((name) => name !== '')
+  return { file: row[0]!, position: Number(row[1]), only: list(row[2]), without: list(row[3]) }
 }
 
 /** The place of a view within the stream: what has been committed before it, in the numbers that {@link ChangeStream} counts. */

@@ -20,8 +20,8 @@ export interface SourceConnector extends AsyncDisposable {
   /** The captured tables as they are now. Tables without a key have an empty `key`. */
   tables(): Promise<readonly TableSchema[]>
   /**
-   * Tables that the settings take and that cannot be captured as they are (`source.no_identity`), as of the last `tables()`, which leaves them out. Core names them
-   * among the parked ones until they are in `tables()`. Absent: there are none.
+   * Tables that the settings take and that cannot be captured as they are, as of the last `tables()`, which leaves them out. Core names them among the parked
+   * ones: with `source.no_identity` until they are in `tables()`, else until somebody has them read. Absent: there are none.
    */
   unfit?(): readonly { readonly table: Pick<TableSchema, 'namespace' | 'name'>; readonly error: MillraceError }[]
   /** Why a table that was captured is not among `tables()`, as `was dropped`; null: the settings leave it out now. */

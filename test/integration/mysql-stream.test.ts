@@ -4,9 +4,10 @@ import os from 'node:os'
 import path from 'node:path'
 import type { Connection } from 'mysql2/promise'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import mysql from '../../connectors/mysql/index.ts'
 import { UNCHANGED } from '../../core/plugin.ts'
 import { FLAVORS, type MysqlDatabase, mysqlDatabase, mysqlSkipReason } from '../services/mysql.ts'
-import { MysqlCapture } from './mysql-capture.ts'
+import { MysqlCapture, mysqlContext, mysqlSettings } from './mysql-capture.ts'
 
 const skip = mysqlSkipReason()
 if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
@@ -318,6 +319,42 @@ describe.skipIf(skip !== null).each(FLAVORS)('statements of %s that change rows'
     ])
     expect(capture.of('aside')).toHaveLength(1)
     expect(capture.of('hole')).toHaveLength(1)
+  })
+})
+
+describe.skipIf(skip !== null).each(FLAVORS)('foreign keys of %s', (flavor) => {
+  test('a table whose rows they delete is captured with that, or left out by name', async () => {
+    const child = (name: string, rule: string) =>
+      `create table ${name} (id int primary key, p int, foreign key fk_${name} (p) references parents (id) ${rule}); insert into ${name} values (1, ${name === 'kept' ? 2 : 1})`
+    await begin(flavor, `create table parents (id int primary key); insert into parents values (1), (2)`)
+    const { offset } = capture
+    await capture.stop()
+    await db.sql([child('deleted', 'on delete cascade'), child('emptied', 'on delete set null'), child('kept', 'on update restrict')].join(';'))
+    await db.sql('delete from parents where id = 1')
+    capture = await MysqlCapture.start(db, { cascades: 'ignore' }, offset)
+    await capture.caughtUp()
+    const isLogged = flavor === 'mysql'
+    expect(capture.of('deleted').map(({ op }) => op)).toEqual(isLogged ? ['c', 'd'] : ['c'])
+    expect(capture.of('emptied').map(({ op }) => op)).toEqual(isLogged ? ['c', 'u'] : ['c'])
+    const names = async () => (await capture.connector.tables()).map(({ name }) => name)
+    expect(await names()).toEqual(['deleted', 'emptied', 'kept', 'parents'])
+
+    await capture.stop()
+    capture = await MysqlCapture.start(db, {}, offset)
+    expect(await names()).toEqual(isLogged ? ['deleted', 'emptied', 'kept', 'parents'] : ['kept', 'parents'])
+    const left = isLogged ? [] : ['deleted', 'emptied']
+    const unfit = capture.connector.unfit!()
+    expect(unfit.map(({ table, error }) => [table.name, error.code, error.message.includes('fk_')])).toEqual(
+      left.map((name) => [name, 'source.schema_unsupported', true]),
+    )
+    for (const name of left) {
+      expect(await capture.connector.whyAbsent({ namespace: db.database, name })).toContain('foreign key')
+      expect((await mysql.check(mysqlSettings(db), mysqlContext(db))).find(({ subject }) => subject === `binlog of ${db.database}.${name}`)?.level).toBe(
+        'error',
+      )
+    }
+    await using reader = await mysql.openReader!(mysqlSettings(db), mysqlContext(db))
+    expect((await reader.tables()).map(({ name }) => name)).toEqual(await names())
   })
 })
 

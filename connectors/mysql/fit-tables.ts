@@ -1,0 +1,79 @@
+import { MillraceError, TablePatterns, type TableSchema, tableId } from '../../core/plugin.ts'
+import { type CatalogTable, cascadesOf, listTables } from './catalog.ts'
+import type { MysqlConfig } from './mysql-config.ts'
+import { binlogEnd, type Server } from './server.ts'
+import { mapTable } from './type-mapping.ts'
+import type { WireConnection } from './wire-connection.ts'
+
+/** What decides which tables are captured. */
+export type TableSettings = Pick<MysqlConfig, 'tables' | 'cascades' | 'unrepresentable'>
+
+/** A table that the patterns take and that cannot be captured. */
+export interface UnfitTable {
+  readonly table: CatalogTable
+  /** Reads on from the table's name. */
+  readonly why: string
+  readonly error: MillraceError
+}
+
+/** The tables that the patterns take: those that can be captured, and the others with what they lack. */
+export async function fitTables(
+  connection: WireConnection,
+  server: Server,
+  settings: TableSettings,
+): Promise<{ readonly fit: readonly TableSchema[]; readonly unfit: readonly UnfitTable[] }> {
+  const tables = await listTables(connection, new TablePatterns(settings.tables))
+  const unlogged = await unloggedTables(connection, server, tables, settings)
+  const fit: TableSchema[] = []
+  const unfit: UnfitTable[] = []
+  for (const table of tables) {
+    const id = tableId(table)
+    const reason = unlogged.get(id)
+    if (reason !== undefined) {
+      const error = new MillraceError('source.schema_unsupported', `${id} ${reason.why}`, { fix: reason.fix })
+      unfit.push({ table, why: reason.why, error })
+      continue
+    }
+    try {
+      fit.push(mapTable(table, settings).table)
+    } catch (error) {
+      if (!(error instanceof MillraceError) || error.category !== 'schema') throw error
+      unfit.push({ table, why: `cannot be captured: ${error.message}`, error })
+    }
+  }
+  return { fit, unfit }
+}
+
+/** Why the binlog does not have all changes of a table. */
+interface Unlogged {
+  readonly why: string
+  readonly fix: string
+}
+
+/** Those of the tables whose changes are not all in the binlog, by id. */
+export async function unloggedTables(
+  connection: WireConnection,
+  server: Server,
+  tables: readonly CatalogTable[],
+  { cascades }: Pick<TableSettings, 'cascades'>,
+): Promise<ReadonlyMap<string, Unlogged>> {
+  const found = new Map<string, Unlogged>()
+  if (cascades === 'refuse' && !server.logsCascades) {
+    for (const { constraint, ...table } of await cascadesOf(connection, tables)) {
+      found.set(tableId(table), {
+        why: `is changed by its foreign key ${constraint}, whose cascades the server does not write to its binlog`,
+        fix: 'make the foreign key ON DELETE RESTRICT ON UPDATE RESTRICT and delete in the application, or set `cascades: ignore`: such rows then stay in the targets',
+      })
+    }
+  }
+  const { only, without } = await binlogEnd(connection, server)
+  for (const table of tables) {
+    const { namespace } = table
+    if (only.length > 0 ? only.includes(namespace) : !without.includes(namespace)) continue
+    found.set(tableId(table), {
+      why: `is of the database ${namespace}, which the server leaves out of its binlog`,
+      fix: 'take binlog-do-db and binlog-ignore-db out of the server configuration, and restart the server',
+    })
+  }
+  return found
+}
