@@ -1,5 +1,6 @@
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { copyPieces } from '../../connectors/postgres/snapshot-copy.ts'
 import { type PostgresFence, PostgresSnapshotReader } from '../../connectors/postgres/snapshot-reader.ts'
 import { describeTable } from '../../connectors/postgres/type-mapping.ts'
 import type { ChunkLimits, Json, SnapshotChunk, TableSchema, Value } from '../../core/plugin.ts'
@@ -323,3 +324,33 @@ describe('a table without a key', () => {
     expect(await readAll(await tableOf('bare_empty'), MANY)).toHaveLength(1)
   })
 })
+
+describe('a whole table in one view', () => {
+  it('is read in pieces of a few bytes, or of one row, however its rows grow', async () => {
+    await db.sql(`create table growing (id int primary key, v text); alter table growing alter v set storage external;
+      insert into growing select g, case when g <= 3000 then 'x' else repeat('y', 100000) end from generate_series(1, 3050) g`)
+    const client = new pg.Client({ connectionString: db.url })
+    client.on('error', () => {})
+    await client.connect()
+    try {
+      const sql = 'copy (select id, v from growing order by id) to stdout (format binary)'
+      const pieces: { readonly rows: number; readonly length: number }[] = []
+      await copyPieces(client, sql, 10_000, ({ rows, length }) => pieces.push({ rows, length }), signal)
+      expect(pieces.reduce((sum, { rows }) => sum + rows, 0)).toBe(3050)
+      expect(Math.max(...pieces.map(({ length }) => length))).toBeLessThan(10_000 + 101_000)
+      expect(pieces.length).toBeGreaterThan(50)
+      const failing = copyPieces(client, sql, 10_000, fail, signal)
+      await expect(failing).rejects.toThrow('taken wrongly')
+    } finally {
+      ;(client as pg.Client & { readonly connection: pg.Connection }).connection.stream.destroy()
+    }
+    const table = await tableOf('growing')
+    const writer = new RecordingWriter(table)
+    await reader.scan(table, () => ({ writer, beginRow: () => writer.row(), endRow: () => writer.end() }), signal)
+    expect(writer.rows.map(([id]) => id as number).toSorted((a, b) => a - b)).toEqual(Array.from({ length: 3050 }, (_, i) => i + 1))
+  })
+})
+
+function fail(): never {
+  throw new Error('taken wrongly')
+}
