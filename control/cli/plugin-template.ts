@@ -39,7 +39,8 @@ function packageJson(name: string): string {
     type: 'module',
     exports: './dist/index.js',
     files: ['dist'],
-    scripts: { test: 'vitest run', start: 'millrace run mesh.yaml', build: 'tsc -p .', prepack: 'tsc -p .' },
+    // the suite waits by itself, and says then what for
+    scripts: { test: 'vitest run --testTimeout 300000', start: 'millrace run mesh.yaml', build: 'tsc -p .', prepack: 'tsc -p .' },
     dependencies: { millrace: `^${ours.version}`, zod: ours.dependencies.zod },
     devDependencies: dev(['@types/node', 'fast-check', 'typescript', 'vitest']),
   }

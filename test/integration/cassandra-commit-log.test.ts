@@ -25,7 +25,7 @@ const CASES: readonly { name: string; version: string; yaml: readonly string[]; 
 ]
 
 describe.skipIf(skipReason() !== null)('against the reader of Cassandra', () => {
-  test.each(CASES)('$name', { timeout: 240_000 }, async ({ name, version, yaml, kept }) => {
+  test.each(CASES)('$name', { timeout: 600_000 }, async ({ name, version, yaml, kept }) => {
     const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-commit-log-'))
     try {
       const recording = await recordCommitLog({ dir, version, yaml, statements: labStatements(version), reread: true })

@@ -128,7 +128,7 @@ async function provision(release: Release): Promise<ProvisionedSource> {
   const settings = {
     contactPoints: [`127.0.0.1:${port}`],
     localDataCenter: LOCAL_DC,
-    tables: [`${keyspace}.*`, `!${keyspace}.marks`, `!${keyspace}.filler`],
+    tables: [`${keyspace}.*`, `!${keyspace}.filler`],
     cdcRaw,
     consistency: 'ONE',
     unrepresentable: 'text',
@@ -189,7 +189,7 @@ async function provision(release: Release): Promise<ProvisionedSource> {
     },
     /** Takes all segments away, and fills the one that is written then, which nobody finds any more. */
     async loseHistory() {
-      for (const name of readdirSync(cdcRaw)) rmSync(path.join(cdcRaw, name))
+      for (const name of readdirSync(cdcRaw)) rmSync(path.join(cdcRaw, name), { force: true })
       await cql(`create table filler (id int primary key, body text) with cdc = true`)
       await until('another segment is begun', async () => {
         await cql('insert into filler (id, body) values (1, ?)', ['x'.repeat(200_000)])

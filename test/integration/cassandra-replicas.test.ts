@@ -50,7 +50,7 @@ const MOST_AGENT_MB = 125
 const isIndex = (name: string) => name.endsWith('_cdc.idx')
 
 describe.skipIf(skip !== null)(`two nodes of Cassandra${skip === null ? '' : ` (${skip})`}`, () => {
-  test('agents on two machines: the source reads both through them, past kills of an agent and of itself', { timeout: 300_000 }, async () => {
+  test('agents on two machines: the source reads both through them, past kills of an agent and of itself', { timeout: 900_000 }, async () => {
     const { first, second } = await cluster()
     // each partition is on one of them only
     const db = await keyspaceOn('5.0', first.port, first.cdcRaw, 1)
@@ -109,6 +109,7 @@ sinks:
     await mesh.kill()
     await fill(400, 100)
     mesh.start()
+    await mesh.until('what was written meanwhile is captured', ({ nodes }) => nodes[0]!.rows >= 100)
     await hasAll(499)
     const written = folders.map((folder) => readdirSync(folder).filter(isIndex))
     expect(written.every((names) => names.length > 0)).toBe(true)
@@ -116,7 +117,7 @@ sinks:
     // until each node has filled a segment with them
     let large = 0
     for (; large < 200 && !areGone(); large++) {
-      const { rows } = (await mesh.status())!.nodes[0]!
+      const { rows } = (await mesh.until('it answers', () => true)).nodes[0]!
       await fill(1000 + large, 1, 'x'.repeat(250_000))
       await mesh.until('it is captured', ({ nodes }) => nodes[0]!.rows > rows)
     }
@@ -139,7 +140,7 @@ sinks:
     await db.drop()
   })
 
-  test('what both replicas logged comes once, and what one missed comes from the other', { timeout: 300_000 }, async () => {
+  test('what both replicas logged comes once, and what one missed comes from the other', { timeout: 900_000 }, async () => {
     const { first, second } = await cluster()
     const db = await keyspaceOn('5.0', first.port, first.cdcRaw, 2)
     await db.cql('create table items (id int primary key, name text, quantity int) with cdc = true')
@@ -172,6 +173,9 @@ sinks:
     const sent = 200
     for (let id = 0; id < sent; id++) await db.cql('insert into items (id, name, quantity) values (?, ?, ?)', [id, `name ${id}`, id])
     for (let id = 0; id < sent; id += 2) await db.cql('update items set quantity = ? where id = ?', [-id, id])
+    const count = (kind: string) => changes().filter(([op]) => op === kind).length
+    const all = (inserts: number) => until('all are there', () => failure !== null || (count('c') >= inserts && count('u') >= sent / 2))
+    await all(sent)
     await caughtUp()
     expect(changes().filter(([op]) => op === 'c')).toHaveLength(sent)
     expect(changes().filter(([op]) => op === 'u')).toHaveLength(sent / 2)
@@ -179,6 +183,7 @@ sinks:
     // one of them misses what is written now
     await second.stop('SIGKILL')
     for (let id = sent; id < sent + 20; id++) await db.cql('insert into items (id, name, quantity) values (?, ?, ?)', [id, 'alone', id])
+    await all(sent + 20)
     await caughtUp()
     expect(changes().filter(([op]) => op === 'c')).toHaveLength(sent + 20)
     stop.abort()

@@ -1,6 +1,6 @@
 /** The command line as people run it: child processes on a real Postgres, an embedded log and registry, an Iceberg table and a search index. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -29,8 +29,8 @@ function start(args: readonly string[]): { child: ChildProcess; finished: Promis
   children.add(child)
   let out = ''
   let err = ''
-  child.stdout!.on('data', (bytes) => (out += bytes))
-  child.stderr!.on('data', (bytes) => (err += bytes))
+  child.stdout!.setEncoding('utf8').on('data', (text) => (out += text))
+  child.stderr!.setEncoding('utf8').on('data', (text) => (err += text))
   const finished = new Promise<Finished>((resolve) =>
     child.once('close', (code) => {
       children.delete(child)
@@ -42,7 +42,7 @@ function start(args: readonly string[]): { child: ChildProcess; finished: Promis
 
 const millrace = (...args: string[]) => start(args).finished
 
-async function until<T>(what: string, look: () => Promise<T | null | false | undefined>, seconds = 100): Promise<T> {
+async function until<T>(what: string, look: () => Promise<T | null | false | undefined>, seconds = 180): Promise<T> {
   for (const deadline = Date.now() + seconds * 1000; ; await delay(50)) {
     const seen = await look()
     if (seen) return seen
@@ -85,9 +85,12 @@ afterEach(async () => {
   await until('children end', async () => children.size === 0)
 })
 
-afterAll(() => database?.drop())
+afterAll(async () => {
+  await database?.drop()
+  rmSync(dir, { recursive: true, force: true })
+})
 
-describe('the command line on a real mesh', { timeout: 180_000 }, () => {
+describe('the command line on a real mesh', { timeout: 900_000 }, () => {
   test('checks the file and the systems without leaving a trace', async () => {
     const { code, out, err } = await millrace('check', file)
     expect([code, err], out).toEqual([0, ''])
@@ -176,8 +179,8 @@ describe('the command line on a real mesh', { timeout: 180_000 }, () => {
     await until('the lake has what came while nothing ran', async () => {
       const now = await status()
       // more than that when the kill came before a commit of the sink
-      const lake = now?.nodes.find(({ node }) => node === 'lake')
-      return now !== null && (lake?.rows ?? 0) >= 101 && now.nodes.every(({ behind, role }) => role === 'source' || behind === 0)
+      const rows = (name: string) => now?.nodes.find(({ node }) => node === name)?.rows ?? 0
+      return now !== null && rows('lake') >= 101 && rows('find') >= 1 && now.nodes.every(({ behind, role }) => role === 'source' || behind === 0)
     })
     second.child.kill('SIGINT')
     const ended = await second.finished
@@ -241,8 +244,11 @@ describe('the command line on a real mesh', { timeout: 180_000 }, () => {
     await database.sql("insert into orders values (500, 1, 'while paused')")
     expect(await node('shop')).toMatchObject({ state: 'paused', pausedSince: since, rows: 0 })
     expect(await millrace('resume', file, 'shop')).toMatchObject({ code: 0, out: 'shop: goes on\n' })
-    await until('it goes on', async () => (await node('shop'))?.rows === 1)
-    expect(await node('shop')).toMatchObject({ state: 'running', pausedSince: null })
+    await until('it goes on', async () => {
+      const shop = await node('shop')
+      return shop?.rows === 1 && shop.state === 'running'
+    })
+    expect(await node('shop')).toMatchObject({ rows: 1, pausedSince: null })
     expect((await millrace('pause', file, 'lake')).code).toBe(0)
     second.child.kill('SIGINT')
     await second.finished

@@ -22,9 +22,10 @@ test.skipIf(!existsSync('/proc/self/environ'))(
     mesh = new MeshProcess(dir, yaml, { NODE_COMPILE_CACHE: path.join(dir, 'cache') })
     for (const isCold of [true, false]) {
       mesh.start()
-      await expect.poll(() => readRunning(mesh!.dataDir)?.pid, { timeout: 30_000 }).toBe(mesh.pid)
+      await expect.poll(() => readRunning(mesh!.dataDir)?.pid, { timeout: 120_000 }).toBe(mesh.pid)
       expect(beganAgain(mesh.pid)).toBe(isCold)
       expect(await mesh.stop()).toBe(0)
     }
   },
+  600_000,
 )

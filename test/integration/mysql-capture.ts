@@ -10,6 +10,8 @@ import { asMillraceError, type MillraceError, type PluginContext, type SourceCon
 import type { MysqlDatabase } from '../services/mysql.ts'
 import { RecordingOutput } from './recording-output.ts'
 
+const PATIENCE_MS = 120_000
+
 export function mysqlContext(db: MysqlDatabase): PluginContext {
   return { mesh: 'test', node: db.database, dataDir: path.join(os.tmpdir(), `millrace-${db.database}`), logger: pino({ level: 'silent' }), metric: () => {} }
 }
@@ -53,7 +55,7 @@ export class MysqlCapture {
     const [row] = await this.#db.sql(isMysql ? 'select @@global.gtid_executed as g' : 'select @@global.gtid_binlog_pos as g')
     const number = (gtids: string) => (isMysql ? GtidSet.parse(gtids).size : MariadbPosition.parse(gtids).sum)
     const goal = number(String(row!.g))
-    for (const deadline = Date.now() + 30_000; number(readOffset(this.offset).gtids) < goal; await delay(5)) {
+    for (const deadline = Date.now() + PATIENCE_MS; number(readOffset(this.offset).gtids) < goal; await delay(5)) {
       if (this.failure !== null) throw this.failure
       if (Date.now() > deadline) throw new Error(`the stream stands at ${readOffset(this.offset).gtids}, not at ${String(row!.g)}`)
     }
@@ -61,7 +63,7 @@ export class MysqlCapture {
 
   /** Waits for the stream to fail. */
   async failed(): Promise<MillraceError> {
-    await Promise.race([this.#done, delay(30_000)])
+    await Promise.race([this.#done, delay(PATIENCE_MS)])
     if (this.failure === null) throw new Error('the stream did not fail')
     return this.failure
   }

@@ -176,7 +176,7 @@ describe.skipIf(skip !== null).each(FLAVORS)(`XA transactions of %s${skip === nu
       opened = true
     })
     // it has found what is prepared, and looked again
-    await vi.waitFor(async () => expect(await looks()).toBeGreaterThanOrEqual(before + 2), { timeout: 30_000, interval: 10 })
+    await vi.waitFor(async () => expect(await looks()).toBeGreaterThanOrEqual(before + 2), { timeout: 120_000, interval: 10 })
     expect(opened).toBe(false)
     await session.query(`xa commit ${xid('early')}`)
     capture = await opening

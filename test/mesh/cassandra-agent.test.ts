@@ -14,6 +14,7 @@ if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping
 const MILLRACE = path.join(import.meta.dirname, '..', '..', 'control', 'cli', 'millrace.js')
 const ROWS = 20_000
 const MOST_MB = 150
+const PATIENCE_MS = 180_000
 
 const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-cassandra-agent-'))
 let db: CassandraKeyspace | null = null
@@ -39,7 +40,7 @@ function peakMb(pid: number): number {
 }
 
 describe.skipIf(skip !== null || process.platform !== 'linux')(`the agent beside Cassandra${skip === null ? '' : ` (${skip})`}`, () => {
-  test(`runs the sources alone, streams ${ROWS} rows in less than ${MOST_MB} MB, and ends gracefully`, { timeout: 240_000 }, async () => {
+  test(`runs the sources alone, streams ${ROWS} rows in less than ${MOST_MB} MB, and ends gracefully`, { timeout: 600_000 }, async () => {
     db = await testCassandra('5.0')
     const { keyspace, cdcRaw, port, client, cql } = db
     await cql('create table items (id int primary key, name text, quantity int) with cdc = true')
@@ -64,17 +65,20 @@ sinks:
     agent = spawn(process.execPath, [MILLRACE, 'agent', 'cassandra', '--config', file], { stdio: ['ignore', 'ignore', 'pipe'] })
     let output = ''
     agent.stderr!.on('data', (bytes: Buffer) => (output += bytes.toString()))
+    let nodes: readonly string[] = []
     await until('the agent answers', async () => {
       if (agent!.exitCode !== null) throw new Error(output)
-      return (await statusOf())?.nodes[0]?.state === 'running'
+      const status = await statusOf()
+      nodes = status?.nodes.map(({ node }) => node) ?? []
+      return status?.nodes[0]?.state === 'running'
     })
-    expect((await statusOf())!.nodes.map(({ node }) => node)).toEqual(['shop'])
+    expect(nodes).toEqual(['shop'])
     const idle = peakMb(agent.pid!)
     for (let from = 0; from < ROWS; from += 500) {
       const ids = Array.from({ length: 500 }, (_, n) => from + n)
       await Promise.all(ids.map((id) => client.execute('insert into items (id, name, quantity) values (?, ?, ?)', [id, `name ${id}`, id], { prepare: true })))
     }
-    await until('all rows are in the log', async () => ((await statusOf())?.nodes[0]?.rows ?? 0) >= ROWS)
+    await until('all rows are in the log', async () => ((await statusOf())?.nodes[0]?.rows ?? 0) >= ROWS, PATIENCE_MS)
     const peak = peakMb(agent.pid!)
     console.info(`the agent held ${idle.toFixed(0)} MB before the first row, ${peak.toFixed(0)} MB at most`)
     expect(peak).toBeLessThan(MOST_MB)

@@ -1,6 +1,7 @@
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, describe, expect, test } from 'vitest'
 import { until } from '../../testing/source/source-run.ts'
 import { type CassandraKeyspace, cassandraSkipReason, LOCAL_DC, RELEASES, testCassandra } from '../services/cassandra.ts'
@@ -60,12 +61,12 @@ async function createShop({ cql, client, keyspace }: CassandraKeyspace): Promise
   }
 }
 
-/** Writes of every kind until it is stopped. */
+/** Writes of every kind until it is stopped, no faster than rows are read back on a busy machine. */
 function keepBusy({ cql }: CassandraKeyspace): { stop(): Promise<number> } {
   let over = false
   const work = (async () => {
     let n = 0
-    for (; !over; n++) {
+    for (; !over; n++, await delay(5)) {
       const id = (n * 7919) % 900
       const customer = `c${id % 60}`
       await cql('insert into customers (id, name) values (?, ?)', [10_000 + n, `new ${n}`])
@@ -94,7 +95,7 @@ function keepBusy({ cql }: CassandraKeyspace): { stop(): Promise<number> } {
 
 describe.skipIf(skip !== null)(`Cassandra${skip === null ? '' : ` (${skip})`}`, () => {
   test.each(RELEASES)('%s: snapshot beside a busy stream, a graceful restart, kills: log, lake and search stay equal, and segments go', {
-    timeout: 240_000,
+    timeout: 600_000,
   }, async (release) => {
     shop = await testCassandra(release)
     await createShop(shop)
@@ -125,7 +126,7 @@ describe.skipIf(skip !== null)(`Cassandra${skip === null ? '' : ` (${skip})`}`, 
   })
 
   test.each(RELEASES)('%s: a table that is truncated while it streams or while nobody reads, or dropped and made again, is emptied everywhere', {
-    timeout: 240_000,
+    timeout: 600_000,
   }, async (release) => {
     shop = await testCassandra(release)
     const { cql, client, keyspace } = shop

@@ -141,5 +141,5 @@ topics: { partitions: 3 }`,
     expect(seen).toEqual(source.rows.map(({ row }) => row as string).sort())
     expect(seen.length).toBeGreaterThan(1500)
     expect(await mesh.stop()).toBe(0)
-  }, 230_000)
+  }, 900_000)
 })

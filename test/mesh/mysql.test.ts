@@ -66,7 +66,7 @@ function keepBusy(db: MysqlDatabase): { stop(): Promise<number> } {
 }
 
 describe.skipIf(skip !== null)(`MySQL and MariaDB${skip === null ? '' : ` (${skip})`}`, () => {
-  test.each(FLAVORS)('%s: snapshot beside a busy stream, a graceful restart, a kill: log, lake and search stay equal', async (flavor) => {
+  test.each(FLAVORS)('%s: snapshot beside a busy stream, a graceful restart, a kill: log, lake and search stay equal', { timeout: 900_000 }, async (flavor) => {
     db = await mysqlDatabase(flavor)
     await createShop(db)
     mesh = new MeshProcess(dir, yaml(db))

@@ -36,11 +36,11 @@ async function demo(args: readonly string[], meanwhile: () => void = () => {}): 
   const child = spawn('npm', ['run', '--silent', 'demo', '--', '--json', ...args], { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] })
   let out = ''
   let said = ''
-  child.stdout.on('data', (bytes: Buffer) => {
-    out += bytes.toString()
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    out += text
   })
-  child.stderr.on('data', (bytes: Buffer) => {
-    said += bytes.toString()
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    said += text
   })
   const turns = setInterval(meanwhile, 20)
   const code = await new Promise<number | null>((resolve) => child.once('close', resolve))
@@ -52,7 +52,7 @@ describe('the demo, run as a user does', () => {
   let outcome: Outcome
   beforeAll(async () => {
     outcome = await demo(['--seconds', '5', '--rows', '3000', '--dir', path.join(dir, 'demo')])
-  }, 120_000)
+  }, 600_000)
 
   test('ends with 0 and one JSON document on stdout, in which everything is equal', () => {
     expect(outcome.code, outcome.said.slice(-3000)).toBe(0)
@@ -78,7 +78,7 @@ describe('the demo, run as a user does', () => {
     const tapped = (await shell(tap!)).stdout.trimEnd().split('\n')
     expect(tapped).toHaveLength(3)
     for (const line of tapped) expect(JSON.parse(line)).toMatchObject({ stream: 'shop.public.orders' })
-  }, 60_000)
+  }, 600_000)
 
   const skip = pythonSkipReason()
   test.skipIf(skip !== null)(
@@ -103,7 +103,7 @@ describe('the demo, run as a user does', () => {
 test('a demo whose search index has a row too many says so and ends with 1', async () => {
   const folder = path.join(dir, 'unequal')
   let added: unknown = 0
-  const { code, out, said } = await demo(['--seconds', '3', '--rows', '100', '--dir', folder], () => {
+  const { code, out, said } = await demo(['--seconds', '5', '--rows', '100', '--dir', folder], () => {
     const index = path.join(folder, '.millrace', 'nodes', 'search', 'search.db')
     if (added === 0 && existsSync(index)) added = addProduct(index)
   })
@@ -112,11 +112,11 @@ test('a demo whose search index has a row too many says so and ends with 1', asy
   const { equal, audit } = demoDocument.parse(JSON.parse(out))
   expect(equal).toBe(false)
   expect(audit.filter((table) => !table.equal).map(({ table }) => table)).toEqual(['public.products'])
-}, 120_000)
+}, 600_000)
 
 /** A product that the shop never had. @returns how many were added: none before the index has another */
 function addProduct(file: string): number {
-  using db = new DatabaseSync(file, { timeout: 5000 })
+  using db = new DatabaseSync(file, { timeout: 60_000 })
   const has = (table: string) => db.prepare('select 1 from sqlite_master where name = ?').get(table) !== undefined
   const index = has('millrace_index') ? db.prepare("select id from millrace_index where name like '%products'").get() : undefined
   const doc = `doc_${index?.id}`

@@ -3,12 +3,14 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { Client, policies, types } from 'cassandra-driver'
+import type { LogPlace } from '../../connectors/cassandra/cassandra-offset.ts'
+import { until } from '../../testing/source/source-run.ts'
 import { freePorts } from './free-ports.ts'
 import { findJava, javaSkipReason, mavenJars } from './maven.ts'
 import { serviceVersion } from './service-version.ts'
 import { sharedService } from './shared-service.ts'
+import { untilAnswering } from './until-answering.ts'
 
 export type Release = '4.1' | '5.0'
 export const RELEASES: readonly Release[] = ['4.1', '5.0']
@@ -16,7 +18,10 @@ const VERSIONS: Readonly<Record<Release, string>> = { '4.1': '4.1.8', '5.0': ser
 
 /** Later ones have no Security Manager, which it asks for. */
 const JDK = 17
-const START_DEADLINE_MS = 120_000
+const START_DEADLINE_MS = 300_000
+/** Of every kind of request: by its own defaults a node gives up writes after two seconds, which a busy machine takes now and then. */
+const REQUEST_TIMEOUT_S = 120
+const REQUESTS = ['read', 'range', 'write', 'counter_write', 'truncate']
 export const LOCAL_DC = 'datacenter1'
 
 /** What the server's classes reach into. */
@@ -68,7 +73,7 @@ export interface CassandraAccess {
   readonly ssl: { readonly ca: string; readonly cert: string; readonly key: string }
 }
 
-/** @throws when it does not answer within two minutes; the end of its log is in the message */
+/** @throws when it does not answer within five minutes; the end of its log is in the message */
 export async function startCassandra(options: CassandraOptions): Promise<CassandraServer> {
   const { dir, release } = options
   const { joins } = options
@@ -85,10 +90,20 @@ export async function startCassandra(options: CassandraOptions): Promise<Cassand
     const out = openSync(path.join(dir, 'server.log'), 'a')
     const child = spawn(java, flags(dir, jars, jmx), { stdio: ['ignore', out, out], detached: options.detached === true })
     if (options.detached === true) child.unref()
-    await untilAnswering(child, { address, port, access: options.access }, path.join(dir, 'server.log'))
+    const answers = async () => {
+      const client = connect({ address, port, access: options.access })
+      try {
+        await client.connect()
+        return true
+      } finally {
+        await client.shutdown()
+      }
+    }
+    await untilAnswering(child, { name: `Cassandra ${release}`, log: path.join(dir, 'server.log'), patienceMs: START_DEADLINE_MS, answers })
     return child
   }
   let child = await run()
+  if (joins !== undefined) await untilJoined(joins.server.port)
   const server = {
     port,
     storagePort: storage,
@@ -136,6 +151,7 @@ cdc_enabled: true
 commitlog_sync: periodic
 commitlog_sync_period: 100ms
 commitlog_segment_size: 1MiB
+${[...REQUESTS.map((kind) => `${kind}_request_timeout`), 'request_timeout', 'native_transport_timeout'].map((name) => `${name}: ${REQUEST_TIMEOUT_S}s`).join('\n')}
 ${more}
 `,
   )
@@ -177,29 +193,40 @@ export function connect({ port, keyspace, address = '127.0.0.1', access }: Conne
   return new Client({
     contactPoints: [`${address}:${port}`],
     localDataCenter: LOCAL_DC,
-    protocolOptions: { maxVersion: types.protocolVersion.v4 },
+    protocolOptions: { maxVersion: types.protocolVersion.v4, maxSchemaAgreementWaitSeconds: REQUEST_TIMEOUT_S },
     ...(access === undefined ? {} : { credentials: { username: access.user, password: access.password }, sslOptions: access.ssl }),
     ...(keyspace === undefined ? {} : { keyspace }),
     encoding: { useBigIntAsLong: true, useBigIntAsVarint: true, set: Set, map: Map },
     policies: { reconnection: new policies.reconnection.ConstantReconnectionPolicy(200) },
-    socketOptions: { readTimeout: 30_000 },
+    socketOptions: { connectTimeout: 30_000, readTimeout: (REQUEST_TIMEOUT_S + 10) * 1000 },
   })
 }
 
-async function untilAnswering(child: ChildProcess, options: ConnectOptions, log: string): Promise<void> {
-  let last: unknown = null
-  for (const deadline = Date.now() + START_DEADLINE_MS; ; await delay(200)) {
-    const why = child.exitCode !== null ? 'ended' : Date.now() > deadline ? 'did not answer' : null
-    if (why !== null) throw new Error(`Cassandra ${why}: ${readFileSync(log, 'utf8').slice(-3000)}`, { cause: last })
-    const client = connect(options)
+/** A second node is in the ring a while before the first one sends writes to it, and before it knows its tables. */
+async function untilJoined(port: number): Promise<void> {
+  await until('both are in the ring', async () => {
+    const client = connect({ port })
     try {
       await client.connect()
-      return
-    } catch (error) {
-      last = error
+      return client.hosts.length === 2
     } finally {
       await client.shutdown()
     }
+  })
+  const client = connect({ port })
+  try {
+    await client.connect()
+    await client.execute(`create keyspace joined with replication = {'class': 'SimpleStrategy', 'replication_factor': 2}`)
+    await client.execute('create table joined.marks (id int primary key)')
+    const write = () => client.execute('insert into joined.marks (id) values (1)', [], { consistency: types.consistencies.all })
+    await until('a write reaches both', () =>
+      write().then(
+        () => true,
+        () => false,
+      ),
+    )
+  } finally {
+    await client.shutdown()
   }
 }
 
@@ -210,8 +237,8 @@ export interface CassandraKeyspace {
   readonly keyspace: string
   readonly client: Client
   cql(text: string, values?: readonly unknown[]): Promise<Record<string, unknown>[]>
-  /** Resolves when all that was written before is in the log on disk. */
-  synced(): Promise<void>
+  /** Resolves when all that was written before is in the log on disk, with where that ends. */
+  synced(): Promise<LogPlace>
   drop(): Promise<void>
 }
 
@@ -246,22 +273,32 @@ export async function keyspaceOn(release: Release, port: number, cdcRaw: string,
       return rows as unknown as Record<string, unknown>[]
     },
     async synced() {
-      await client.execute('create table if not exists marks (id int primary key) with cdc = true')
-      const indexes = () =>
-        readdirSync(cdcRaw)
-          .filter((name) => name.endsWith('.idx'))
-          .map((name) => `${name} ${readFileSync(path.join(cdcRaw, name), 'utf8')}`)
-          .join()
+      await client.execute(`create keyspace if not exists synced with replication = {'class': 'SimpleStrategy', 'replication_factor': 1}`)
+      await client.execute('create table if not exists synced.marks (id int primary key) with cdc = true')
+      let end = logEnd(cdcRaw)
       // what the first of two syncs does may have begun before
       for (const id of [1, 2]) {
-        const before = indexes()
-        await client.execute('insert into marks (id) values (?)', [id], { prepare: true })
-        while (indexes() === before) await delay(5)
+        const before = end
+        await client.execute('insert into synced.marks (id) values (?)', [id], { prepare: true })
+        await until('the log is synced', () => {
+          end = logEnd(cdcRaw)
+          return end.segment > before.segment || (end.segment === before.segment && end.position > before.position)
+        })
       }
+      return end
     },
     async drop() {
       await client.execute(`drop keyspace if exists ${keyspace}`)
       await client.shutdown()
     },
   }
+}
+
+/** By the newest index: older ones are taken away meanwhile. Nothing while it is just being written. */
+function logEnd(cdcRaw: string): LogPlace {
+  const segmentOf = (name: string) => Number(/-(\d+)_cdc\.idx$/.exec(name)?.[1] ?? 0)
+  const name = readdirSync(cdcRaw).reduce((newest, one) => (segmentOf(one) > segmentOf(newest) ? one : newest), '')
+  if (name === '') return { segment: 0, position: 0 }
+  const position = readFileSync(path.join(cdcRaw, name), 'utf8').split('\n')[0]!
+  return /^\d+$/.test(position) ? { segment: segmentOf(name), position: Number(position) } : { segment: 0, position: 0 }
 }

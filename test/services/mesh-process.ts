@@ -94,8 +94,8 @@ export class MeshProcess {
     const child = spawn(process.execPath, [MILLRACE, name, this.file, ...args], { env: this.#env, stdio: ['ignore', 'pipe', 'pipe'] })
     let text = ''
     let out = ''
-    for (const stream of [child.stdout, child.stderr]) stream.on('data', (bytes: Buffer) => (text += bytes.toString()))
-    child.stdout.on('data', (bytes: Buffer) => (out += bytes.toString()))
+    for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (part: string) => (text += part))
+    child.stdout.on('data', (part: string) => (out += part))
     await new Promise((resolve) => child.once('close', resolve))
     return { exitCode: child.exitCode, text, out }
   }

@@ -5,8 +5,8 @@ import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 
 import path from 'node:path'
 import { promisify } from 'node:util'
 import mysql from 'mysql2/promise'
-import { freePort } from '../../control/demo/postgres-server.ts'
 import { type DebianTree, debianSkipReason, debianTree } from './debian-tree.ts'
+import { freePorts } from './free-ports.ts'
 import { sharedService } from './shared-service.ts'
 import { untilAnswering } from './until-answering.ts'
 
@@ -21,7 +21,7 @@ const TREES = {
   mariadb: { name: 'mariadb-trixie', suite: 'trixie', packages: ['mariadb-server-core', 'mariadb-client-core'] },
 } as const
 
-const START_TIMEOUT_MS = 60_000
+const START_TIMEOUT_MS = 120_000
 
 const SETTINGS: Readonly<Record<Flavor, Readonly<Record<string, string>>>> = {
   mysql: {
@@ -77,7 +77,7 @@ export async function startMysql(options: MysqlServerOptions): Promise<MysqlServ
     // each server has an identity of its own
     rmSync(path.join(dataDir, 'auto.cnf'), { force: true })
   }
-  const port = options.port ?? (await freePort())
+  const port = options.port ?? (await freePorts(1))[0]!
   const all = {
     ...basics(tree, dataDir),
     port: String(port),

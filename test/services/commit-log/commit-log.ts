@@ -9,7 +9,7 @@ import { findJava, javaSkipReason, mavenJars } from '../maven.ts'
 const run = promisify(execFile)
 /** Cassandra has no Security Manager to start with on later ones. */
 const JDK = 17
-const DEADLINE_MS = 90_000
+const DEADLINE_MS = 240_000
 
 /** Packages that Cassandra reaches into: what its own start script opens. */
 const OPENED = [
