@@ -189,6 +189,7 @@ sinks:
     stop.abort()
     await done
     await connector[Symbol.asyncDispose]()
-    await db.drop()
+    // nothing is dropped: the nodes that are left would wait for the other to agree
+    await db.client.shutdown()
   })
 })

@@ -1,22 +1,23 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
 import path from 'node:path'
-import { runDir } from './shared-service.ts'
+import { RUN_DIR_ENV } from './shared-service.ts'
 
 /** Below the ports that the system gives to whoever asks for any, so that nobody gets one while its server starts, or is down for a while. */
 const FIRST = 10_000
 const COUNT = 6_000
 
-/** So many ports that are free, all different, and given to nobody else in this run. */
+/** So many ports that are free, all different, and given to nobody else in this run of the tests; benchmarks have none, and start servers one by one. */
 export async function freePorts(count: number): Promise<number[]> {
-  const taken = path.join(runDir(), 'ports')
-  mkdirSync(taken, { recursive: true })
+  const run = process.env[RUN_DIR_ENV]
+  const taken = run === undefined ? null : path.join(run, 'ports')
+  if (taken !== null) mkdirSync(taken, { recursive: true })
   const ports: number[] = []
   // each process begins elsewhere, also those of other runs
   const offset = Math.floor(Math.random() * COUNT)
   for (let n = 0; n < COUNT && ports.length < count; n++) {
     const port = FIRST + ((offset + n) % COUNT)
-    if ((await isFree(port)) && take(path.join(taken, String(port)))) ports.push(port)
+    if ((await isFree(port)) && (taken === null || take(path.join(taken, String(port))))) ports.push(port)
   }
   if (ports.length < count) throw new Error(`no ${count} free ports from ${FIRST} to ${FIRST + COUNT - 1}`)
   return ports
