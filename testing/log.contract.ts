@@ -427,8 +427,10 @@ export function logContract(name: string, provision: () => Promise<ProvisionedLo
         for (let n = 0; n < 20; n++) await writer.append(batchOf([idFrame(topic, n % 2, [`${n}`])], { n, [`key ${n}`]: n, [`key ${n - 3}`]: null }))
       }
       const bounds = await log.bounds(topic)
+      const { identity } = log
       const before = await readCount(log, [startOf(topic, 0), startOf(topic, 1)], 20)
       log = await provisioned.reopen()
+      expect([typeof identity, log.identity]).toEqual(['string', identity])
       expect(await log.bounds(topic)).toEqual(bounds)
       const after = await readCount(log, [startOf(topic, 0), startOf(topic, 1)], 20)
       const sorted = (seen: SeenRecord[]) => seen.sort((a, b) => a.partition - b.partition || Number(a.offset - b.offset))

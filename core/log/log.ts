@@ -6,6 +6,8 @@ import type { Json } from '../event/offset.ts'
  */
 export interface Log extends AsyncDisposable {
   readonly kind: 'embedded' | 'kafka'
+  /** Which log it is: one that was made anew has another, though its topics are called the same. Null: it cannot tell. */
+  readonly identity: string | null
   /**
    * Creates what is missing; a topic that exists stays as it is.
    * @throws log.refused when its partitions differ from the spec, or it would lose what the spec keeps

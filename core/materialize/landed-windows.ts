@@ -10,6 +10,8 @@ interface LandedJson {
   readonly rejected: LedgerJson
   readonly superseded: LedgerJson
   readonly asOf?: number | null
+  /** Identity of the log that the positions are of; null: it has none. */
+  readonly log?: string | null
 }
 
 /**
@@ -74,8 +76,8 @@ export class LandedWindows {
     return [this.landed, this.rejected, this.superseded]
   }
 
-  /** The text that lands with these positions. */
-  toText(positions: readonly LogPosition[]): string {
+  /** The text that lands with these positions of a log. */
+  toText(positions: readonly LogPosition[], log: string | null): string {
     const { landed, rejected, superseded, asOfMs } = this
     const json: LandedJson = {
       positions: positions.map(({ partition, offset }) => [partition, String(offset)] as const),
@@ -83,19 +85,21 @@ export class LandedWindows {
       rejected: rejected.toJSON(),
       superseded: superseded.toJSON(),
       asOf: asOfMs,
+      log,
     }
     return JSON.stringify(json)
   }
 
-  private static of({ landed, rejected, superseded, asOf = null }: Omit<LandedJson, 'positions'>): LandedWindows {
+  private static of({ landed, rejected, superseded, asOf = null }: Omit<LandedJson, 'positions' | 'log'>): LandedWindows {
     const ledger = (json: LedgerJson) => WindowLedger.of(LANDED_WINDOWS, json)
     return new LandedWindows(ledger(landed), ledger(rejected), ledger(superseded), asOf)
   }
 
-  /** What {@link toText} gave, and the positions of that commit. */
-  static parse(topic: string, text: string): { readonly windows: LandedWindows; readonly positions: readonly LogPosition[] } {
+  /** What {@link toText} gave: the windows, and the positions of that commit with the identity of their log. */
+  static parse(topic: string, text: string): { readonly windows: LandedWindows; readonly positions: readonly LogPosition[]; readonly log: string | null } {
     const json = JSON.parse(text) as LandedJson
-    return { windows: LandedWindows.of(json), positions: json.positions.map(([partition, offset]) => ({ topic, partition, offset: BigInt(offset) })) }
+    const positions = json.positions.map(([partition, offset]) => ({ topic, partition, offset: BigInt(offset) }))
+    return { windows: LandedWindows.of(json), positions, log: json.log ?? null }
   }
 
   /** Counted anew from the log: what was rejected counts as landed. */

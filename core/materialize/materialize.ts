@@ -12,7 +12,7 @@ import { DeadLetterBox, deadLetterOf } from './dead-letter.ts'
 import type { LandedWindows } from './landed-windows.ts'
 import type { MemoryBudget } from './memory-budget.ts'
 import { OpenBatch, type TakenChanges } from './open-batch.ts'
-import { recallWindows } from './recall-windows.ts'
+import { foreignLog, recallWindows } from './recall-windows.ts'
 import { Rejections } from './rejections.ts'
 import { changeConverter, fillFromBefore } from './shape-conversion.ts'
 import type { Rejection, SinkConnector } from './sink-connector.ts'
@@ -133,7 +133,9 @@ class Driver implements AsyncDisposable {
     await this.#retrying(() => this.#refreshEnds())
     for (const [partition, offset] of this.#applied) {
       const end = this.#ends.get(partition)
-      if (end === undefined || offset > end) throw foreignLog(topic, partition, offset, end)
+      if (end !== undefined && offset <= end) continue
+      const ends = end === undefined ? 'the topic has no such partition' : `the log ends at ${end}`
+      throw foreignLog(`the target holds partition ${partition} of ${topic} up to offset ${offset}, but ${ends}`)
     }
     const positions = this.#positionsOf(this.#applied)
     this.#windows = await this.#retrying(() => recallWindows({ sink, topic, positions, log: this.#options.log, decoders: this.#decoders, signal }))
@@ -397,7 +399,7 @@ class Driver implements AsyncDisposable {
     let windows = this.#windows
     const memo = (): string | null => {
       windows = this.#windows?.with(run.windows(), run.windows(rejections.lost), run.windows(rejections.superseded), this.#asOf) ?? null
-      return windows?.toText(positions) ?? null
+      return windows?.toText(positions, this.#options.log.identity) ?? null
     }
     const onRejected = (some: readonly Rejection[]): Promise<void> => rejections.take(some)
     // I3: the positions move only past what was applied or is a durable dead letter
@@ -494,13 +496,6 @@ class Driver implements AsyncDisposable {
       windows: this.#windows,
     })
   }
-}
-
-function foreignLog(topic: string, partition: number, offset: bigint, end: bigint | undefined): MillraceError {
-  const ends = end === undefined ? 'the topic has no such partition' : `the log ends at ${end}`
-  return new MillraceError('log.position_lost', `the target holds partition ${partition} of ${topic} up to offset ${offset}, but ${ends}: it is another log`, {
-    fix: 'give the sink the log that it was made from, or a new target that is made from this log',
-  })
 }
 
 function later(end: bigint, read = 0n): bigint {

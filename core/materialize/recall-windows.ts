@@ -16,10 +16,22 @@ export interface RecallOptions {
   readonly signal: AbortSignal
 }
 
-/** The windows that a target kept with these positions; null when it kept none, or others. */
-export async function keptWindows(sink: SinkConnector, topic: string, positions: readonly LogPosition[]): Promise<LandedWindows | null> {
+/**
+ * The windows that a target kept with these positions; null when it kept none, or others.
+ * @throws log.position_lost when it was filled from another log than `log`: its positions mean nothing here
+ */
+export async function keptWindows(
+  sink: SinkConnector,
+  topic: string,
+  positions: readonly LogPosition[],
+  log: Pick<Log, 'identity'>,
+): Promise<LandedWindows | null> {
   const memo = (await sink.recall?.()) ?? null
   const kept = memo === null ? null : LandedWindows.parse(topic, memo)
+  const isOther = kept !== null && kept.log !== null && log.identity !== null && kept.log !== log.identity
+  // I3: read on from them, and what this log has before them would never land
+  if (isOther && positions.some(({ offset }) => offset > 0n))
+    throw foreignLog(`the target of ${topic} was filled from the log ${kept.log}, not ${log.identity}`)
   if (kept !== null && samePositions(kept.positions, positions)) return kept.windows
   return positions.every(({ offset }) => offset === 0n) ? new LandedWindows() : null
 }
@@ -30,7 +42,7 @@ export async function keptWindows(sink: SinkConnector, topic: string, positions:
  */
 export async function recallWindows({ sink, topic, positions, log, decoders, signal }: RecallOptions): Promise<LandedWindows | null> {
   if (sink.recall === undefined) return null
-  const kept = await keptWindows(sink, topic, positions)
+  const kept = await keptWindows(sink, topic, positions, log)
   if (kept !== null) return kept
   try {
     return LandedWindows.counted((await countStream(log, decoders, positions, LANDED_WINDOWS, signal)).ledger)
@@ -39,4 +51,11 @@ export async function recallWindows({ sink, topic, positions, log, decoders, sig
     if (error instanceof MillraceError && error.code === 'log.position_lost') return null
     throw error
   }
+}
+
+/** @param how it is known, for people */
+export function foreignLog(how: string): MillraceError {
+  return new MillraceError('log.position_lost', `${how}: it is another log`, {
+    fix: 'give the sink the log that it was made from, or a new target that is made from this log',
+  })
 }

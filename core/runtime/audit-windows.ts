@@ -84,7 +84,7 @@ async function compareStream(stream: Stream): Promise<StreamWindows> {
 async function landedIn({ connector, target: { topic }, log, registry, signal }: Stream) {
   let positions = await connector.committed()
   for (let tries = 0; tries < TRIES && connector.recall !== undefined; tries++) {
-    const windows = await keptWindows(connector, topic, positions)
+    const windows = await keptWindows(connector, topic, positions, log)
     if (windows !== null) return { positions, windows }
     positions = await connector.committed()
   }

@@ -31,6 +31,9 @@ class DefectiveLog implements Log {
   get kind(): Log['kind'] {
     return this.#log.kind
   }
+  get identity(): Log['identity'] {
+    return this.#log.identity
+  }
   ensureTopics: Log['ensureTopics'] = (specs) => this.#log.ensureTopics(specs)
   topics: Log['topics'] = () => this.#log.topics()
   openWriter: Log['openWriter'] = (node) => this.#log.openWriter(node)

@@ -64,6 +64,20 @@ describe('one writing process', () => {
     expect(said).toContain(`process ${process.pid}`)
   })
 
+  test('a log is the same one after a restart, after new segments and to other readers; one that is made anew is another', async () => {
+    const dir = freshDir()
+    const log = await openLog({ dir, segmentBytes: 4_000 })
+    const { identity } = log
+    expect(identity).toMatch(/^[0-9a-f-]{36}$/)
+    await log.ensureTopics([topicSpec('t')])
+    const writer = await log.openWriter('node')
+    for (let n = 0; n < 20; n++) await writer.append(batchOf([idFrame('t', 0, ['x'.repeat(1000)])]))
+    expect((await openLog({ dir, readOnly: true })).identity).toBe(identity)
+    await log[Symbol.asyncDispose]()
+    expect((await openLog({ dir })).identity).toBe(identity)
+    expect((await openLog({ dir: freshDir() })).identity).not.toBe(identity)
+  })
+
   test('closing frees the folder', async () => {
     const dir = freshDir()
     const log = await openEmbeddedLog({ dir })

@@ -17,6 +17,7 @@ export interface LogFaults {
 /** A log in memory that decodes what it is given, as the changes and the progress that a reader would see; outlives its writers, like a disk. */
 export class TestLog implements Log {
   readonly kind = 'embedded'
+  readonly identity = null
   /** Every change in the order of the appends; tombstones left out. */
   readonly changes: ChangeEvent[] = []
   readonly stored = new Map<string, Json>()

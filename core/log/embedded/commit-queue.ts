@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import fs from 'node:fs'
 import path from 'node:path'
 import type { Logger } from 'pino'
@@ -229,12 +230,14 @@ export async function beginSegment(list: SegmentList, number: number, segmentByt
   const segment = new Segment(list.dir, appendedName(number))
   const fd = fs.openSync(segment.path, 'w')
   try {
-    const { bytes } = encodeGroupHead(list.sequence + 1, Date.now(), [], list.state.whole())
+    const identity = list.state.identity ?? randomUUID()
+    const { bytes } = encodeGroupHead(list.sequence + 1, Date.now(), [], { ...list.state.whole(), identity })
     await writeAll(fd, [bytes], 0)
     await fdatasync(fd)
     await syncFolder(path.dirname(segment.path))
     segment.sizeBytes = bytes.length
     list.sequence++
+    list.state.identity = identity
     return [segment, new AppendFile(fd, bytes.length, segmentBytes)]
   } catch (error) {
     fs.closeSync(fd)

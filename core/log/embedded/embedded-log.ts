@@ -91,6 +91,10 @@ class SegmentedLog implements EmbeddedLog {
     this.#close = close
   }
 
+  get identity(): string | null {
+    return this.#list.state.identity
+  }
+
   ensureTopics(specs: readonly TopicSpec[]): Promise<void> {
     // in turns, since each looks at what the one before has made
     const turn = this.#topicsTurn.then(() => this.#ensureTopics(specs))

@@ -6,6 +6,8 @@ import type { Progress } from '../log.ts'
 export interface Facts {
   /** The facts are all there is: forget what came before. Every segment begins so. */
   readonly whole?: true
+  /** Of the log, given once. */
+  readonly identity?: string
   readonly topics?: readonly TopicState[]
   readonly partitions?: readonly PartitionFacts[]
   /** In the order of the batches; null removes an entry. */
@@ -55,6 +57,8 @@ export function partitionKey(topicId: number, partition: number): number {
 
 /** Topics, bounds and progress as of the last committed group. */
 export class LogState {
+  /** Null in a log of before there was one, until its next segment. */
+  identity: string | null = null
   readonly #topics = new Map<string, TopicState>()
   readonly #topicsById = new Map<number, TopicState>()
   readonly #partitions = new Map<number, PartitionState>()
@@ -105,6 +109,7 @@ export class LogState {
       this.#topicsById.clear()
       this.#progress.clear()
     }
+    this.identity = facts.identity ?? this.identity
     for (const topic of facts.topics ?? []) {
       this.#topics.set(topic.topic, topic)
       this.#topicsById.set(topic.id, topic)
@@ -137,6 +142,7 @@ export class LogState {
   whole(): Facts {
     return {
       whole: true,
+      ...(this.identity === null ? {} : { identity: this.identity }),
       topics: [...this.#topics.values()],
       partitions: [...this.#partitions.values()].map((state) => ({
         id: state.topicId,

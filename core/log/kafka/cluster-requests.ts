@@ -25,13 +25,13 @@ export interface TopicMetadata {
 }
 
 /**
- * The brokers, and the leaders of these topics (null: of all). Makes no topic. Format: kafka.apache.org/protocol, Metadata version 8.
+ * The cluster's id, its brokers, and the leaders of these topics (null: of all). Makes no topic. Format: kafka.apache.org/protocol, Metadata version 8.
  * @throws KafkaFault for an answer that ends too early
  */
 export async function askMetadata(
   connection: BrokerConnection,
   topics: readonly string[] | null,
-): Promise<{ readonly brokers: readonly BrokerAddress[]; readonly topics: readonly TopicMetadata[] }> {
+): Promise<{ readonly cluster: string | null; readonly brokers: readonly BrokerAddress[]; readonly topics: readonly TopicMetadata[] }> {
   const writer = new WireWriter().strings(topics).boolean(false).boolean(false).boolean(false)
   const reader = new WireReader(await connection.request(METADATA, METADATA_VERSION, writer.parts()))
   reader.int32() // throttle time
@@ -40,7 +40,7 @@ export async function askMetadata(
     brokers.push({ nodeId: reader.int32(), host: reader.string() ?? '', port: reader.int32() })
     reader.string() // rack
   }
-  reader.string() // cluster
+  const cluster = reader.string()
   reader.int32() // controller
   const found: TopicMetadata[] = []
   for (const _ of reader.array()) {
@@ -58,7 +58,7 @@ export async function askMetadata(
     found.push({ topic, errorCode, internal, partitions })
   }
   reader.int32() // authorized operations on the cluster
-  return { brokers, topics: found }
+  return { cluster, brokers, topics: found }
 }
 
 export interface Coordinator extends BrokerAddress {

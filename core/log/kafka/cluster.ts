@@ -31,6 +31,8 @@ export class Cluster {
   /** When a connection to `host:port` last failed. */
   readonly #failedAt = new Map<string, number>()
   readonly #connections = new Map<string, Promise<BrokerConnection>>()
+  /** As its brokers say; null before they were asked, or when they do not say it. */
+  id: string | null = null
   #closed = false
 
   constructor(settings: KafkaSettings) {
@@ -117,6 +119,7 @@ export class Cluster {
   /** Asks for the leaders of these topics (null: all topics of the cluster). What does not exist, or not yet where we ask, stays to be asked for. */
   async refresh(topics: readonly string[] | null): Promise<void> {
     const answer = await askMetadata(await this.anyBroker(), topics)
+    this.id = answer.cluster
     this.#brokers.clear()
     for (const { nodeId, host, port } of answer.brokers) this.#brokers.set(nodeId, { host, port })
     if (topics === null) this.forget(this.#topics.keys())

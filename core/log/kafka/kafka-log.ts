@@ -34,6 +34,10 @@ class KafkaLog implements Log {
     this.#cluster = cluster
   }
 
+  get identity(): string | null {
+    return this.#cluster.id
+  }
+
   ensureTopics(specs: readonly TopicSpec[]): Promise<void> {
     return ensureKafkaTopics(this.#cluster, specs)
   }

@@ -16,6 +16,7 @@ interface Stored {
 /** The log's contract in memory, as mean as the contract allows: a frame is overwritten as soon as the next one is asked for. */
 export class MemoryLog implements Log {
   readonly kind = 'embedded'
+  identity: string | null = 'one'
   readonly #topics = new Map<string, Stored[][]>()
   readonly #waiting = new Set<() => void>()
   /** Called at every await of the log; may throw. */

@@ -58,6 +58,26 @@ test('a target that is further than the log ends is refused: it is of another lo
   await expect(drive().done).rejects.toMatchObject({ code: 'log.position_lost', fix: expect.any(String) })
 })
 
+test('a target that was filled from another log is refused, however far this one has come', async () => {
+  const { log, target, write, drive } = stream()
+  const fill = async (name: string) => {
+    write([A, put(1n, name)])
+    const running = drive()
+    await until(() => caughtUp(log, target), name)
+    running.stop()
+    await running.done
+  }
+  await fill('one')
+  // made anew, and as long as the one before
+  log.identity = 'two'
+  write([A, put(2n, 'unseen')])
+  await expect(drive().done).rejects.toMatchObject({ code: 'log.position_lost', message: expect.stringContaining('another log'), fix: expect.any(String) })
+  // a memo of before logs had an identity says nothing
+  target.memo = target.memo!.replace(',"log":"one"', '')
+  await fill('three')
+  expect(target.memo).toContain('"log":"two"')
+})
+
 test('a topic whose partitions the log does not know yet, and a schema that the registry does not know yet, are waited for', async () => {
   const { log, encoder, target, statuses, write, drive } = stream()
   write([A, put(1n, 'one')])

@@ -40,6 +40,7 @@ const CASES: readonly Case[] = [
       '0000000002000000000000000000010000000000000001000000010000000100000001000000000000000000010000000100000000000000010000000100000001000000010000' +
       '000080000000000300076d697373696e6700000000008000000080000000',
     result: {
+      cluster: 'MkU3OEVBNTcwNTJENDM2Qg',
       brokers: [{ nodeId: 1, host: '127.0.0.1', port: 37209 }],
       topics: [
         { topic: 'orders', errorCode: 0, internal: false, partitions: [0, 1].map((partition) => ({ partition, leader: 1 })) },
@@ -52,14 +53,14 @@ const CASES: readonly Case[] = [
     ask: (connection) => askMetadata(connection, []),
     request: `${header(3, 8)}00000000000000`,
     response: '00000000000000010000000100093132372e302e302e3100009159ffff00164d6b55334f4556424e5463774e544a454e444d325167000000010000000080000000',
-    result: { brokers: [{ nodeId: 1, host: '127.0.0.1', port: 37209 }], topics: [] },
+    result: { cluster: 'MkU3OEVBNTcwNTJENDM2Qg', brokers: [{ nodeId: 1, host: '127.0.0.1', port: 37209 }], topics: [] },
   },
   {
     name: 'metadata of all topics',
     ask: (connection) => askMetadata(connection, null),
     request: `${header(3, 8)}ffffffff000000`,
     response: '00000000000000010000000100093132372e302e302e3100009159ffff00164d6b55334f4556424e5463774e544a454e444d325167000000010000000080000000',
-    result: { brokers: [{ nodeId: 1, host: '127.0.0.1', port: 37209 }], topics: [] },
+    result: { cluster: 'MkU3OEVBNTcwNTJENDM2Qg', brokers: [{ nodeId: 1, host: '127.0.0.1', port: 37209 }], topics: [] },
   },
   {
     name: 'coordinator of a transactional id',
