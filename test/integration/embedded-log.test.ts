@@ -409,5 +409,6 @@ test('the event loop is not blocked by appends', async () => {
   setImmediate(spin)
   for (let n = 0; n < 50; n++) await writer.append(batchOf([idFrame('t', 0, [`${n}`])]))
   busy = false
-  expect(turns).toBeGreaterThan(100)
+  // more than one for each, however fast the disk is
+  expect(turns).toBeGreaterThan(50)
 })
