@@ -1,6 +1,7 @@
 /** The Postgres wire protocol from the side of a server, as far as `pg` speaks it: clear-text passwords, simple and unnamed prepared statements, text results. */
 import { once } from 'node:events'
 import { createServer, type Server, type Socket } from 'node:net'
+import { freePorts } from './free-ports.ts'
 
 export const TEXT = 25
 export const BYTEA = 17
@@ -38,6 +39,7 @@ export class PgwireServer implements AsyncDisposable {
 
   static async start(handler: WireHandler): Promise<PgwireServer> {
     const server = new PgwireServer(handler)
+    server.port = (await freePorts(1))[0]!
     await server.#listen()
     return server
   }
@@ -45,7 +47,6 @@ export class PgwireServer implements AsyncDisposable {
   async #listen(): Promise<void> {
     this.#server.listen(this.port, '127.0.0.1')
     await once(this.#server, 'listening')
-    this.port = (this.#server.address() as { port: number }).port
   }
 
   /** Breaks every connection and listens again at the same port. */
