@@ -57,7 +57,7 @@ describe.each([17, 18] as const)('Postgres %i', (major) => {
     async () => {
       const { pair, mesh, shop } = await begin({ syncSlots: true, holdBack: true }, major)
       expect((await warnings(pair.url)).filter((warning) => /standby/.test(warning))).toEqual([])
-      const { snapshot } = node((await mesh.status())!, 'shop')
+      const { snapshot } = node(await mesh.until('answering', () => true), 'shop')
       await failOver(pair, shop)
       const again = keepBusy(pair.standby.url, 99)
       await moreRows(mesh, 200)
@@ -68,7 +68,7 @@ describe.each([17, 18] as const)('Postgres %i', (major) => {
       await moreRows(mesh, 50)
       await again.stop()
       const audit = await expectEqual(mesh)
-      expect(node((await mesh.status())!, 'shop').snapshot.map(({ table, rows, done }) => ({ table, rows, done }))).toEqual(
+      expect(node(await mesh.until('answering', () => true), 'shop').snapshot.map(({ table, rows, done }) => ({ table, rows, done }))).toEqual(
         snapshot.map(({ table, rows, done }) => ({ table, rows, done })),
       )
       expect(audit.find(({ table }) => table === 'public.customers')!.sinks.search!.rows).toBe(await customers(pair.standby.url))
@@ -91,7 +91,7 @@ test('the standby never had what was captured: the mesh halts and says what, and
   )
   expect(await warnings(pair.standby.url)).toContainEqual(expect.stringMatching(/^error server role: name the primary/))
   await pair.cutOff()
-  await moreRows(mesh, 100)
+  await pair.confirmed(SLOT)
   await failOver(pair, shop)
   expect(await mesh.ended()).toBe(1)
   expect(mesh.output).toMatch(

@@ -4,6 +4,7 @@ import net from 'node:net'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { afterEach, describe, expect, test } from 'vitest'
+import { freePorts } from '../services/free-ports.ts'
 import { skipReason, testRestCatalog } from '../services/iceberg-rest.ts'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
@@ -30,7 +31,7 @@ async function breakSink(sink: 'lake' | 'search', away: () => Promise<void>, bac
   const shop = keepBusy(db.url)
   await mesh.until('flowing', flows)
   await away()
-  const broken = await mesh.until(`${sink} degraded`, (status) => node(status, sink).error !== null)
+  const broken = await mesh.until(`${sink} degraded`, (status) => node(status, sink).state === 'degraded' && node(status, sink).error !== null)
   expect(node(broken, sink)).toMatchObject({ state: 'degraded', error: { code: 'sink.unreachable', category: 'unavailable' } })
   const stood = node(broken, sink).rows
   const others = node(broken, other).rows
@@ -105,15 +106,15 @@ describe.skipIf(reason !== null)(`an Iceberg REST catalog${reason === null ? '' 
       for (const socket of sockets) socket.destroy()
       door.close()
     }
-    await open(0)
+    const [address] = await freePorts(1)
+    await open(address!)
     closing.push(shut)
-    const address = (door.address() as net.AddressInfo).port
     const namespace = `t_${randomBytes(4).toString('hex')}`
     const lake = `namespace: ${namespace}, catalog: { kind: rest, uri: 'http://127.0.0.1:${address}' }`
     await breakSink(
       'lake',
       async () => shut(),
-      () => open(address),
+      () => open(address!),
       lake,
     )
   })
