@@ -58,8 +58,11 @@ export interface SourcePlugin<Config = unknown> extends PluginFacts<Config> {
   readonly kind: 'source'
   /** Avro fields that the source adds to the envelope's `source` record; their values come with each `TransactionStart`. */
   readonly sourceFields: readonly { readonly name: string; readonly type: 'long' | 'string' }[]
-  /** Connects, provisions what is missing (slot, publication) and claims the source. `resume` is the node's durable offset, null on its first run. */
-  open(config: Config, context: PluginContext, resume: SourceOffset | null): Promise<SourceConnector>
+  /**
+   * Connects, provisions what is missing (slot, publication) and claims the source. `resume` is the node's durable offset, null on its first run.
+   * Once `signal` aborts it is wanted no more: it gives up soon, with any error, whatever the server does. Absent: it is not given up.
+   */
+  open(config: Config, context: PluginContext, resume: SourceOffset | null, signal?: AbortSignal): Promise<SourceConnector>
   /** Opens the source for reading only, for the audit. */
   openReader(config: Config, context: PluginContext): Promise<SourceReader>
   /**

@@ -1,3 +1,4 @@
+import { addAbortListener } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { MillraceError, type PluginContext, type SourceConnector, type SourceOffset, TablePatterns } from '../../core/plugin.ts'
 import { CapturedTables } from './captured-tables.ts'
@@ -18,10 +19,17 @@ const XA_POLL_MS = 50
 const FORBIDDEN_XA: ReadonlySet<number> = new Set([1227, 1401])
 
 /** Connects, checks that nothing after `resume` is missing, and starts the stream. The server keeps nothing for us, so nothing is made there. */
-export async function openMysql(config: MysqlConfig, context: PluginContext, resume: SourceOffset | null): Promise<SourceConnector> {
+export async function openMysql(
+  config: MysqlConfig,
+  context: PluginContext,
+  resume: SourceOffset | null,
+  signal = new AbortController().signal,
+): Promise<SourceConnector> {
   await using cleanup = new AsyncDisposableStack()
   const options = connectOptions(config)
   const connections = cleanup.use(new SqlConnections(options, SESSION))
+  // until the source is open
+  using _ = addAbortListener(signal, () => connections.close())
   const server = await connections.run('to look at the server', readServer)
   requirePrepared(server)
   const charsets = await connections.run('to look at character sets', readCharsets)
@@ -29,7 +37,7 @@ export async function openMysql(config: MysqlConfig, context: PluginContext, res
   const patterns = new TablePatterns(config.tables)
   const mapping = { unrepresentable: config.unrepresentable }
   const tables = new CapturedTables({ connections, server, settings: config, charsets, logger: context.logger, refreshMs: REFRESH_MS })
-  const stream = cleanup.use(await startStream(options, server, replicaIdentity(config, context.mesh, context.node), start, context.node))
+  const stream = cleanup.use(await startStream(options, server, replicaIdentity(config, context.mesh, context.node), start, context.node, signal))
   const snapshots = cleanup.use(new SqlConnections(options, SNAPSHOT_SESSION))
   const settled = resume === null ? await settledXa(connections, server, context) : null
   const source = new MysqlSource({ settled, context, connections, snapshots, stream, server, tables, patterns, mapping, start })
@@ -103,8 +111,10 @@ async function startStream(
   identity: { readonly serverId: number; readonly uuid: string },
   start: MysqlOffset,
   node: string,
+  signal: AbortSignal,
 ): Promise<WireConnection> {
-  const connection = await WireConnection.connect(options)
+  const connection = await WireConnection.connect(options, signal)
+  using _ = addAbortListener(signal, () => connection.destroy())
   try {
     const checksum = server.checksum === 'NONE' ? 'NONE' : 'CRC32'
     if (server.flavor === 'mysql') {

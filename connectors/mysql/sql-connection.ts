@@ -1,3 +1,4 @@
+import { addAbortListener } from 'node:events'
 import { MillraceError } from '../../core/plugin.ts'
 import { mysqlError } from './mysql-error.ts'
 import { type ConnectOptions, WireConnection } from './wire-connection.ts'
@@ -10,7 +11,7 @@ export class SqlConnections implements AsyncDisposable {
   readonly #setup: readonly string[]
   readonly #idle: WireConnection[] = []
   readonly #used = new Set<WireConnection>()
-  #closed = false
+  readonly #stop = new AbortController()
 
   constructor(options: ConnectOptions, setup: readonly string[]) {
     this.#options = options
@@ -19,15 +20,16 @@ export class SqlConnections implements AsyncDisposable {
 
   /** @throws source.unreachable, source.forbidden, source.unprepared; what `work` throws of ours. `doing` reads like `to list tables`. */
   async run<T>(doing: string, work: (connection: WireConnection) => Promise<T>): Promise<T> {
-    if (this.#closed) throw new MillraceError('source.unreachable', 'the connection is closed')
+    if (this.#stop.signal.aborted) throw new MillraceError('source.unreachable', 'the connection is closed')
     let connection: WireConnection | undefined
     try {
       do connection = this.#idle.pop()
       while (connection?.broken)
       connection ??= await this.#connect()
       this.#used.add(connection)
+      if (this.#stop.signal.aborted) connection.destroy()
       const result = await work(connection)
-      if (this.#closed) connection.destroy()
+      if (this.#stop.signal.aborted) connection.destroy()
       else if (!connection.broken) this.#idle.push(connection)
       return result
     } catch (error) {
@@ -41,7 +43,9 @@ export class SqlConnections implements AsyncDisposable {
   }
 
   async #connect(): Promise<WireConnection> {
-    const connection = await WireConnection.connect(this.#options)
+    const { signal } = this.#stop
+    const connection = await WireConnection.connect(this.#options, signal)
+    using _ = addAbortListener(signal, () => connection.destroy())
     try {
       for (const sql of this.#setup) await connection.query(sql)
       return connection
@@ -51,9 +55,14 @@ export class SqlConnections implements AsyncDisposable {
     }
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#closed = true
+  /** Takes no more work; what is under way is given up. */
+  close(): void {
+    this.#stop.abort()
     for (const connection of this.#used) connection.destroy()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close()
     for (const connection of this.#idle.splice(0)) await connection[Symbol.asyncDispose]()
   }
 }

@@ -1,3 +1,4 @@
+import { addAbortListener } from 'node:events'
 import net from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -101,7 +102,7 @@ export class WireConnection implements AsyncDisposable {
     this.#connection = connection
     this.#direct = direct
     this.threadId = connection.threadId
-    this.#socket = (connection as unknown as { stream: Duplex }).stream
+    this.#socket = streamOf(connection)
     this.bytes = Buffer.from(new ArrayBuffer(FIRST_CAPACITY))
     this.view = viewOf(this.bytes)
     const socket = this.#socket
@@ -114,8 +115,8 @@ export class WireConnection implements AsyncDisposable {
     socket.on('close', () => this.#fail(new MillraceError('source.unreachable', 'the server closed the connection')))
   }
 
-  /** @throws source.unreachable, source.forbidden */
-  static async connect(options: ConnectOptions): Promise<WireConnection> {
+  /** @throws source.unreachable, also once `signal` aborts; source.forbidden */
+  static async connect(options: ConnectOptions, signal?: AbortSignal): Promise<WireConnection> {
     const { host, port, user, password, ssl } = options
     const direct = ssl === null ? new DirectSocket(host, port) : null
     const connection = mysql.createConnection({
@@ -131,12 +132,20 @@ export class WireConnection implements AsyncDisposable {
       ...(ssl === null ? {} : { ssl: { ...ssl, verifyIdentity: ssl.rejectUnauthorized !== false } as mysql.SslOptions }),
     })
     connection.on('error', () => {})
-    await new Promise<void>((resolve, reject) => {
-      connection.connect((error) => (error ? reject(mysqlError(error, 'to connect')) : resolve()))
-    }).catch((error: unknown) => {
+    const { promise: connected, resolve, reject } = Promise.withResolvers<void>()
+    using _ =
+      signal === undefined
+        ? null
+        : addAbortListener(signal, () => reject(new MillraceError('source.unreachable', 'stopped before the server took the connection')))
+    connection.connect((error) => (error ? reject(mysqlError(error, 'to connect')) : resolve()))
+    try {
+      await connected
+    } catch (error) {
       connection.destroy()
+      // a socket that is only ended waits for the server
+      streamOf(connection).destroy()
       throw error
-    })
+    }
     return new WireConnection(connection, direct)
   }
 
@@ -364,6 +373,10 @@ export class WireConnection implements AsyncDisposable {
     this.destroy()
     this.#connection.destroy()
   }
+}
+
+function streamOf(connection: mysql.Connection): Duplex {
+  return (connection as unknown as { readonly stream: Duplex }).stream
 }
 
 /** A length-encoded integer. */

@@ -1,4 +1,4 @@
-import type { EventEmitter } from 'node:events'
+import { addAbortListener, type EventEmitter } from 'node:events'
 import type net from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
@@ -128,16 +128,13 @@ export async function connectClient(config: pg.ClientConfig, onLost: () => void 
   const client = new pg.Client(config)
   client.on('error', onLost)
   client.on('end', onLost)
-  const abort = () => cut(client)
-  signal?.addEventListener('abort', abort)
+  using _ = signal === undefined ? null : addAbortListener(signal, () => cut(client))
   try {
     await connect(client, 'to connect')
     return client
   } catch (error) {
     cut(client)
     throw error
-  } finally {
-    signal?.removeEventListener('abort', abort)
   }
 }
 

@@ -1,3 +1,4 @@
+import { addAbortListener } from 'node:events'
 import { invariant, MillraceError, type PluginContext, type SourceConnector, type SourceOffset, TablePatterns, tableId } from '../../core/plugin.ts'
 import { AppliedTransactions, unseenCommits } from './applied-transactions.ts'
 import { CapturedTables, publicationLacks, publicationLost, requireIdentity } from './captured-tables.ts'
@@ -44,12 +45,20 @@ interface Server {
 }
 
 /** Connects, provisions publication and slot, checks that nothing after `resume` is missing, and starts the stream, which claims the slot. */
-export async function openPostgres(config: PostgresConfig, context: PluginContext, resume: SourceOffset | null): Promise<SourceConnector> {
+export async function openPostgres(
+  config: PostgresConfig,
+  context: PluginContext,
+  resume: SourceOffset | null,
+  signal = new AbortController().signal,
+): Promise<SourceConnector> {
   await using cleanup = new AsyncDisposableStack()
-  const connect = await reachServer(config)
+  // what `signal` gives up until the source is open
+  using waiting = new DisposableStack()
+  const connect = await reachServer(config, signal)
   const patterns = new TablePatterns(config.tables)
   const mapping = { unrepresentable: config.unrepresentable }
   const catalog = cleanup.use(new CatalogConnection(connect, config.silenceMs))
+  waiting.use(addAbortListener(signal, () => catalog.close()))
   const streamCatalog = cleanup.use(new CatalogConnection(connect, config.silenceMs))
   const server = await catalog.run('to look at the server', readServer)
   if (server.version < OLDEST_VERSION) {
@@ -66,13 +75,17 @@ export async function openPostgres(config: PostgresConfig, context: PluginContex
 
   const answerMs = server.senderTimeoutMs > 0 ? Math.min(ANSWER_MS, server.senderTimeoutMs / 4) : ANSWER_MS
   const connection = cleanup.use(
-    await ReplicationConnection.connect({
-      config: connect,
-      onNotice: (code, message) => context.logger.warn({ code }, `Postgres: ${message}`),
-      silenceMs: config.silenceMs,
-      statusIntervalMs: answerMs,
-    }),
+    await ReplicationConnection.connect(
+      {
+        config: connect,
+        onNotice: (code, message) => context.logger.warn({ code }, `Postgres: ${message}`),
+        silenceMs: config.silenceMs,
+        statusIntervalMs: answerMs,
+      },
+      signal,
+    ),
   )
+  waiting.use(addAbortListener(signal, () => connection.destroy()))
   const history = await readHistory(connection)
   if (from !== null) checkHistory(await catalog.run('to look at the slot', (client) => findSlot(client, claim.slot, server.version)), from, claim, history)
 

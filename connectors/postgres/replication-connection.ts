@@ -1,8 +1,9 @@
+import { addAbortListener } from 'node:events'
 import net from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { invariant, MillraceError, viewOf } from '../../core/plugin.ts'
-import { connect, endClient } from './catalog-connection.ts'
+import { connect, cut, endClient } from './catalog-connection.ts'
 import { POSTGRES_EPOCH_US, protocolError } from './pgoutput.ts'
 import { postgresError, readServerError, type ServerError } from './postgres-error.ts'
 
@@ -97,9 +98,10 @@ export class ReplicationConnection implements AsyncDisposable {
     this.#client.on('error', () => {})
   }
 
-  /** @throws source.unreachable, source.forbidden, source.unprepared */
-  static async connect(options: ReplicationConnectionOptions): Promise<ReplicationConnection> {
+  /** @throws source.unreachable, also once `signal` aborts; source.forbidden, source.unprepared */
+  static async connect(options: ReplicationConnectionOptions, signal?: AbortSignal): Promise<ReplicationConnection> {
     const connection = new ReplicationConnection(options)
+    using _ = signal === undefined ? null : addAbortListener(signal, () => connection.destroy())
     try {
       await connect(connection.#client, 'to open a replication connection')
     } catch (error) {
@@ -313,6 +315,11 @@ export class ReplicationConnection implements AsyncDisposable {
     this.#rate = this.#windowBytes / (now - this.#windowAt)
     this.#windowAt = now
     this.#windowBytes = 0
+  }
+
+  /** Cuts the connection: whoever waits for the server gets `source.unreachable`. */
+  destroy(): void {
+    cut(this.#client)
   }
 
   /** Makes `read` return false, now and from now on. */

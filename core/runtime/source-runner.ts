@@ -122,7 +122,7 @@ export class SourceRunner implements RunningNode {
     let resume = offsetIn(await log.progress(this.name))
     for (;;) {
       // the source first: a second process finds it taken, and must not have fenced the first by then
-      await using connector = await plugin.open(config, pluginContext(this.#context, this.#node), resume)
+      await using connector = await plugin.open(config, pluginContext(this.#context, this.#node), resume, stop)
       await using writer = await log.openWriter(this.name)
       const durable = offsetIn(writer.progress)
       if (JSON.stringify(durable) === JSON.stringify(resume)) return await this.#captureInto(writer, connector, config, stop, report)
