@@ -1,30 +1,29 @@
 import { FRAME_HEADER_BYTES, sealFrame } from '../event/record-batch.ts'
 import { viewOf } from '../event/view-of.ts'
 import type { Frame } from '../log/log.ts'
+import { BufferPool, MOST_POOLED_BYTES } from './buffer-pool.ts'
 
 /** A frame is closed and another opened beyond this many bytes; Kafka's default limit for one is 1 MiB. */
-const ROLL_BYTES = 256 * 1024
-const FIRST_BYTES = 16 * 1024
-/** Buffers of the full size kept for reuse, and of the first. */
-const POOL_SIZE = 16
-const FIRST_POOL_SIZE = 32
+const ROLL_BYTES = MOST_POOLED_BYTES
+const NO_BUFFER = Buffer.from(new ArrayBuffer(0))
+const NO_VIEW = viewOf(NO_BUFFER)
 
-/** A frame being written: records go to `buffer` from `at` on. */
+/** A frame being written: records go to `buffer` from `at` on, once `reserve` has made room for one. */
 export class OpenFrame {
   readonly topic: string
   readonly partition: number
-  buffer: Buffer
-  view: DataView
+  buffer: Buffer = NO_BUFFER
+  view: DataView = NO_VIEW
   at = FRAME_HEADER_BYTES
   count = 0
   /** Since the last `take` something was written. */
   isOpen = false
+  /** What the frame before took, and this one will about take. */
+  lastBytes = 0
 
-  constructor(topic: string, partition: number, buffer: Buffer) {
+  constructor(topic: string, partition: number) {
     this.topic = topic
     this.partition = partition
-    this.buffer = buffer
-    this.view = viewOf(buffer)
   }
 }
 
@@ -34,8 +33,7 @@ export class FrameAssembler {
   #open: OpenFrame[] = []
   readonly #topics = new Map<string, readonly OpenFrame[]>()
   #sealed: Frame[] = []
-  readonly #pool: Buffer[] = []
-  readonly #firstPool: Buffer[] = []
+  readonly #pool = new BufferPool()
   /** Records and bytes since the last `take`. */
   count = 0
   #sealedBytes = 0
@@ -51,7 +49,7 @@ export class FrameAssembler {
   open(topic: string, partitions: number): readonly OpenFrame[] {
     let frames = this.#topics.get(topic)
     if (frames === undefined) {
-      frames = Array.from({ length: partitions }, (_, partition) => new OpenFrame(topic, partition, Buffer.from(new ArrayBuffer(FIRST_BYTES))))
+      frames = Array.from({ length: partitions }, (_, partition) => new OpenFrame(topic, partition))
       this.#topics.set(topic, frames)
     }
     return frames
@@ -59,18 +57,18 @@ export class FrameAssembler {
 
   /** Makes room for a record of `bytes`; rolls to a new frame when this one is full. Call before writing it, and `wrote` after. */
   reserve(frame: OpenFrame, bytes: number): void {
-    const needed = frame.at + bytes + 8
+    let needed = frame.at + bytes + 8
     if (needed <= frame.buffer.length) return
     if (frame.count > 0 && needed > ROLL_BYTES) {
       this.#seal(frame)
-      this.#replace(frame, bytes)
-      return
+      needed = frame.at + bytes + 8
     }
-    const grown = this.#take(Math.max(needed, Math.min(ROLL_BYTES, frame.buffer.length * 4)))
-    frame.buffer.copy(grown, 0, 0, frame.at)
-    this.give(frame.buffer)
-    frame.buffer = grown
-    frame.view = viewOf(grown)
+    const wanted = frame.count === 0 ? frame.lastBytes : frame.buffer.length * 2
+    const buffer = this.#pool.take(Math.max(needed, Math.min(wanted, ROLL_BYTES)))
+    if (frame.count > 0) frame.buffer.copy(buffer, 0, 0, frame.at)
+    if (frame.buffer.length > 0) this.#pool.give(frame.buffer)
+    frame.buffer = buffer
+    frame.view = viewOf(buffer)
   }
 
   wrote(frame: OpenFrame): void {
@@ -87,7 +85,6 @@ export class FrameAssembler {
     for (const frame of this.#open) {
       frame.isOpen = false
       this.#seal(frame)
-      this.#replace(frame, 0)
     }
     this.#open = []
     const frames = this.#sealed
@@ -99,30 +96,18 @@ export class FrameAssembler {
 
   /** A buffer that the log is done with. */
   give(buffer: Buffer): void {
-    if (buffer.length === ROLL_BYTES && this.#pool.length < POOL_SIZE) this.#pool.push(buffer)
-    else if (buffer.length === FIRST_BYTES && this.#firstPool.length < FIRST_POOL_SIZE) this.#firstPool.push(buffer)
+    this.#pool.give(buffer)
   }
 
+  /** A frame that nothing is written to has no buffer: a thousand idle tables hold nothing. */
   #seal(frame: OpenFrame): void {
     sealFrame(frame.buffer, frame.at, frame.count, Date.now())
     this.#sealed.push({ topic: frame.topic, partition: frame.partition, buffer: frame.buffer, end: frame.at, count: frame.count })
     this.#sealedBytes += frame.at
-  }
-
-  /** A busy frame starts full-sized again, a quiet one small and lets a pooled buffer go: a thousand idle tables hold little. */
-  #replace(frame: OpenFrame, bytes: number): void {
-    const isBusy = frame.at > ROLL_BYTES / 4
-    if (!isBusy) this.#pool.pop()
-    const wanted = isBusy ? ROLL_BYTES : FIRST_BYTES
-    frame.buffer = this.#take(Math.max(wanted, FRAME_HEADER_BYTES + bytes + 8))
-    frame.view = viewOf(frame.buffer)
+    frame.lastBytes = frame.at
+    frame.buffer = NO_BUFFER
+    frame.view = NO_VIEW
     frame.at = FRAME_HEADER_BYTES
     frame.count = 0
-  }
-
-  #take(bytes: number): Buffer {
-    if (bytes > FIRST_BYTES && bytes <= ROLL_BYTES) return this.#pool.pop() ?? Buffer.from(new ArrayBuffer(ROLL_BYTES))
-    if (bytes <= FIRST_BYTES) return this.#firstPool.pop() ?? Buffer.from(new ArrayBuffer(FIRST_BYTES))
-    return Buffer.from(new ArrayBuffer(bytes))
   }
 }
