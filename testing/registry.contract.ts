@@ -157,5 +157,25 @@ export function registryContract(name: string, open: () => Promise<RegistryUnder
       expect(new Set(ids).size).toBe(1)
       expect(await registry.versions(subject)).toHaveLength(1)
     })
+
+    test('schemas that are registered at once are each taken or refused for themselves', async () => {
+      const { registry, other } = await open()
+      const [good, broken, bad] = [fresh('good'), fresh('broken'), fresh('bad')]
+      await registry.setCompatibility(broken, 'BACKWARD')
+      const first = await registry.register(broken, v1)
+      const results = await Promise.allSettled([
+        registry.register(good, v2),
+        registry.register(broken, incompatible),
+        registry.register(bad, '{"type":"record","name":"Order"}'),
+        registry.register(broken, v2),
+        registry.register(good, v3),
+      ])
+      const [two, refused, invalid, again, three] = results.map((result) => (result.status === 'fulfilled' ? result.value : (result.reason as unknown)))
+      expect([refused, invalid]).toEqual([isError('schema.incompatible'), isError('schema.invalid')])
+      expect(again).toBe(two)
+      expect((await other.versions(good)).map(({ id: schemaId }) => schemaId).sort()).toEqual([two, three].sort())
+      expect((await other.versions(broken)).map(({ id: schemaId }) => schemaId)).toEqual([first, two])
+      expect(await other.subjects()).not.toContain(bad)
+    })
   })
 }

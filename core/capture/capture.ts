@@ -385,8 +385,13 @@ class Capture implements CaptureOutput {
   async #openWriter(topic: string, table: TableSchema): Promise<TableWriter> {
     const { node, registry, plugin, database, topics } = this.#options
     await this.#ensureTopics([table])
-    const value = await registry.register(`${topic}-value`, this.#valueSchema(table))
-    const key = table.key.length === 0 ? 0 : await registry.register(`${topic}-key`, keySchemaOf(table, this.#recordNamespace(node, table)))
+    const valueSchema = this.#valueSchema(table)
+    const keySchema = table.key.length === 0 ? null : keySchemaOf(table, this.#recordNamespace(node, table))
+    const [value, key, truncationKey] = await Promise.all([
+      registry.register(`${topic}-value`, valueSchema),
+      keySchema === null ? 0 : registry.register(`${topic}-key`, keySchema),
+      topics.compacted ? registry.register(truncationSubject(topic), TRUNCATION_KEY_SCHEMA) : null,
+    ])
     const prefix = new AvroWriter(256)
     for (const text of [plugin.version, plugin.name, node, database, table.namespace, table.name]) prefix.string(text)
     const target = {
@@ -395,7 +400,7 @@ class Capture implements CaptureOutput {
       keySchemaId: key,
       valueSchemaId: value,
       sourcePrefix: prefix.buffer.subarray(0, prefix.at),
-      truncationKeyId: topics.compacted ? await registry.register(truncationSubject(topic), TRUNCATION_KEY_SCHEMA) : null,
+      truncationKeyId: truncationKey,
       ledger: this.#windows.ledger(topic),
     }
     const writer = new TableWriter(table, target, this.#state, this.#frames, this.#intake.gate(table))

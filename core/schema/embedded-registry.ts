@@ -58,14 +58,34 @@ interface Parsed {
 export class EmbeddedRegistry implements SchemaRegistry {
   readonly operations: RegistryOperations
   readonly #store: SchemaStore
+  #waiting: Registration[] = []
 
   constructor(store: SchemaStore) {
     this.#store = store
     this.operations = new RegistryOperations(store)
   }
 
-  async register(subject: string, schema: string): Promise<number> {
-    return this.#port(`register a schema under ${subject}`, () => this.operations.register(subject, { schema }))
+  /** Calls that come together are one transaction, since each costs a sync. */
+  register(subject: string, schema: string): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ subject, schema, resolve, reject })
+      if (this.#waiting.length === 1) queueMicrotask(() => this.#registerWaiting())
+    })
+  }
+
+  #registerWaiting(): void {
+    const waiting = this.#waiting
+    this.#waiting = []
+    try {
+      const outcomes = this.operations.registerAll(waiting)
+      for (const [i, outcome] of outcomes.entries()) {
+        const { subject, resolve, reject } = waiting[i]!
+        if (typeof outcome === 'number') resolve(outcome)
+        else reject(errorOf(outcome, `register a schema under ${subject}`))
+      }
+    } catch (error) {
+      for (const { reject } of waiting) reject(error)
+    }
   }
 
   async schema(id: number): Promise<string> {
@@ -101,10 +121,20 @@ export class EmbeddedRegistry implements SchemaRegistry {
     try {
       return call()
     } catch (error) {
-      if (error instanceof RegistryRefusal) throw errorOfRefusal(error.status, error.code, error.message, what, error)
-      throw error
+      throw error instanceof RegistryRefusal ? errorOf(error, what) : error
     }
   }
+}
+
+interface Registration {
+  readonly subject: string
+  readonly schema: string
+  readonly resolve: (id: number) => void
+  readonly reject: (error: unknown) => void
+}
+
+function errorOf(refusal: RegistryRefusal, what: string): MillraceError {
+  return errorOfRefusal(refusal.status, refusal.code, refusal.message, what, refusal)
 }
 
 /** All that a Confluent registry does with schemas. Subject '' means the whole registry where levels and modes are set. */
@@ -117,24 +147,41 @@ export class RegistryOperations {
   }
 
   register(subject: string, request: SchemaToRegister): number {
-    return this.#store.transaction(() => {
-      const parsed = this.#parse(request)
-      const versions = this.#store.versions(subject)
-      const existing = versions.find((version) => !version.deleted && version.id === this.#store.idOf(parsed.identity))
-      if (existing !== undefined && (request.id === undefined || request.id === existing.id)) return existing.id
-      const mode = this.mode(subject)
-      if (mode === 'READONLY') throw refusals.notPermitted(`Subject ${subject} is in read-only mode`)
-      if (request.id !== undefined) {
-        if (mode !== 'IMPORT') throw refusals.notPermitted(`Subject ${subject} is not in import mode`)
-        return this.#import(subject, parsed, request.id, request.version ?? nextVersion(versions), versions)
-      }
-      if (mode === 'IMPORT') throw refusals.notPermitted(`Subject ${subject} is not in read-write mode`)
-      const breaks = breaksAt(this.level(subject), parsed.ast, this.#toCheck(versions))
-      if (breaks.length > 0) throw refusals.incompatible(subject, breaks)
-      const id = this.#store.idOf(parsed.identity) ?? this.#store.addSchema(parsed.identity, parsed.text, parsed.references, null)
-      this.#store.addVersion(subject, nextVersion(versions), id)
-      return id
-    })
+    return this.#store.transaction(() => this.#register(subject, request))
+  }
+
+  /** In their order and in one transaction; one that is refused leaves the others as they are. */
+  registerAll(requests: readonly (SchemaToRegister & { readonly subject: string })[]): readonly (number | RegistryRefusal)[] {
+    return this.#store.transaction(() =>
+      requests.map((request) => {
+        try {
+          return this.#register(request.subject, request)
+        } catch (error) {
+          if (error instanceof RegistryRefusal) return error
+          throw error
+        }
+      }),
+    )
+  }
+
+  /** Refuses before it writes. */
+  #register(subject: string, request: SchemaToRegister): number {
+    const parsed = this.#parse(request)
+    const versions = this.#store.versions(subject)
+    const existing = versions.find((version) => !version.deleted && version.id === this.#store.idOf(parsed.identity))
+    if (existing !== undefined && (request.id === undefined || request.id === existing.id)) return existing.id
+    const mode = this.mode(subject)
+    if (mode === 'READONLY') throw refusals.notPermitted(`Subject ${subject} is in read-only mode`)
+    if (request.id !== undefined) {
+      if (mode !== 'IMPORT') throw refusals.notPermitted(`Subject ${subject} is not in import mode`)
+      return this.#import(subject, parsed, request.id, request.version ?? nextVersion(versions), versions)
+    }
+    if (mode === 'IMPORT') throw refusals.notPermitted(`Subject ${subject} is not in read-write mode`)
+    const breaks = breaksAt(this.level(subject), parsed.ast, this.#toCheck(versions))
+    if (breaks.length > 0) throw refusals.incompatible(subject, breaks)
+    const id = this.#store.idOf(parsed.identity) ?? this.#store.addSchema(parsed.identity, parsed.text, parsed.references, null)
+    this.#store.addVersion(subject, nextVersion(versions), id)
+    return id
   }
 
   #import(subject: string, parsed: Parsed, id: number, version: number, versions: readonly StoredVersion[]): number {
