@@ -11,7 +11,8 @@ export interface AuditLoopOptions {
   readonly log: Log
   readonly logger: Logger
   readonly signal: AbortSignal
-  readonly captured: () => Iterable<CapturedStream>
+  /** What was captured of these topics. */
+  readonly captured: (topics: ReadonlySet<string>) => Iterable<CapturedStream>
   readonly landed: () => readonly LandedStream[]
 }
 
@@ -39,7 +40,8 @@ export class AuditLoop {
       try {
         // both of one moment: nothing may be awaited between them
         const streams = landed()
-        const sources = new Map([...captured()].map((stream) => [stream.topic, stream]))
+        const topics = new Set(streams.map(({ topic }) => topic))
+        const sources = new Map(Array.from(captured(topics), (stream) => [stream.topic, stream]))
         await this.#audit.look(sources, streams, Date.now())
       } catch (error) {
         // the nodes themselves report a log that is away

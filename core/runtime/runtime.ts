@@ -131,7 +131,7 @@ class Run {
       log,
       logger,
       signal: this.#signal,
-      captured: () => this.#sources.flatMap((node) => node.captured()),
+      captured: (topics) => this.#sources.flatMap((node) => node.captured(topics)),
       landed: () => this.#sinks.flatMap((node) => node.landed()),
     })
     const outcome = await this.#untilEnd()

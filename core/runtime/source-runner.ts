@@ -71,10 +71,12 @@ export class SourceRunner implements RunningNode {
     return true
   }
 
-  /** What is durable of its streams, for the audit. */
-  captured(): CapturedStream[] {
+  /** What is durable of those of its streams that are among `topics`, for the audit. */
+  captured(topics: ReadonlySet<string>): CapturedStream[] {
     const { compacted } = this.#node.topics
-    return [...(this.#capture?.windows ?? [])].map(([topic, { windows }]) => ({ node: this.name, topic, compacted, windows }))
+    return [...(this.#capture?.windows ?? [])]
+      .filter(([topic]) => topics.has(topic))
+      .map(([topic, { windows }]) => ({ node: this.name, topic, compacted, windows }))
   }
 
   status(): NodeStatus {
