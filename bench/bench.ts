@@ -8,6 +8,7 @@ import * as cases from './cases.ts'
 import { commitLog } from './commit-log.ts'
 import type { Measurement } from './drain.ts'
 import { Lab } from './lab.ts'
+import { tables } from './many-tables.ts'
 import type { LogKind } from './millrace-run.ts'
 import { PEER } from './peer/debezium.ts'
 import { BINLOG_PEER } from './peer/debezium-binlog.ts'
@@ -20,6 +21,7 @@ const CASES: Readonly<Record<string, BenchCase>> = {
   latency: cases.latency,
   'big-transaction': cases.bigTransaction,
   start: cases.start,
+  tables,
   iceberg: cases.iceberg,
   audit: auditCost,
   'commit-log': commitLog,

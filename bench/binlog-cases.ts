@@ -1,17 +1,15 @@
 /** The benchmarks that read a binlog, on a real MySQL or MariaDB. */
 import type { Flavor } from '../test/services/mysql.ts'
 import { BinlogLab, PER_TRANSACTION } from './binlog-lab.ts'
-import type { CaseOptions } from './cases.ts'
+import { brokerPid, type CaseOptions } from './cases.ts'
 import { decode } from './decode.ts'
 import { drain } from './drain.ts'
-import type { Lab } from './lab.ts'
+import { manyTables } from './many-tables.ts'
 import { type LogKind, MillraceRun } from './millrace-run.ts'
 
 export type BinlogCase = (options: CaseOptions, flavor: Flavor) => Promise<void>
 
 const from = ({ db }: BinlogLab) => ({ yaml: `    kind: mysql\n    url: ${db.url}\n    tables: ['bench.bench']\n`, topic: 'bench.bench.bench' })
-
-const brokerPid = async (lab: Lab, log: LogKind) => (log === 'embedded' ? undefined : (await lab.kafka()).pid)
 
 /** Drains a backlog of the binlog that `load` makes, of a table with the rows that `before` makes. */
 async function backlog(options: CaseOptions, binlog: BinlogLab, log: LogKind, label: string, load: () => Promise<unknown>, before = async () => {}) {
@@ -87,40 +85,19 @@ const snapshot: BinlogCase = async (options, flavor) => {
   }
 }
 
-const COUNTS = [1, 100, 1000]
-const PER_STATEMENT = 100
-/** Rows before the first that is measured, over all tables: each has been described, and its code compiled. */
-const WARM_ROWS = 100_000
-
-/** The same rows in one table, a hundred and a thousand. */
 const tables: BinlogCase = async (options, flavor) => {
-  const { lab, rows, repetition, logs } = options
-  const binlog = await BinlogLab.of(lab, flavor)
-  const yaml = `    kind: mysql\n    url: ${binlog.db.url}\n    tables: ['bench.t_*']\n`
-  for (const log of logs) {
-    for (const count of COUNTS) {
+  const binlog = await BinlogLab.of(options.lab, flavor)
+  const { db, server } = binlog
+  await manyTables(options, {
+    name: flavor,
+    from: { yaml: `    kind: mysql\n    url: ${db.url}\n    tables: ['bench.t_*']\n`, topic: 'bench.bench.t_0' },
+    make: async (count) => {
       await binlog.freshTable()
-      await binlog.db.sql(`call make_tables(${count})`)
-      await using run = await MillraceRun.prepare(lab, `tables-${count}-${flavor}-${log}-${repetition}`, { log, from: { yaml, topic: 'bench.bench.t_0' } })
-      await run.provision()
-      await binlog.db.sql(`call load_tables(${count}, 1, ${(WARM_ROWS + rows) / PER_STATEMENT})`)
-      run.start()
-      const measured = await drain({
-        label: `${count} tables ${flavor} ${log}`,
-        rows,
-        before: WARM_ROWS,
-        expected: rows,
-        records: () => run.rowsOf('bench'),
-        pid: () => run.pid,
-        walsender: async () => binlog.server.pid,
-        broker: await brokerPid(lab, log),
-        launchedAt: run.startedAt,
-        pollMs: 50,
-      })
-      options.report(measured)
-      await run.stop()
-    }
-  }
+      await db.sql(`call make_tables(${count})`)
+    },
+    load: (count, statements) => db.sql(`call load_tables(${count}, 1, ${statements})`),
+    pid: async () => server.pid,
+  })
 }
 
 export const BINLOG: Readonly<Record<string, BinlogCase>> = { stream, snapshot, 'big-transaction': bigTransaction, decode, tables }

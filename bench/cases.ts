@@ -26,7 +26,7 @@ const LATENCY_RATE = 2000
 const LATENCY_SECONDS = 30
 const WARM_UP_SECONDS = 10
 
-async function brokerPid(lab: Lab, log: LogKind): Promise<number | undefined> {
+export async function brokerPid(lab: Lab, log: LogKind): Promise<number | undefined> {
   return log === 'embedded' ? undefined : (await lab.kafka()).pid
 }
 

@@ -27,3 +27,16 @@ end loop; end $$;
 create or replace procedure load_one_transaction(first bigint, n bigint) language sql as $$
   insert into bench select i, i%1000, rpad('code-'||i, 20, 'x'), rpad(md5(i::text), 60, 'n'), (i%1000000)/7.0, clock_timestamp(), i%2=0, jsonb_build_object('k', i, 's', 'v'||i%100) from generate_series(first, first+n-1) i
 $$;
+-- the tables t_0 .. t_<n-1> instead of those there are
+create or replace procedure make_tables(n int) language plpgsql as $$
+declare old name;
+begin
+  for old in select relname from pg_class where relname ~ '^t_\d+$' and relkind = 'r' loop execute format('drop table %I', old); commit; end loop;
+  for i in 0..n-1 loop execute format('create table t_%s (like bench including all)', i); commit; end loop;
+end $$;
+-- statements of a hundred rows, ten to a transaction, each into the next of n tables
+create or replace procedure load_tables(n int, first bigint, statements int) language plpgsql as $$
+begin for k in 0..statements-1 loop
+  execute format('insert into t_%s select i, i%%1000, rpad(''code-''||i, 20, ''x''), rpad(md5(i::text), 60, ''n''), (i%%1000000)/7.0, clock_timestamp(), i%%2=0, jsonb_build_object(''k'', i, ''s'', ''v''||i%%100) from generate_series(%s::bigint, %s::bigint) i', k % n, first + k * 100, first + k * 100 + 99);
+  if k % 10 = 9 then commit; end if;
+end loop; commit; end $$;
