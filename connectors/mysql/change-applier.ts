@@ -34,6 +34,7 @@ interface Relation {
   readonly old: RowImages
   /** Its rows lack columns. */
   isSparse: boolean
+  /** Null: not described since definitions may have changed. */
   mapped: MappedTable | null
   state: 'unbound' | 'bound' | 'skipped' | 'parked'
   writer: ChangeWriter | null
@@ -65,6 +66,7 @@ export interface ChangeApplierOptions {
 export class ChangeApplier {
   readonly #options: ChangeApplierOptions
   readonly #relations = new Map<number, Relation>()
+  #mostRelations = MOST_RELATIONS
   readonly #shapes = new Map<string, { readonly shape: string; readonly writer: ChangeWriter }>()
   #facts: TransactionFacts | null = null
   #announced = false
@@ -76,23 +78,35 @@ export class ChangeApplier {
   }
 
   begin(facts: TransactionFacts): void {
-    // I8: most of them are of ids that do not come again
-    if (this.#relations.size > MOST_RELATIONS) this.#relations.clear()
+    if (this.#relations.size > this.#mostRelations) this.#forgetOld()
     this.#facts = facts
     this.#announced = false
     this.#count = 0
   }
 
+  /** I8: of a captured table the last one may come again, of others it costs nothing to have it anew. */
+  #forgetOld(): void {
+    const last = new Map<string, number>()
+    for (const [id, { map, state }] of this.#relations) if (state !== 'skipped') last.set(tableId(map), id)
+    const kept = new Set(last.values())
+    for (const id of [...this.#relations.keys()]) if (!kept.has(id)) this.#relations.delete(id)
+    this.#mostRelations = Math.max(MOST_RELATIONS, 2 * kept.size)
+  }
+
   /** Definitions may have changed: each table is described anew with its next row. */
   forget(): void {
-    for (const relation of this.#relations.values()) if (relation.state !== 'skipped') relation.state = 'unbound'
+    for (const relation of this.#relations.values()) {
+      if (relation.state === 'skipped') continue
+      relation.state = 'unbound'
+      relation.mapped = null
+    }
   }
 
   /** Tables were parked or are no longer: all writers are asked for again. */
   #unbind(): void {
     this.#tablesVersion = this.#options.output.tablesVersion
     this.#shapes.clear()
-    this.forget()
+    for (const relation of this.#relations.values()) if (relation.state !== 'skipped') relation.state = 'unbound'
   }
 
   tableMap(bytes: Buffer, at: number, end: number, event: Placed): void {
@@ -126,7 +140,7 @@ export class ChangeApplier {
 
   async #bind(relation: Relation): Promise<void> {
     try {
-      const described = await this.#options.describe(relation.map)
+      const described = relation.mapped ?? (await this.#options.describe(relation.map))
       const mapped = relation.isSparse ? sparse(described) : described
       relation.mapped = mapped
       relation.writer = await this.#open(mapped)

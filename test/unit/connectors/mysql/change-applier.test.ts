@@ -10,8 +10,8 @@ const header = (id: number) => {
   return bytes
 }
 /** Of a table `d.t (a int)`. */
-const tableMap = (id: number) =>
-  Buffer.concat([header(id), Buffer.from([1]), Buffer.from('d\0'), Buffer.from([1]), Buffer.from('t\0'), Buffer.from([1, 3, 0, 1])])
+const tableMap = (id: number, name = 't') =>
+  Buffer.concat([header(id), Buffer.from([1]), Buffer.from('d\0'), Buffer.from([name.length]), Buffer.from(`${name}\0`), Buffer.from([1, 3, 0, 1])])
 const rows = (id: number) => Buffer.concat([header(id), Buffer.from([2, 0, 1, 1, 0, 7, 0, 0, 0])])
 
 test('keeps table maps of a few tables only, and always those of the transaction at hand', () => {
@@ -27,4 +27,20 @@ test('keeps table maps of a few tables only, and always those of the transaction
   map(2001)
   expect(apply(2001)).toBeUndefined()
   expect(() => apply(1)).toThrow(expect.objectContaining<Partial<MillraceError>>({ code: 'source.protocol' }))
+})
+
+test('keeps the last table map of each captured table, however many there are', () => {
+  const output = { tablesVersion: 0 }
+  const describe = () => new Promise(() => {})
+  const applier = new ChangeApplier({ flavor: 'mysql', output, isCaptured: () => true, describe } as unknown as ChangeApplierOptions)
+  const map = (id: number, name: string) => applier.tableMap(tableMap(id, name), 0, tableMap(id, name).length, event)
+  const apply = (id: number) => applier.rows(EVENT.writeRows, rows(id), viewOf(rows(id)), 0, rows(id).length, event)
+  const begin = (commit: bigint) => applier.begin({ commit, committedAt: 0n, source: [] })
+  begin(1n)
+  for (let id = 1; id <= 3000; id++) map(id, `t${id % 1500}`)
+  begin(2n)
+  // described as they are met, which waits here
+  expect(apply(1501)).toBeInstanceOf(Promise)
+  expect(apply(3000)).toBeInstanceOf(Promise)
+  expect(() => apply(1500)).toThrow(expect.objectContaining<Partial<MillraceError>>({ code: 'source.protocol' }))
 })
