@@ -9,6 +9,8 @@ import { faultDir, node } from './shop-mesh.ts'
 
 const ROUNDS = Number(process.env.MILLRACE_KILL_ROUNDS ?? 6)
 const SEED = Number(process.env.MILLRACE_SEED ?? 7)
+/** What programs write in a life of the mesh at most: how fast it reads decides nothing. */
+const TURNS = 2500
 /** Lines until the next rotation. */
 const ROTATE_AT = 400
 const HEADER = 'id,name,quantity\n'
@@ -82,17 +84,22 @@ class Programs {
   }
 }
 
-function keepWriting(programs: Programs): { stop(): Promise<void> } {
+/** Writes until it is stopped, at most so many turns for each `more`. */
+function keepWriting(programs: Programs): { more(): void; stop(): Promise<void> } {
   let over = false
+  let left = 0
   const work = (async () => {
     while (!over) {
-      for (let n = 0; n < 5; n++) programs.turn()
+      for (let n = 0; n < 5 && left > 0; n++, left--) programs.turn()
       // no faster than a busy machine follows
       await delay(10)
     }
     programs.end()
   })()
   return {
+    more() {
+      left = TURNS
+    },
     stop() {
       over = true
       return work
@@ -110,9 +117,11 @@ test(`files that are written and rotated through ${ROUNDS} kills: every line is 
   const busy = keepWriting(programs)
   try {
     for (let round = 0; round < ROUNDS; round++) {
+      busy.more()
       mesh.start()
       await kills.kill(mesh, 2000)
     }
+    busy.more()
     mesh.start()
     await mesh.until('lines go on', (status) => node(status, 'logs').rows > 500)
   } finally {

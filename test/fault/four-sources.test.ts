@@ -79,15 +79,15 @@ async function cassandraTurn({ cql }: CassandraKeyspace, n: number): Promise<voi
   if (n % 17 === 0) await cql('update readings using timestamp ? set note = ? where sensor = ? and at = ?', [microsFromNow(-86_400), 'late', id % 50, id])
   if (n % 19 === 0) await cql('update sensors using timestamp ? set level = ? where id = ?', [microsFromNow(86_400), n, id])
   // what stands for a change of the key: the row goes, and comes under another
-  if (n % 13 === 0) await cql('begin batch delete from sensors where id = ?; insert into sensors (id, name) values (?, ?); apply batch', [id, 20_000 + n, 'x'])
+  if (n % 13 === 0) await cql('begin batch delete from sensors where id = ?; insert into sensors (id, name) values (?, ?); apply batch', [id, 1e6 + n, 'x'])
 }
 
-/** Writes to all four, each at its own pace, until it is stopped. @returns how many transactions each had */
+/** Writes to all four, each at its own pace, until it is stopped and each has come past its change of shape. @returns how many transactions each had */
 function keepBusy(shopUrl: string, mysqls: readonly MysqlDatabase[], devices: CassandraKeyspace): { stop(): Promise<readonly number[]> } {
   let over = false
   const loop = async (turn: (n: number) => Promise<unknown>, alter: () => Promise<unknown>) => {
     let n = SEED
-    for (; !over; n++) {
+    for (; !over || n - SEED <= ALTER_AT; n++) {
       await turn(n)
       if (n === SEED + ALTER_AT) await alter()
       // no faster than a busy machine follows
@@ -97,7 +97,7 @@ function keepBusy(shopUrl: string, mysqls: readonly MysqlDatabase[], devices: Ca
   }
   const shop = async () => {
     let statements = 0
-    for (let part = 0; !over; part++) {
+    for (let part = 0; !over || statements <= ALTER_AT; part++) {
       const work = runWorkload(shopUrl, 2, SEED + part, part === 0 ? 'evolve' : 'steady')
       await work.done
       statements += work.statements()

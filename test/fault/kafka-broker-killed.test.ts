@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openKafkaLog } from '../../core/log/kafka/kafka-log.ts'
 import type { Log } from '../../core/log/log.ts'
@@ -39,7 +40,7 @@ describe.skipIf(reason !== null)(`a Kafka broker that dies${reason === null ? ''
           const deadline = Date.now() + 120_000
           while (acknowledged < goal) {
             if (Date.now() > deadline) throw new Error(`only ${acknowledged} of ${goal} batches were acknowledged`)
-            await new Promise((resolve) => setImmediate(resolve))
+            await delay(5)
           }
         }
         const lanes = Array.from({ length: 6 }, async () => {
@@ -71,7 +72,7 @@ async function expectOnce(log: Log, topic: string, sent: number): Promise<void> 
   const marker = await log.openWriter(`${topic}-marker`)
   await marker.append(batchOf(from.map(({ partition }) => idFrame(topic, partition, ['end']))))
   await marker[Symbol.asyncDispose]()
-  const seen = await readUntil(log, from, (all) => all.filter(({ id }) => id === 'end').length === PARTITIONS, 60_000)
+  const seen = await readUntil(log, from, (all) => all.filter(({ id }) => id === 'end').length === PARTITIONS, 120_000)
   for (let partition = 0; partition < PARTITIONS; partition++) {
     const ids = Array.from({ length: sent }, (_, id) => id).filter((id) => id % PARTITIONS === partition)
     const found = seen.filter((record) => record.partition === partition).map(({ id }) => id)

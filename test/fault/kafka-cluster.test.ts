@@ -4,11 +4,11 @@ import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import kafkajs from 'kafkajs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { freePort } from '../../control/demo/postgres-server.ts'
 import { records } from '../../core/event/record-batch.ts'
 import { openKafkaLog } from '../../core/log/kafka/kafka-log.ts'
 import type { Log, LogWriter } from '../../core/log/log.ts'
 import { batchOf, idFrame, startOf, topicSpec } from '../../testing/log.contract.ts'
+import { freePorts } from '../services/free-ports.ts'
 import { skipReason } from '../services/kafka.ts'
 import { type KafkaCluster, startKafkaCluster } from '../services/kafka-cluster.ts'
 
@@ -17,7 +17,7 @@ const PARTITIONS = 4
 const LANES = 4
 const PROGRESS_TOPIC = 'progress'
 const PROBE = 'probe'
-const STUCK_MS = 90_000
+const STUCK_MS = 180_000
 
 /** One writer under load and one reader that follows it from the start: what was acknowledged must come once and in order, whatever the brokers do. */
 class Load {
@@ -196,7 +196,7 @@ describe.skipIf(reason !== null)(`three Kafka brokers${reason === null ? '' : ` 
     const stopped = await leaderOf('exactly-once')
     await cluster.node(stopped).stop()
     await progressed(50)
-    await cluster.node(stopped).restart(await freePort())
+    await cluster.node(stopped).restart((await freePorts(1))[0])
     await inSync(topics, 3)
 
     // leaders and the coordinator move while everything runs; the last time to the broker on its new port
@@ -217,5 +217,5 @@ describe.skipIf(reason !== null)(`three Kafka brokers${reason === null ? '' : ` 
 
     for (const load of both) expect(await load.verify()).toBeGreaterThan(400)
     for (const log of logs) await log[Symbol.asyncDispose]()
-  }, 240_000)
+  })
 })

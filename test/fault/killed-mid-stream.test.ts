@@ -1,9 +1,10 @@
 import { afterEach, expect, test } from 'vitest'
 import { createShop, runWorkload } from '../../control/demo/shop.ts'
+import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
 import { RandomKills } from './random-kills.ts'
-import { expectEqual, faultDir, shopYaml } from './shop-mesh.ts'
+import { expectEqual, faultDir, node, shopYaml } from './shop-mesh.ts'
 
 const ROUNDS = Number(process.env.MILLRACE_KILL_ROUNDS ?? 25)
 const SEED = Number(process.env.MILLRACE_SEED ?? 7)
@@ -34,6 +35,11 @@ async function expectFound(killed: MeshProcess): Promise<void> {
   }
 }
 
+function isRead(status: MeshStatus): boolean {
+  const { snapshot } = node(status, 'shop')
+  return snapshot.length > 0 && snapshot.every(({ done }) => done)
+}
+
 // I1, I7
 test(`killed ${ROUNDS} times at random points of snapshot and stream, everything is equal after each and nothing is there twice (seed ${SEED})`, async () => {
   db = await testDatabase()
@@ -45,13 +51,17 @@ test(`killed ${ROUNDS} times at random points of snapshot and stream, everything
   for (let round = 0; round < ROUNDS; round++) {
     const workload = runWorkload(url, 1.5, SEED + round, round === 0 ? 'evolve' : 'steady')
     try {
+      // a machine that reads slowly has kills in the stream all the same
+      if (kills.inSnapshot > 0 && round >= ROUNDS / 3) await mesh.until('all is read', isRead)
       await kills.kill(mesh, kills.inStream === 0 ? 1500 : 4000)
     } finally {
       await workload.done
     }
-    mesh.start()
+    // and one that had read all before it was killed reads again
+    const isAgain = kills.inSnapshot === 0 && round < ROUNDS - 1
+    mesh.start(isAgain ? ['--resnapshot', 'shop'] : [])
     // a snapshot that goes on after each kill is equal to nothing before its end
-    if (kills.inStream > 0 || round === ROUNDS - 1) await expectEqual(mesh)
+    if (!isAgain && (kills.inStream > 0 || round === ROUNDS - 1)) await expectEqual(mesh)
   }
   // whatever was killed when, each change was counted once where it was captured and once where it landed
   const done = Date.now()
@@ -60,5 +70,5 @@ test(`killed ${ROUNDS} times at random points of snapshot and stream, everything
   expect(mesh.output).not.toContain('audit.unequal')
   expect(await mesh.stop()).toBe(0)
   await expectFound(mesh)
-  expect({ inSnapshot: kills.inSnapshot > 0, inStream: kills.inStream > 0 }).toEqual({ inSnapshot: true, inStream: ROUNDS >= 10 })
+  expect({ inSnapshot: kills.inSnapshot > 0, inStream: kills.inStream > 0 }).toEqual({ inSnapshot: true, inStream: ROUNDS > 1 })
 })

@@ -69,7 +69,7 @@ test.skipIf(reason !== null)(`${title}${reason === null ? '' : ` (skipped: ${rea
   const { url, database } = db
   const unique = randomBytes(4).toString('hex')
   const source = `shop-${unique}`
-  await openShop(url, 2000)
+  await openShop(url, 8000)
   const list = brokers.map((broker) => `'${broker}'`).join(', ')
   const more = `log: { kind: kafka, brokers: [${list}], progressTopic: progress-${unique} }\ntopics: { partitions: 3 }`
   mesh = new MeshProcess(dir, shopYaml({ name: database, source, url, chunkRows: 250, more }))
