@@ -23,7 +23,7 @@ export async function openMysql(
   config: MysqlConfig,
   context: PluginContext,
   resume: SourceOffset | null,
-  signal = new AbortController().signal,
+  signal: AbortSignal = new AbortController().signal,
 ): Promise<SourceConnector> {
   await using cleanup = new AsyncDisposableStack()
   const options = connectOptions(config)

@@ -49,7 +49,7 @@ export async function openPostgres(
   config: PostgresConfig,
   context: PluginContext,
   resume: SourceOffset | null,
-  signal = new AbortController().signal,
+  signal: AbortSignal = new AbortController().signal,
 ): Promise<SourceConnector> {
   await using cleanup = new AsyncDisposableStack()
   // what `signal` gives up until the source is open
