@@ -8,7 +8,7 @@ const stage = (name, allowed) => ({
 })
 /** `millrace new` copies them: their test is the author's. */
 const TEMPLATE_TESTS = '^control/cli/templates/[^/]+/index\\.test\\.ts$'
-const below = ['errors\\.ts$', 'retry\\.ts$', 'event/']
+const below = ['errors\\.ts$', 'retry\\.ts$', 'node-http\\.ts$', 'event/']
 module.exports = {
   forbidden: [
     stage('event', ['errors\\.ts$']),
@@ -34,6 +34,13 @@ module.exports = {
       to: { path: '^(core|connectors|control)/', pathNot: ['^control/cli/templates/$1/', '^core/plugin\\.ts$'] },
     },
     { name: 'templates-are-only-copied', severity: 'error', from: { pathNot: '^control/cli/templates/' }, to: { path: '^control/cli/templates/' } },
+    {
+      name: 'http-without-undici',
+      severity: 'error',
+      comment: 'import http from core/node-http.ts (in a connector: core/plugin.ts), which loads 14 MB less',
+      from: { path: '^(core|connectors|control)/', pathNot: '\\.test\\.ts$' },
+      to: { path: '^(node:)?http$', dependencyTypesNot: ['type-only'] },
+    },
     { name: 'no-cycles', severity: 'error', from: {}, to: { circular: true, viaOnly: { dependencyTypesNot: ['type-only'] } } },
     { name: 'no-vague-rooms', severity: 'error', from: {}, to: { path: '(^|/)(utils?|helpers?|common|shared|base|manager)(/|\\.ts$)', pathNot: 'node_modules' } },
   ],

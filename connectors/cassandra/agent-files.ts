@@ -1,6 +1,6 @@
-import http from 'node:http'
+import type { Agent } from 'node:http'
 import https from 'node:https'
-import { MillraceError } from '../../core/plugin.ts'
+import { http, MillraceError } from '../../core/plugin.ts'
 import type { CassandraConfig } from './cassandra-config.ts'
 import type { CdcFiles, SegmentBytes } from './cdc-files.ts'
 
@@ -20,7 +20,7 @@ interface Answer {
 export class AgentFiles implements CdcFiles {
   readonly path: string
   readonly #agent: NonNullable<CassandraConfig['agent']>
-  readonly #connections: http.Agent
+  readonly #connections: Agent
 
   /** @param url of the agent, without a path */
   constructor(url: string, agent: NonNullable<CassandraConfig['agent']>) {

@@ -1,6 +1,7 @@
-import http from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { MillraceError } from '../errors.ts'
+import { http } from '../node-http.ts'
 import type { MeshStatus } from './mesh-status.ts'
 
 export interface HttpServer extends AsyncDisposable {
@@ -51,7 +52,7 @@ export async function openHttpServer(options: HttpServerOptions): Promise<HttpSe
   }
 }
 
-async function answer(options: HttpServerOptions, request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
+async function answer(options: HttpServerOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const { pathname, searchParams } = new URL(request.url ?? '/', 'http://localhost')
   const json = (code: number, body: unknown) => {
     response.writeHead(code, { 'content-type': 'application/json', 'cache-control': 'no-store' })

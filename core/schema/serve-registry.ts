@@ -1,8 +1,9 @@
 /** Confluent's schema registry REST interface over the embedded registry. Source: Confluent, "Schema Registry API Reference". */
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { z } from 'zod'
 import { MillraceError } from '../errors.ts'
+import { http } from '../node-http.ts'
 import type { EmbeddedRegistry, RegistryOperations } from './embedded-registry.ts'
 import { COMPATIBILITY_LEVELS } from './registry.ts'
 import { RegistryRefusal, refusals } from './registry-refusal.ts'
@@ -27,7 +28,7 @@ const MAX_BODY_BYTES = 16 * 1024 * 1024
 /** Serves until it is disposed of; does not own the registry. @throws config.invalid when the port is taken or not allowed */
 export async function serveRegistry(registry: EmbeddedRegistry, options: ServeRegistryOptions): Promise<RegistryServer> {
   const readOnly = options.readOnly === true
-  const server = createServer((request, response) => void answer(registry.operations, readOnly, request, response))
+  const server = http.createServer((request, response) => void answer(registry.operations, readOnly, request, response))
   const host = options.host ?? '127.0.0.1'
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause) => {

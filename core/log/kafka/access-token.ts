@@ -1,8 +1,8 @@
 import { readFile } from 'node:fs/promises'
-import { request as httpRequest } from 'node:http'
 import { request as httpsRequest, type RequestOptions } from 'node:https'
 import { z } from 'zod'
 import { MillraceError } from '../../errors.ts'
+import { http } from '../../node-http.ts'
 import { KafkaFault } from './kafka-fault.ts'
 import type { KafkaOauth } from './kafka-options.ts'
 
@@ -108,7 +108,7 @@ function post({ tokenUrl, clientId, clientSecret, scope, parameters, ssl }: Kafk
     ...(typeof ssl === 'object' ? ssl : {}),
   }
   return new Promise((resolve, reject) => {
-    const request = (url.protocol === 'https:' ? httpsRequest : httpRequest)(url, options, (response) => {
+    const request = (url.protocol === 'https:' ? httpsRequest : http.request)(url, options, (response) => {
       let text = ''
       response.setEncoding('utf8')
       response.on('data', (part: string) => {
