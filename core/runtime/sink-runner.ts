@@ -9,7 +9,7 @@ import { type NodeStatus, type StreamStatus, statusError } from './mesh-status.t
 import { worstState } from './node-lifecycle.ts'
 import { pluginContext, type RunningNode, type RuntimeContext } from './runtime-context.ts'
 import { describeStream } from './stream-target.ts'
-import { SupervisedUnit } from './supervised-unit.ts'
+import { SupervisedUnit, type UnitReport } from './supervised-unit.ts'
 
 /** New streams are looked for this often; sooner while there is none. */
 const DISCOVERY_MS = 1000
@@ -174,7 +174,7 @@ export class SinkRunner implements RunningNode {
     onChange()
   }
 
-  async #run(stream: RunningStream, stop: AbortSignal, report: (event: 'snapshot' | 'stream' | 'lost') => void): Promise<void> {
+  async #run(stream: RunningStream, stop: AbortSignal, report: UnitReport): Promise<void> {
     const { log, registry, secrets, mesh } = this.#context
     const { plugin, settings, onRejected } = this.#node
     const config = settings.resolve(secrets, mesh.dir)
@@ -195,7 +195,7 @@ export class SinkRunner implements RunningNode {
         signal: stop,
         onStatus: (status) => {
           this.#take(stream, status)
-          report(status.state === 'degraded' ? 'lost' : 'stream')
+          report(status.state === 'degraded' ? 'lost' : 'stream', status.rows + status.rejected > 0)
         },
       })
     } finally {

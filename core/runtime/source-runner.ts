@@ -10,7 +10,7 @@ import { pause } from '../retry.ts'
 import { type NodeStatus, type ParkedTableStatus, statusError } from './mesh-status.ts'
 import { resnapshot } from './resnapshot.ts'
 import { pluginContext, type RunningNode, type RuntimeContext } from './runtime-context.ts'
-import { SupervisedUnit } from './supervised-unit.ts'
+import { SupervisedUnit, type UnitReport } from './supervised-unit.ts'
 
 const LAG_POLL_MS = 1000
 
@@ -112,11 +112,11 @@ export class SourceRunner implements RunningNode {
     return { table, since, skipped, error: { code, category: ERROR_CODES[code][0], message: redact(message), fix: redact(fix) } }
   }
 
-  async #run(stop: AbortSignal, report: (event: 'snapshot' | 'stream' | 'lost') => void): Promise<void> {
+  async #run(stop: AbortSignal, report: UnitReport): Promise<void> {
     while ((await this.#runOnce(stop, report)) === 'parked' && !stop.aborted) this.#context.logger.info({ node: this.name }, 'starts again without the table')
   }
 
-  async #runOnce(stop: AbortSignal, report: (event: 'snapshot' | 'stream' | 'lost') => void): Promise<'stopped' | 'parked'> {
+  async #runOnce(stop: AbortSignal, report: UnitReport): Promise<'stopped' | 'parked'> {
     const { log, secrets, mesh } = this.#context
     const { plugin, settings } = this.#node
     const config = settings.resolve(secrets, mesh.dir)
@@ -133,13 +133,7 @@ export class SourceRunner implements RunningNode {
     }
   }
 
-  async #captureInto(
-    writer: LogWriter,
-    connector: SourceConnector,
-    config: unknown,
-    stop: AbortSignal,
-    report: (event: 'snapshot' | 'stream' | 'lost') => void,
-  ): Promise<'stopped' | 'parked'> {
+  async #captureInto(writer: LogWriter, connector: SourceConnector, config: unknown, stop: AbortSignal, report: UnitReport): Promise<'stopped' | 'parked'> {
     const { log, registry, version } = this.#context
     const { plugin, topics, snapshot } = this.#node
     const polling = new AbortController()
@@ -158,7 +152,8 @@ export class SourceRunner implements RunningNode {
         signal: stop,
         onStatus: (status) => {
           this.#take(status)
-          report(status.state === 'snapshotting' ? 'snapshot' : 'stream')
+          // rows alone: an offset moves on with tables that are not captured, whatever the next change fails at
+          report(status.state === 'snapshotting' ? 'snapshot' : 'stream', status.rows > 0)
         },
       })
     } finally {

@@ -3,14 +3,17 @@ import { asMillraceError, MillraceError } from '../errors.ts'
 import { backoffMs, DEFAULT_RETRY, pause, type RetryPolicy } from '../retry.ts'
 import { type NodeEvent, type NodeState, nextState } from './node-lifecycle.ts'
 
+/** What a unit says of itself as it goes; `hasProgressed`: something became durable since this run began. */
+export type UnitReport = (event: 'snapshot' | 'stream' | 'lost', hasProgressed: boolean) => void
+
 export interface UnitOptions {
   /** For logs: the node, and for a sink the stream. */
   readonly name: string
   /**
-   * Opens everything, works until `signal` aborts, closes everything. Reports `snapshot`, `stream` and `lost` as it goes; `stream` and `snapshot` mean
-   * that it works and end a series of failures.
+   * Opens everything, works until `signal` aborts, closes everything. Reports as it goes. A series of failures ends with progress, or once it has worked for as
+   * long as the longest wait: what only runs may fail at the same place again.
    */
-  readonly run: (signal: AbortSignal, report: (event: 'snapshot' | 'stream' | 'lost') => void) => Promise<void>
+  readonly run: (signal: AbortSignal, report: UnitReport) => Promise<void>
   readonly signal: AbortSignal
   readonly logger: Logger
   readonly onChange: () => void
@@ -27,6 +30,8 @@ export class SupervisedUnit {
   #error: MillraceError | null = null
   #retryAt: number | null = null
   #attempts = 0
+  /** Since when it works without a break, by `performance.now()`; null: it does not. */
+  #worksSince: number | null = null
   #round = new AbortController()
   #wake: (() => void) | null = null
   readonly finished: Promise<void>
@@ -82,9 +87,10 @@ export class SupervisedUnit {
   async #runOnce(): Promise<void> {
     const round = new AbortController()
     this.#round = round
+    this.#worksSince = null
     const signal = AbortSignal.any([this.#options.signal, round.signal])
     try {
-      await this.#options.run(signal, (event) => this.#report(event, signal))
+      await this.#options.run(signal, (event, hasProgressed) => this.#report(event, hasProgressed, signal))
       if (signal.aborted) return
       throw new MillraceError('invariant.broken', `${this.#options.name} ended by itself`)
     } catch (thrown) {
@@ -99,11 +105,13 @@ export class SupervisedUnit {
     }
   }
 
-  #report(event: 'snapshot' | 'stream' | 'lost', signal: AbortSignal): void {
+  #report(event: Parameters<UnitReport>[0], hasProgressed: boolean, signal: AbortSignal): void {
     if (signal.aborted) return
-    if (event !== 'lost') {
+    if (hasProgressed) this.#attempts = 0
+    if (event === 'lost') this.#worksSince = null
+    else {
       this.#error = null
-      this.#attempts = 0
+      this.#worksSince ??= performance.now()
     }
     const next = nextState(this.#state, event)
     if (next !== null && next !== this.#state) this.#move(event)
@@ -113,6 +121,8 @@ export class SupervisedUnit {
     const { logger, name } = this.#options
     this.#error = error
     const facts = { code: error.code, category: error.category, fix: error.fix }
+    const { maxMs } = this.#options.retry ?? DEFAULT_RETRY
+    if (this.#worksSince !== null && performance.now() - this.#worksSince >= maxMs) this.#attempts = 0
     if (error.category === 'unavailable') {
       logger.warn(facts, `${name}: ${error.message}; trying again`)
       this.#move('lost')

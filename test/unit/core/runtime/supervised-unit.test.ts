@@ -1,14 +1,13 @@
 import { pino } from 'pino'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { MillraceError } from '../../../../core/errors.ts'
 import type { NodeState } from '../../../../core/runtime/node-lifecycle.ts'
-import { SupervisedUnit, type UnitOptions } from '../../../../core/runtime/supervised-unit.ts'
+import { SupervisedUnit, type UnitReport } from '../../../../core/runtime/supervised-unit.ts'
 
-type Report = Parameters<UnitOptions['run']>[1]
 const logger = pino({ level: 'silent' })
 
 /** A unit whose rounds are the given functions; the last is repeated. Every wait is recorded and over at once. */
-function unit(...rounds: ((signal: AbortSignal, report: Report) => Promise<void>)[]) {
+function unit(...rounds: ((signal: AbortSignal, report: UnitReport) => Promise<void>)[]) {
   const stop = new AbortController()
   const states: NodeState[] = []
   const waits: number[] = []
@@ -28,8 +27,8 @@ const untilStopped = (signal: AbortSignal) => new Promise<void>((resolve) => sig
 const away = async () => {
   throw new MillraceError('source.unreachable', 'away', { fix: 'wait' })
 }
-const works = async (signal: AbortSignal, report: Report) => {
-  report('stream')
+const works = async (signal: AbortSignal, report: UnitReport) => {
+  report('stream', false)
   await untilStopped(signal)
 }
 async function until(condition: () => boolean): Promise<void> {
@@ -50,19 +49,47 @@ describe('a supervised unit', () => {
     expect(it.state).toBe('done')
   })
 
-  test('waits as long as the server asks, and starts over once it has worked', async () => {
+  test('waits as long as the server asks', async () => {
     const busy = async () => {
       throw new MillraceError('sink.unreachable', 'busy', { retryAfterMs: 500 })
     }
-    const worksThenLost = async (_: AbortSignal, report: Report) => {
-      report('stream')
-      throw new MillraceError('log.unreachable', 'lost')
-    }
-    const { unit: it, stop, waits } = unit(busy, away, worksThenLost, works)
-    await until(() => it.state === 'running' && waits.length === 3)
-    expect(waits).toEqual([500, 20, 10])
+    const { unit: it, stop, waits } = unit(busy, away, works)
+    await until(() => it.state === 'running' && waits.length === 2)
+    expect(waits).toEqual([500, 20])
     stop.abort()
     await it.finished
+  })
+
+  test('what only ran before it was lost again waits longer each time; progress and a while without a break start over', async () => {
+    const clock = vi.spyOn(performance, 'now')
+    try {
+      const now = (ms: number) => clock.mockReturnValue(ms)
+      const lost = (hasProgressed: boolean, workedMs: number) => async (_: AbortSignal, report: UnitReport) => {
+        now(0)
+        report('stream', hasProgressed)
+        now(workedMs)
+        // the final status of a run that has failed
+        report('stream', hasProgressed)
+        throw new MillraceError('log.full', 'no room')
+      }
+      const brokenOff = async (_: AbortSignal, report: UnitReport) => {
+        now(0)
+        report('stream', false)
+        report('lost', false)
+        now(39)
+        report('stream', false)
+        now(50)
+        throw new MillraceError('sink.unreachable', 'away')
+      }
+      const { unit: it, stop, waits } = unit(lost(false, 0), lost(false, 39), lost(false, 1), lost(true, 0), lost(false, 40), brokenOff, works)
+      await until(() => it.state === 'running' && waits.length === 6)
+      expect(waits).toEqual([10, 20, 40, 10, 10, 20])
+      expect(it.error).toBeNull()
+      stop.abort()
+      await it.finished
+    } finally {
+      clock.mockRestore()
+    }
   })
 
   test.each([
