@@ -14,7 +14,7 @@ export const resnapshotCommand: Command = {
 
 The streams are emptied by a truncation and filled again while changes go on, and so is everything that follows them. A parked table goes on with it: correct
 what parked it first (millrace status shows it). For a table that is gone it says that this is known. While the mesh runs it happens at once, and the
-source starts again for it; otherwise with the next millrace run. Without TABLE, the source starts over as after a lost history.
+source starts again for it (a paused one is to be resumed first); otherwise with the next millrace run. Without TABLE, the source starts over as after a lost history.
 
 Examples:
   millrace resnapshot shop.mesh.yaml shop/public.orders

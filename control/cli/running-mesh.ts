@@ -1,4 +1,4 @@
-import { MillraceError } from '../../core/errors.ts'
+import { type ErrorCode, MillraceError } from '../../core/errors.ts'
 import { type RunningMesh, readRunning } from '../../core/runtime/data-folder.ts'
 import type { NodeCommand } from '../../core/runtime/http-server.ts'
 import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
@@ -28,7 +28,7 @@ function urlHost({ host }: RunningMesh): string {
 /**
  * Gives a command to a node of the mesh that runs on a data folder.
  * @returns false when it has no such node or table
- * @throws log.unreachable when it does not take the command
+ * @throws log.unreachable when it does not take the command; what the mesh refuses it with
  */
 export async function commandRunning(dataDir: string, node: string, command: NodeCommand, table: string | null = null): Promise<boolean> {
   const running = readRunning(dataDir)
@@ -44,6 +44,10 @@ export async function commandRunning(dataDir: string, node: string, command: Nod
     throw refused('it does not answer', cause)
   }
   if (response.status === 404) return false
+  if (response.status === 409) {
+    const { code, error, fix } = (await response.json()) as { code: ErrorCode; error: string; fix?: string }
+    throw new MillraceError(code, error, fix === undefined ? {} : { fix })
+  }
   if (!response.ok) throw refused((await response.text()).trim())
   return true
 }

@@ -17,7 +17,7 @@ export interface HttpServerOptions {
   readonly port: number
   readonly status: () => MeshStatus
   readonly metrics: { readonly contentType: string; text(): Promise<string> }
-  /** Pauses or resumes a node, or has a source read a table again (null: all); false when there is no such node or table. */
+  /** Pauses or resumes a node, or has a source read a table again (null: all); false when there is no such node or table. What it throws of ours is answered with 409. */
   readonly command: (node: string, command: NodeCommand, table: string | null) => boolean
 }
 
@@ -64,7 +64,14 @@ async function answer(options: HttpServerOptions, request: IncomingMessage, resp
     const { remoteAddress, localAddress } = request.socket
     const isLocal = remoteAddress !== undefined && (/^(::ffff:)?127\.|^::1$/.test(remoteAddress) || remoteAddress === localAddress)
     if (!isLocal || request.headers.origin !== undefined) return json(403, { error: 'commands are taken from this machine only' })
-    const isKnown = options.command(decodeURIComponent(post[1]!), post[2] as NodeCommand, searchParams.get('table'))
+    let isKnown: boolean
+    try {
+      isKnown = options.command(decodeURIComponent(post[1]!), post[2] as NodeCommand, searchParams.get('table'))
+    } catch (refusal) {
+      if (!(refusal instanceof MillraceError)) throw refusal
+      const { code, message, fix } = refusal
+      return json(409, { code, error: message, fix })
+    }
     return isKnown ? json(202, { node: post[1], command: post[2] }) : json(404, { error: `there is no such node or table: ${post[1]}` })
   }
   if (request.method !== 'GET' && request.method !== 'HEAD') return json(405, { error: 'GET only' })

@@ -33,7 +33,7 @@ export interface RunningNode {
   /** @param since ISO 8601, for its status */
   pause(since: string): void
   resume(): void
-  /** A source reads a table again (null: all), a parked one too; false: it knows no such table. */
+  /** A source reads a table again (null: all), a parked one too; false: it knows no such table. @throws config.invalid while it is paused */
   resnapshot?(table: string | null): boolean
   /** Resolves when all its work has ended, after the signal. Never rejects. */
   readonly finished: Promise<void>

@@ -2,7 +2,7 @@ import type { CapturedStream } from '../audit/continuous-audit.ts'
 import { type CaptureStatus, capture } from '../capture/capture.ts'
 import type { ParkedStatus } from '../capture/parked-tables.ts'
 import type { SourceConnector } from '../capture/source-connector.ts'
-import { asMillraceError, ERROR_CODES } from '../errors.ts'
+import { asMillraceError, ERROR_CODES, MillraceError } from '../errors.ts'
 import type { SourceOffset } from '../event/offset.ts'
 import type { LogWriter, Progress } from '../log/log.ts'
 import type { SourceNode } from '../mesh/mesh.ts'
@@ -63,9 +63,12 @@ export class SourceRunner implements RunningNode {
     const captured = this.#capture
     const isKnown = (captured?.snapshot ?? []).some((one) => one.table === table) || (captured?.parked ?? []).some((one) => one.table === table)
     if (table !== null && captured !== null && !isKnown) return false
+    // the wish is durable only once the source starts for it
+    if (this.#unit.state === 'paused') {
+      const fix = `millrace resume FILE ${this.name} first, and then this again`
+      throw new MillraceError('config.invalid', `the source ${this.name} is paused and reads nothing`, { fix })
+    }
     this.#wanted.add(table)
-    // a paused one stays so
-    if (this.#unit.state === 'paused') return true
     this.#unit.pause()
     this.#unit.resume()
     return true

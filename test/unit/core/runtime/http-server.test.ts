@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { MillraceError } from '../../../../core/errors.ts'
 import { Secrets } from '../../../../core/mesh/secrets.ts'
 import { openHttpServer } from '../../../../core/runtime/http-server.ts'
 import { isReady, type MeshStatus, type NodeStatus } from '../../../../core/runtime/mesh-status.ts'
@@ -64,7 +65,10 @@ test('serves status, metrics and health, and takes commands', async () => {
   )
   metrics.record('shop', 'reconnects', 2, 'count')
   metrics.record('s3cr3t-token', 'calls with s3cr3t-token', 2, 'gauge')
-  const command = (node: string, what: string, table: string | null) => node === 'shop' && commands.push(table === null ? what : `${what} ${table}`) > 0
+  const command = (node: string, what: string, table: string | null) => {
+    if (node === 'still') throw new MillraceError('config.invalid', 'it is paused', { fix: 'resume it' })
+    return node === 'shop' && commands.push(table === null ? what : `${what} ${table}`) > 0
+  }
   await using server = await openHttpServer({ host: '127.0.0.1', port: 0, status: () => status, metrics, command })
   const get = (path: string, init?: RequestInit) => fetch(`http://127.0.0.1:${server.port}${path}`, init)
 
@@ -91,6 +95,8 @@ test('serves status, metrics and health, and takes commands', async () => {
 
   expect((await get('/nodes/shop/pause', { method: 'POST' })).status).toBe(202)
   expect((await get('/nodes/none/pause', { method: 'POST' })).status).toBe(404)
+  const refused = await get('/nodes/still/resnapshot', { method: 'POST' })
+  expect([refused.status, await refused.json()]).toEqual([409, { code: 'config.invalid', error: 'it is paused', fix: 'resume it' }])
   expect((await get('/nodes/shop/pause', { method: 'POST', headers: { origin: 'http://elsewhere' } })).status).toBe(403)
   expect((await get('/nodes/shop/pause', { method: 'DELETE' })).status).toBe(405)
   expect((await get('/nothing')).status).toBe(404)
