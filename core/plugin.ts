@@ -113,6 +113,8 @@ export interface PluginContext {
   /** A folder of the node's own for scratch and spill files. */
   readonly dataDir: string
   readonly logger: Logger
+  /** The node runs elsewhere, or not at all, and is only looked at: a sink changes nothing, see `SinkConnector.prepare`. */
+  readonly readOnly?: boolean
   /** Adds to a counter or sets a gauge; `millrace_` and the node label are added. */
   readonly metric: (name: string, value: number, kind: 'count' | 'gauge') => void
 }

@@ -9,7 +9,8 @@ import { EXTREMES } from './column-extremes.ts'
 
 /** One target of its own, opened as often as a test likes; the stream's topic is `TOPIC`. */
 export interface SinkProvision {
-  open(): Promise<SinkConnector>
+  /** @param readOnly as `PluginContext.readOnly`; false when absent */
+  open(readOnly?: boolean): Promise<SinkConnector>
   dispose(): Promise<void>
 }
 
@@ -157,8 +158,8 @@ export function sinkContract(name: string, provision: (table: TableSchema, topic
     async function target(table: TableSchema = ITEMS) {
       const place = await provision(table, TOPIC)
       opened.push(() => place.dispose())
-      const open = async () => {
-        const sink = await place.open()
+      const open = async (readOnly = false) => {
+        const sink = await place.open(readOnly)
         opened.push(() => sink[Symbol.asyncDispose]())
         return sink
       }
@@ -507,6 +508,46 @@ export function sinkContract(name: string, provision: (table: TableSchema, topic
       expect(await targetRows(reader)).toEqual(sorted([row(1n)]))
       await sink.apply(history.batch([history.put('c', row(2n))]), still)
       expect(await targetRows(reader)).toEqual(sorted([row(1n), row(2n)]))
+    })
+
+    test('opened read only it gives rows in the shape that it is asked for, and the target stays as it is', async () => {
+      const { sink, open } = await target()
+      const history = new History()
+      await sink.apply(history.batch([history.put('c', row(1n))]), still)
+      const [id, label, body, quantity, price] = ITEMS.columns as [Column, Column, Column, Column, Column]
+      const columns = [id, { ...label, name: 'title' }, { ...quantity, type: { kind: 'int64' } as const }, price, column('since', 6, { kind: 'timestamptz' })]
+      const newer: TableSchema = { ...ITEMS, columns }
+      const reader = await open(true)
+      await reader.prepare(newer)
+      expect(await targetRows(reader)).toEqual(sorted([[1n, 'row 1', 1n, 1250n, null]]))
+      expect(positionsOf(await reader.committed())).toEqual(positionsOf(await sink.committed()))
+      expect(await targetRows(sink)).toEqual(sorted([row(1n)]))
+      // the column that it would have lost
+      const beside = await open(true)
+      await beside.prepare(ITEMS)
+      expect(await targetRows(beside)).toEqual(sorted([row(1n)]))
+      // what the writer evolves to is not what the reader had in mind
+      const other: TableSchema = { ...ITEMS, columns: [id, label, body, quantity, price, column('seen', 7, { kind: 'timestamptz' })] }
+      await sink.prepare(other)
+      const next = history.with(other)
+      await sink.apply(next.batch([next.put('c', [2n, 'two', 'b', 2, 10n, 99n])]), still)
+      expect(await targetRows(reader)).toEqual(sorted([[1n, 'row 1', 1n, 1250n, null], [2n, 'two', 2n, 10n, null]])) // biome-ignore format: rows
+    })
+
+    test('a target that is not there is read as an empty one', async () => {
+      const place = await provision(ITEMS, TOPIC)
+      opened.push(() => place.dispose())
+      const look = async () => {
+        const reader = await place.open(true)
+        opened.push(() => reader[Symbol.asyncDispose]())
+        expect(await reader.committed()).toEqual([])
+        await reader.prepare(ITEMS)
+        let views = 0
+        for await (const rows of reader.rows((positions) => void (views += 1 + positions.length), still)) expect(rows).toEqual([])
+        expect(views).toBe(1)
+      }
+      await look()
+      await look()
     })
 
     test('rows and positions are of one moment, while batches land in between', async () => {

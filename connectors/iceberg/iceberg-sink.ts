@@ -73,13 +73,15 @@ export class IcebergSink implements SinkConnector {
     const open = await this.#open()
     if (open === null) {
       const layout = newLayout(table)
-      await this.#create(layout)
+      if (this.#context.readOnly) this.#use(layout)
+      else await this.#create(layout)
       return
     }
     await open.refresh()
     const current = this.#layoutOf(open, table)
     const layout = evolvedLayout(table, current)
-    if (layout.schema !== current.schema || layout.fieldIds.size !== current.fieldIds.size) await this.#evolve(open, current, layout)
+    const isSame = layout.schema === current.schema && layout.fieldIds.size === current.fieldIds.size
+    if (!isSame && !this.#context.readOnly) await this.#evolve(open, current, layout)
     this.#use(layout)
   }
 
@@ -132,12 +134,18 @@ export class IcebergSink implements SinkConnector {
   }
 
   async *rows(onView: (positions: readonly LogPosition[]) => void, signal: AbortSignal): AsyncIterable<readonly Tuple[]> {
+    if (this.#context.readOnly && (await this.#open()) === null) {
+      onView([])
+      return
+    }
     const { prepared, table } = this.#ready()
     await table.refresh(true)
+    // its writer may have evolved it since, and given ids that a column has here which it lacked
+    if (this.#context.readOnly) this.#use(evolvedLayout(prepared.layout.table, this.#layoutOf(table, prepared.layout.table)))
     // both of the snapshot that was just loaded
     const { state, live } = table
     onView(parsePositions(state))
-    yield* scanRows(live, prepared.view, signal)
+    yield* scanRows(live, this.#ready().prepared.view, signal)
   }
 
   /** Rewrites the table into files without equality deletes, which every reader can read. Never during another call. */

@@ -45,6 +45,7 @@ export default definePlugin<SearchConfig>({
       index: indexName(settings, stream),
       topic: stream.topic,
       text: settings.text,
+      readOnly: context.readOnly === true,
       limits: { rows: settings.commitRows, bytes: 8 * 1024 * 1024, ageMs: settings.commitMs },
     })
   },

@@ -27,6 +27,8 @@ export interface SearchSinkOptions {
   readonly topic: string
   /** Columns to search in; all that hold text when missing. */
   readonly text?: readonly string[] | undefined
+  /** See `PluginContext.readOnly`. */
+  readonly readOnly?: boolean
   readonly limits: SinkLimits
 }
 
@@ -37,6 +39,8 @@ const TOMBSTONES_AT_ONCE = 1000
 /** Rows between two turns of the event loop. */
 const ROWS_PER_TURN = 250
 const ROWS_PER_READ = 500
+/** The id that no index has: one that is only read may not be there. */
+const NO_INDEX = 0
 
 /** The state of one key after a batch. */
 interface Pending {
@@ -73,6 +77,8 @@ export class SearchSink implements SinkConnector {
   /** Ours since the first apply; null: only read so far. */
   #epoch: number | null = null
   #shape: Shape | null = null
+  /** The shape that is read, whatever the index has; null: that of the index. */
+  #readAs: RowCodec | null = null
 
   /** The first apply takes the index over: an earlier writer's next one fails with sink.conflict. Readers disturb none. @throws config.invalid, sink.forbidden, sink.unreachable */
   static async open(options: SearchSinkOptions): Promise<SearchSink> {
@@ -90,6 +96,10 @@ export class SearchSink implements SinkConnector {
     this.#db = db
     this.limits = options.limits
     const find = db.prepare('SELECT id, topic FROM millrace_index WHERE name = ?')
+    if (options.readOnly && find.get(options.index) === undefined) {
+      this.#id = NO_INDEX
+      return
+    }
     if (find.get(options.index) === undefined) {
       db.prepare('INSERT INTO millrace_index(name, topic, epoch) VALUES(?, ?, 0) ON CONFLICT(name) DO NOTHING').run(options.index, options.topic)
     }
@@ -122,8 +132,12 @@ export class SearchSink implements SinkConnector {
       const described: IndexDescription = { table, types: mergeTypes(types, table.columns), text: text.map(({ id, name }) => ({ id, name })) }
       return { stored, described, isSame: JSON.stringify(described) === JSON.stringify(stored) }
     }
-    // an index that is as it should be is not locked: who only reads it waits for no writer
-    if (!guarded(this.#options.file, describe).isSame) {
+    const { isSame } = guarded(this.#options.file, describe)
+    if (this.#options.readOnly) {
+      this.#readAs = rowCodec(table)
+      return
+    }
+    if (!isSame) {
       await this.#transaction(false, async () => {
         const { stored, described } = describe()
         if (stored === null) {
@@ -182,7 +196,7 @@ export class SearchSink implements SinkConnector {
       onView(positionsOf(db, this.#id))
       const description = describedIndex(db, this.#id)
       if (description === null) return
-      const codec = rowCodec(description.table)
+      const codec = this.#readAs ?? rowCodec(description.table)
       for (const rows of documents(db, this.#id)) {
         if (signal.aborted) return
         yield rows.map(({ row }) => codec.decode(row))
@@ -347,8 +361,8 @@ function positionsOf(db: DatabaseSync, id: number): readonly LogPosition[] {
 }
 
 function describedIndex(db: DatabaseSync, id: number): IndexDescription | null {
-  const { description } = db.prepare('SELECT description FROM millrace_index WHERE id = ?').get(id) as { description: string | null }
-  return description === null ? null : (JSON.parse(description) as IndexDescription)
+  const found = db.prepare('SELECT description FROM millrace_index WHERE id = ?').get(id) as { description: string | null } | undefined
+  return found === undefined || found.description === null ? null : (JSON.parse(found.description) as IndexDescription)
 }
 
 function* documents(db: DatabaseSync, id: number): Generator<readonly { readonly id: number; readonly row: string }[]> {

@@ -63,7 +63,7 @@ export interface TableAuditOptions {
   readonly reader: SourceReader
   readonly log: Log
   readonly registry: SchemaRegistry
-  /** `open` gives the sink for reading, beside a running writer of it. */
+  /** `open` gives the sink read only, beside a running writer of it. */
   readonly sinks: readonly { readonly node: string; readonly open: () => Promise<SinkConnector> }[]
   /** How long the log and the sinks may take to reach the source's view. */
   readonly deadlineMs: number
@@ -174,7 +174,7 @@ async function compareOnce(options: TableAuditOptions): Promise<Compared> {
     const connector = await sink.open()
     try {
       await until(deadline, signal, `sink ${sink.node} has not reached the end of ${topic} as it was`, async () => reaches(await connector.committed(), ends))
-      // no change to a target that has this shape already; rows() then gives this shape
+      // the target stays as it is, and rows() gives this shape
       await connector.prepare(table)
       const rows = new RowSum(table)
       const positions = await readSink(connector, (row) => rows.add(row), signal)

@@ -12,7 +12,8 @@ export interface SinkConnector extends AsyncDisposable {
   /** How the sink likes its batches; the driver closes a batch at whichever comes first. */
   readonly limits: SinkLimits
   /**
-   * Creates or evolves the target: add, drop, rename (same column id), widen. Idempotent.
+   * Creates or evolves the target: add, drop, rename (same column id), widen. Idempotent. With `PluginContext.readOnly` the target stays as it is, or is
+   * not there, and `rows` gives this shape all the same: null where the target lacks the column.
    * @throws sink.schema_unsupported when the target cannot follow; the driver parks this stream, others go on
    */
   prepare(table: TableSchema): Promise<void>

@@ -90,5 +90,5 @@ export async function auditMesh(mesh: Mesh, options: AuditOptions): Promise<read
 
 /** For a connector that is opened beside the process that runs its node. */
 export function readerContext(mesh: Mesh, node: string, logger: Logger): PluginContext {
-  return { mesh: mesh.name, node, dataDir: nodeDirOf(mesh.dataDir, node), logger: logger.child({ node }), metric: () => {} }
+  return { mesh: mesh.name, node, dataDir: nodeDirOf(mesh.dataDir, node), logger: logger.child({ node }), readOnly: true, metric: () => {} }
 }

@@ -64,7 +64,7 @@ describe.skipIf(skip !== null)(`Iceberg REST catalog${skip === null ? '' : ` (sk
       const folder = mkdtempSync(path.join(os.tmpdir(), 'millrace-iceberg-'))
       const config = settings.parse({ catalog: { kind: 'rest', uri }, namespace: namespace(), compactAfterDeleteFiles: 4 })
       return {
-        open: () => iceberg.open(config, context, { topic, namespace: schema.namespace, table: schema.name }),
+        open: (readOnly = false) => iceberg.open(config, { ...context, readOnly }, { topic, namespace: schema.namespace, table: schema.name }),
         dispose: async () => rmSync(folder, { recursive: true, force: true }),
       }
     },

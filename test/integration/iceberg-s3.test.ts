@@ -46,7 +46,7 @@ describe.skipIf(skip !== null)(`Iceberg in an S3 store${skip === null ? '' : ` (
     async (schema, topic) => {
       const name = unique()
       return {
-        open: () => iceberg.open(config(name), context, { topic, namespace: schema.namespace, table: schema.name }),
+        open: (readOnly = false) => iceberg.open(config(name), { ...context, readOnly }, { topic, namespace: schema.namespace, table: schema.name }),
         dispose: async () => {},
       }
     },
@@ -136,7 +136,10 @@ describe.skipIf(restSkip !== null)(`Iceberg in S3 behind a REST catalog${restSki
     async (schema, topic) => {
       const { uri, endpoint } = await testRestCatalogOnS3()
       const config = settings.parse({ catalog: { kind: 'rest', uri }, s3: { endpoint, ...OWNER }, namespace: unique(), compactAfterDeleteFiles: 4 })
-      return { open: () => iceberg.open(config, context, { topic, namespace: schema.namespace, table: schema.name }), dispose: async () => {} }
+      return {
+        open: (readOnly = false) => iceberg.open(config, { ...context, readOnly }, { topic, namespace: schema.namespace, table: schema.name }),
+        dispose: async () => {},
+      }
     },
     { secondWriter: 'conflict', runs: 4 },
   )

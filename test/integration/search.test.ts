@@ -11,7 +11,7 @@ sinkContract(
   async (table, topic) => {
     const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-search-'))
     return {
-      open: () => SearchSink.open({ file: path.join(dir, 'search.db'), index: table.name, topic, limits }),
+      open: (readOnly = false) => SearchSink.open({ file: path.join(dir, 'search.db'), index: table.name, topic, limits, readOnly }),
       dispose: async () => rmSync(dir, { recursive: true, force: true }),
     }
   },

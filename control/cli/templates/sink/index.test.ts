@@ -12,7 +12,7 @@ sinkContract(
     const folder = mkdtempSync(path.join(os.tmpdir(), 'rows-'))
     const context = { mesh: 'test', node: 'target', dataDir: folder, metric: () => {} } as unknown as PluginContext
     return {
-      open: () => plugin.open({ folder }, context, { topic, namespace: table.namespace, table: table.name }),
+      open: (readOnly = false) => plugin.open({ folder }, { ...context, readOnly }, { topic, namespace: table.namespace, table: table.name }),
       dispose: async () => rmSync(folder, { recursive: true }),
     }
   },

@@ -57,9 +57,14 @@ function widening(before: Column, now: Column): ((value: unknown) => unknown) | 
 class FileSink implements SinkConnector {
   readonly limits = { rows: 10_000, bytes: 8 * 1024 * 1024, ageMs: 500 }
   readonly #file: string
+  readonly #readOnly: boolean
+  /** The shape of the rows that are read; null: as they are. */
+  #readAs: TableSchema | null = null
 
-  constructor(file: string) {
+  /** @param readOnly for the audit, beside the process that writes: nothing is stored */
+  constructor(file: string, readOnly: boolean) {
     this.#file = file
+    this.#readOnly = readOnly
   }
 
   async #load(): Promise<State> {
@@ -85,12 +90,18 @@ class FileSink implements SinkConnector {
   }
 
   async prepare(table: TableSchema): Promise<void> {
+    const state = await this.#load()
+    const reshaped = this.#reshaping(state.table ?? table, table)
+    if (this.#readOnly) this.#readAs = table
+    else if (JSON.stringify(state.table) !== JSON.stringify(table)) {
+      await this.#store({ ...state, table, rows: new Map([...state.rows].map(([name, row]) => [name, reshaped(row)])) })
+    }
+  }
+
+  /** How rows of the shape `before` become rows of `table`. @throws sink.schema_unsupported */
+  #reshaping(before: TableSchema, table: TableSchema): (row: ReadonlyMap<number, unknown>) => ReadonlyMap<number, unknown> {
     const refuse = (what: string, fix: string) => new MillraceError('sink.schema_unsupported', `${table.namespace}.${table.name} ${what}`, { fix })
     if (table.key.length === 0) throw refuse('has no key', 'add a primary key, or leave it out with from:')
-    const state = await this.#load()
-    if (JSON.stringify(state.table) === JSON.stringify(table)) return
-    if (state.table === null) return this.#store({ ...state, table })
-    const before = state.table
     const keyIds = (of: TableSchema) => of.key.map((at) => of.columns[at]!.id).join()
     if (keyIds(before) !== keyIds(table)) throw refuse('has another key than before', `remove ${this.#file}`)
     const steps = table.columns.flatMap((now) => {
@@ -100,8 +111,7 @@ class FileSink implements SinkConnector {
       if (widen === null) throw refuse(`has another type of ${now.name}`, `remove ${this.#file}`)
       return [{ id: now.id, widen }]
     })
-    const reshaped = (row: ReadonlyMap<number, unknown>) => new Map(steps.map(({ id, widen }) => [id, widen(row.get(id) ?? null)]))
-    await this.#store({ ...state, table, rows: new Map([...state.rows].map(([name, row]) => [name, reshaped(row)])) })
+    return (row) => new Map(steps.map(({ id, widen }) => [id, widen(row.get(id) ?? null)]))
   }
 
   async committed(): Promise<readonly LogPosition[]> {
@@ -153,7 +163,10 @@ class FileSink implements SinkConnector {
   async *rows(onView: (positions: readonly LogPosition[]) => void): AsyncGenerator<readonly Tuple[]> {
     const { table, rows, positions } = await this.#load()
     onView(positions)
-    if (table !== null) yield [...rows.values()].map((row) => table.columns.map(({ id }) => unpack(row.get(id) ?? null)))
+    if (table === null) return
+    const shape = this.#readAs ?? table
+    const reshaped = this.#reshaping(table, shape)
+    yield Array.from(rows.values(), reshaped).map((row) => shape.columns.map(({ id }) => unpack(row.get(id) ?? null)))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
@@ -169,7 +182,7 @@ export default definePlugin<Config>({
     if (facts?.isDirectory() === true) return [{ level: 'ok', subject: 'folder', message: `${folder} is there` }]
     return [{ level: 'error', subject: 'folder', message: `${folder} is no folder`, fix: `mkdir -p ${folder}` }]
   },
-  async open({ folder }, _context, { namespace, table }: StreamTarget): Promise<SinkConnector> {
-    return new FileSink(path.join(folder, `${namespace}.${table}.rows`))
+  async open({ folder }, { readOnly }, { namespace, table }: StreamTarget): Promise<SinkConnector> {
+    return new FileSink(path.join(folder, `${namespace}.${table}.rows`), readOnly === true)
   },
 })

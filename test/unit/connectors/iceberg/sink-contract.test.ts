@@ -12,8 +12,12 @@ sinkContract(
     const folder = mkdtempSync(path.join(os.tmpdir(), 'millrace-iceberg-'))
     const context = { mesh: 'test', node: 'lake', dataDir: folder, logger: pino({ level: 'silent' }), metric: () => {} }
     return {
-      open: () =>
-        iceberg.open(settings.parse({ warehouse: folder, compactAfterDeleteFiles: 4 }), context, { topic, namespace: table.namespace, table: table.name }),
+      open: (readOnly = false) =>
+        iceberg.open(
+          settings.parse({ warehouse: folder, compactAfterDeleteFiles: 4 }),
+          { ...context, readOnly },
+          { topic, namespace: table.namespace, table: table.name },
+        ),
       dispose: async () => rmSync(folder, { recursive: true, force: true }),
     }
   },

@@ -7,7 +7,7 @@ import { openEmbeddedLog } from '../../../../core/log/embedded/embedded-log.ts'
 import { loadMesh } from '../../../../core/mesh/read-mesh.ts'
 import { Secrets } from '../../../../core/mesh/secrets.ts'
 import type { Plugin } from '../../../../core/plugin.ts'
-import { auditMesh } from '../../../../core/runtime/audit-mesh.ts'
+import { auditMesh, readerContext } from '../../../../core/runtime/audit-mesh.ts'
 import { river } from '../mesh/test-plugins.ts'
 
 test('what the log says of a parked table is told without its secrets', async () => {
@@ -26,6 +26,7 @@ test('what the log says of a parked table is told without its secrets', async ()
     }
     const secrets = new Secrets({ env: { RIVER_URL: 'river://me:hush-hush@far/db' }, dir })
     const logger = pino({ level: 'silent' })
+    expect(readerContext(mesh, 'shop', logger)).toMatchObject({ node: 'shop', readOnly: true })
     const audits = await auditMesh(mesh, { secrets, logger, waitMs: 1000, signal: new AbortController().signal })
     expect(audits).toMatchObject([{ table: 'public.t', parked: true, equal: false }])
     // I9
