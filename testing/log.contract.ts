@@ -137,7 +137,7 @@ export function logContract(name: string, provision: () => Promise<ProvisionedLo
           { topic: two, partitions: 1 },
         ]),
       )
-      await expect(log.ensureTopics([topicSpec(one, 4)])).rejects.toMatchObject({ name: 'MillraceError', category: 'config' })
+      await expect(log.ensureTopics([topicSpec(one, 4)])).rejects.toMatchObject({ name: 'MillraceError', code: 'log.refused', fix: expect.any(String) })
       expect(await log.topics()).toEqual(expect.arrayContaining([{ topic: one, partitions: 3 }]))
     })
 

@@ -9,8 +9,9 @@ export interface Log extends AsyncDisposable {
   /** Which log it is: one that was made anew has another, though its topics are called the same. Null: it cannot tell. */
   readonly identity: string | null
   /**
-   * Creates what is missing; a topic that exists stays as it is.
-   * @throws log.refused when its partitions differ from the spec, or it would lose what the spec keeps
+   * Creates what is missing. A topic that exists keeps its partitions and records. Of retention and compaction the embedded log, which nobody else can set,
+   * takes over what the spec says; on Kafka they stay as they are.
+   * @throws log.refused when its partitions differ from the spec, when no topic can be as the spec says, or when one on Kafka would lose what the spec keeps
    */
   ensureTopics(specs: readonly TopicSpec[]): Promise<void>
   topics(): Promise<readonly { readonly topic: string; readonly partitions: number }[]>

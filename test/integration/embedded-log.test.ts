@@ -176,6 +176,19 @@ describe('retention', () => {
     expect((await readCount(again, [startOf('kept')], 10)).length).toBe(10)
   })
 
+  test('a topic that exists takes over the retention that its spec has now', async () => {
+    const dir = freshDir()
+    const log = await openLog({ dir, segmentBytes: 50_000 })
+    await log.ensureTopics([topicSpec('t')])
+    const writer = await log.openWriter('node')
+    for (let n = 0; n < 100; n++) await writer.append(batchOf([frameFor('t', 0, [keyed(`${n}`, 'x'.repeat(2000))])]))
+    await log.clean({ nowMs: Date.now() + 60_000, force: true })
+    expect(await log.bounds('t')).toEqual([{ partition: 0, start: 0n, end: 100n }])
+    await log.ensureTopics([topicSpec('t', 1, { retentionMs: 1000 })])
+    await log.clean({ nowMs: Date.now() + 60_000, force: true })
+    expect(await log.bounds('t')).toEqual([{ partition: 0, start: 100n, end: 100n }])
+  })
+
   test('a bound in bytes drops the oldest segments of a topic', async () => {
     const dir = freshDir()
     const log = await openLog({ dir, segmentBytes: 20_000, retentionBytes: 50_000 })
@@ -323,7 +336,7 @@ test('a batch that cannot be stored is refused, and none lands before it', async
   await expect(writer.append(batchOf([{ ...frame, end: frame.end - 1 }]))).rejects.toMatchObject({ code: 'invariant.broken' })
   await expect((await log.openWriter('other')).append(batchOf([idFrame('t', 1, ['d'])]))).rejects.toMatchObject({ code: 'log.refused' })
   for (const topic of ['', '.', '..', 'a/b', 'ü', 'x'.repeat(250)])
-    await expect(log.ensureTopics([topicSpec(topic)])).rejects.toMatchObject({ code: 'config.invalid' })
+    await expect(log.ensureTopics([topicSpec(topic)])).rejects.toMatchObject({ code: 'log.refused' })
   await log.ensureTopics([topicSpec('x'.repeat(249)), topicSpec('__proto__'), topicSpec('A.b-c_D')])
   await (await log.openWriter('__proto__')).append(batchOf([idFrame('__proto__', 0, ['e'])], { __proto__x: 1 }))
   expect((await readCount(log, [startOf('__proto__')], 1))[0]!.id).toBe('e')

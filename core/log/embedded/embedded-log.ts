@@ -107,13 +107,13 @@ class SegmentedLog implements EmbeddedLog {
     const topics: TopicState[] = []
     let nextId = state.nextTopicId()
     for (const { topic, partitions, retentionMs, compacted } of specs) {
-      if (!TOPIC_NAME.test(topic)) throw new MillraceError('config.invalid', `${JSON.stringify(topic)} is no topic name: 1 to 249 of a-z A-Z 0-9 . _ -`)
+      if (!TOPIC_NAME.test(topic)) throw new MillraceError('log.refused', `${JSON.stringify(topic)} is no topic name: 1 to 249 of a-z A-Z 0-9 . _ -`)
       if (!Number.isInteger(partitions) || partitions < 1 || partitions > MAX_PARTITIONS) {
-        throw new MillraceError('config.invalid', `topic ${topic}: ${partitions} partitions; the embedded log takes 1 to ${MAX_PARTITIONS}`)
+        throw new MillraceError('log.refused', `topic ${topic}: ${partitions} partitions; the embedded log takes 1 to ${MAX_PARTITIONS}`)
       }
       const present = topics.find((other) => other.topic === topic) ?? state.topic(topic)
       if (present !== undefined && present.partitions !== partitions) {
-        throw new MillraceError('config.invalid', `topic ${topic} has ${present.partitions} partitions, not ${partitions}, and keeps them`, {
+        throw new MillraceError('log.refused', `topic ${topic} has ${present.partitions} partitions, not ${partitions}, and keeps them`, {
           fix: `Set partitions: ${present.partitions}, or capture into a topic of another name.`,
         })
       }
