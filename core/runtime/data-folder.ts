@@ -89,6 +89,14 @@ export class DataFolder implements Disposable {
       closeSync(fresh)
     }
     renameSync(`${file}.new`, file)
+    // the name lasts once the folder is on disk; Windows opens no folder, and needs no such thing
+    if (process.platform === 'win32') return
+    const folder = openSync(this.dir, 'r')
+    try {
+      fsyncSync(folder)
+    } finally {
+      closeSync(folder)
+    }
   }
 
   /** A node's own folder, made when absent. */
