@@ -45,6 +45,9 @@ export interface AuditStatus {
   readonly uncounted: readonly string[]
 }
 
+/** Of each stream in each sink so many differences that are there no more are remembered, since one may be open for a while and then there again. */
+const REMEMBERED = 100
+
 type Ends = Awaited<ReturnType<Log['bounds']>>
 
 interface Look {
@@ -67,12 +70,14 @@ interface Pair {
 
 /**
  * Compares windows as they come to rest, while everything runs: what sources made durable with what landed in each sink or was rejected by it. Looks at
- * counters in memory; the log is asked where it ends, and for its progress only before a difference counts. What is told once is not told again.
+ * counters in memory; the log is asked where it ends, and for its progress only before a difference counts. What is told once is not told again while it is
+ * there, nor soon after.
  */
 export class ContinuousAudit {
   readonly #log: Pick<Log, 'bounds' | 'progress'>
   readonly #pairs = new Map<string, Pair>()
-  readonly #told = new Set<string>()
+  /** Deltas that were told, by stream and sink, the one seen last at the end. */
+  readonly #told = new Map<string, Set<string>>()
   readonly #onDifference: (difference: WindowDifference) => void
   #uncounted: readonly string[] = []
 
@@ -137,9 +142,7 @@ export class ContinuousAudit {
     const { different, open } = compared
     pair.differences = different.map((window) => differenceOf(stream, window))
     pair.deltas = new Map(different.map((of) => [of.window, deltaOf(of)]))
-    different.forEach((of, i) => {
-      this.#tell(stream, deltaOf(of), pair.differences[i]!)
-    })
+    this.#tell(stream, different.map(deltaOf), pair.differences)
     const firstOpen = open.length === 0 ? look.at : Math.min(...open.map(({ window }) => windowStart(window ?? 0)))
     pair.throughMs = Math.max(pair.throughMs ?? 0, Math.min(look.at, firstOpen))
     pair.rested = open.length === 0 && look.captured === source.windows ? { captured: source.windows, windows } : null
@@ -151,11 +154,18 @@ export class ContinuousAudit {
   }
 
   /** Without its window: a difference stays the same when its window joins those that are no longer kept apart. */
-  #tell(stream: LandedStream, delta: string, difference: WindowDifference): void {
-    const told = `${pairKey(stream)} ${delta}`
-    if (this.#told.has(told)) return
-    this.#told.add(told)
-    this.#onDifference(difference)
+  #tell(stream: LandedStream, deltas: readonly string[], differences: readonly WindowDifference[]): void {
+    const key = pairKey(stream)
+    const told = this.#told.get(key) ?? new Set()
+    this.#told.set(key, told)
+    for (const [i, delta] of deltas.entries()) {
+      if (!told.delete(delta)) this.#onDifference(differences[i]!)
+      told.add(delta)
+    }
+    for (const delta of told) {
+      if (told.size <= deltas.length + REMEMBERED) break
+      told.delete(delta)
+    }
   }
 }
 

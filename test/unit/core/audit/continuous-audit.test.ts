@@ -251,3 +251,23 @@ test('a tally that was rejected counts as delivered', async () => {
   expect([windows.landed.at(1).records, windows.rejected.at(1).records, windows.at(1).equals(captured.at(1))]).toEqual([2, 1, true])
   expect(new Tally().equals(windows.at(2))).toBe(true)
 })
+
+test('what was told is remembered, and not without bound while a difference keeps changing', async () => {
+  const captured = new WindowLedger(CAPTURED_WINDOWS)
+  for (const [window, n] of [[1, 1], [2, 2]] as const) put(captured, window, n) // biome-ignore format: one line
+  const told: number[] = []
+  const audit = new ContinuousAudit({ bounds: async () => [], progress: async () => progressOf(captured) }, ({ fromMs }) => told.push(fromMs! / 60_000))
+  const look = async (other: number) => {
+    // window 2 lacks its change all the while, and window 1 has another one each time
+    const ledger = new WindowLedger(LANDED_WINDOWS)
+    put(ledger, 1, other)
+    const landed: LandedStream[] = [{ sink: 'lake', topic: TOPIC, held: { positions: [], windows: new LandedWindows(ledger) } }]
+    told.length = 0
+    for (let looks = 0; looks < 2; looks++) await audit.look(captures(captured), landed, NOW)
+    return [...told]
+  }
+  expect(await look(10)).toEqual([1, 2])
+  for (let n = 11; n < 120; n++) expect(await look(n)).toEqual([1])
+  expect(await look(100)).toEqual([])
+  expect(await look(10)).toEqual([1])
+})
