@@ -3,7 +3,7 @@ import { MillraceError, TableList, type TableSchema, tableId } from '../../core/
 import { type CatalogTable, describeTable } from './catalog.ts'
 import { type Charsets, defineWireColumn, fits } from './column-definition.ts'
 import { fitTables, type TableSettings, type UnfitTable } from './fit-tables.ts'
-import type { Server } from './server.ts'
+import { binlogEnd, fileMark, type Server } from './server.ts'
 import type { SqlConnections } from './sql-connection.ts'
 import type { TableMap } from './table-map.ts'
 import { type MappedTable, mapTable, type TableDefinition } from './type-mapping.ts'
@@ -16,6 +16,13 @@ export interface CapturedTablesOptions {
   readonly logger: Logger
   /** The catalog is looked at this often at most, in milliseconds. */
   readonly refreshMs: number
+}
+
+/** A table as rows with some table map have it. */
+export interface DescribedTable {
+  readonly mapped: MappedTable
+  /** The map has no names, so rows from before later statements may have been of other columns: where the binlog ended then, see `DescribedAhead`. */
+  readonly asOf: number | null
 }
 
 /** What the captured tables look like: now, and where the stream is. */
@@ -65,13 +72,20 @@ export class CapturedTables {
   }
 
   /** The table as rows with this map have it: as it is now when that fits, else as far as the map itself says. @throws source.schema_unsupported */
-  async describe(map: TableMap): Promise<MappedTable> {
-    const { charsets, settings } = this.#options
-    const now = await this.#describe(map.namespace, map.name)
+  async describe(map: TableMap): Promise<DescribedTable> {
+    const { connections, server, charsets, settings } = this.#options
+    const isNamed = map.columns.every(({ name }) => name !== null)
+    const { now, asOf } = await connections.run('to describe a table', async (connection) => {
+      const now = await describeTable(connection, map.namespace, map.name)
+      if (isNamed) return { now, asOf: null }
+      // not `gtid_executed`: a definition can be seen before its GTID is in there, but not before it is in the binlog
+      const { file, position } = await binlogEnd(connection, server)
+      return { now, asOf: fileMark(file, position) }
+    })
     if (now !== null && now.columns.length === map.columns.length && now.columns.every((column, i) => fits(column, map.columns[i]!, charsets))) {
-      return mapTable(now, settings)
+      return { mapped: mapTable(now, settings), asOf }
     }
-    if (map.columns.some(({ name }) => name === null)) {
+    if (!isNamed) {
       throw new MillraceError(
         'source.schema_unsupported',
         `rows of ${tableId(map)} are of an older definition than the table has now, and the binlog does not say which`,
@@ -80,7 +94,7 @@ export class CapturedTables {
         },
       )
     }
-    return mapTable(fromMap(map, now, charsets), settings)
+    return { mapped: mapTable(fromMap(map, now, charsets), settings), asOf }
   }
 
   #describe(namespace: string, name: string): Promise<CatalogTable | null> {

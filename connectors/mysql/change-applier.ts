@@ -1,5 +1,7 @@
 import { type CaptureOutput, type ChangeWriter, MillraceError, tableId } from '../../core/plugin.ts'
 import { EVENT } from './binlog-event.ts'
+import type { DescribedTable } from './captured-tables.ts'
+import type { DescribedAhead } from './described-ahead.ts'
 import { keyLiteral } from './key-literal.ts'
 import { protocolError } from './mysql-error.ts'
 import { isFull, RowImages } from './row-images.ts'
@@ -36,6 +38,8 @@ interface Relation {
   isSparse: boolean
   /** Null: not described since definitions may have changed. */
   mapped: MappedTable | null
+  /** See `DescribedTable`. */
+  asOf: number | null
   state: 'unbound' | 'bound' | 'skipped' | 'parked'
   writer: ChangeWriter | null
   readers: readonly WireReader[]
@@ -52,7 +56,8 @@ export interface ChangeApplierOptions {
   readonly output: CaptureOutput
   readonly isCaptured: (namespace: string, name: string) => boolean
   /** The table as the rows with this map have it. */
-  readonly describe: (map: TableMap) => Promise<MappedTable>
+  readonly describe: (map: TableMap) => Promise<DescribedTable>
+  readonly ahead: DescribedAhead
   /** The table as it is defined now; null: there is none. */
   readonly current: (namespace: string, name: string) => Promise<MappedTable | null>
   /** Columns of the row with this key as they are now; null: it is gone. */
@@ -124,7 +129,7 @@ export class ChangeApplier {
       throw protocolError(`a table map of ${tableId(map)} with unknown types`, event.place, cause)
     }
     const state = this.#options.isCaptured(map.namespace, map.name) ? 'unbound' : 'skipped'
-    this.#relations.set(id, { map, body, images, old, isSparse: false, mapped: null, state, writer: null, readers: [] })
+    this.#relations.set(id, { map, body, images, old, isSparse: false, mapped: null, asOf: null, state, writer: null, readers: [] })
   }
 
   /** Applies a row event. A promise: wait for it before the next event; the bytes must stay until then. */
@@ -140,12 +145,14 @@ export class ChangeApplier {
 
   async #bind(relation: Relation): Promise<void> {
     try {
-      const described = relation.mapped ?? (await this.#options.describe(relation.map))
+      if (relation.mapped === null) Object.assign(relation, await this.#options.describe(relation.map))
+      const described = relation.mapped!
       const mapped = relation.isSparse ? sparse(described) : described
       relation.mapped = mapped
       relation.writer = await this.#open(mapped)
       relation.readers = mapped.readers.map(({ binlog }) => binlog)
       relation.state = relation.writer === null ? 'parked' : 'bound'
+      if (relation.writer !== null && relation.asOf !== null) this.#options.ahead.note(tableId(relation.map), relation.asOf)
     } catch (error) {
       this.#park(relation, error)
     }
@@ -153,6 +160,7 @@ export class ChangeApplier {
 
   /** The rows of a table are not those that were captured any more. */
   setAside(table: Pick<TableMap, 'namespace' | 'name'>, error: MillraceError): void {
+    this.#options.ahead.forget(tableId(table))
     if (this.#options.output.shape(table) === null) return
     this.#announce()
     this.#options.output.park(table, error)
@@ -355,7 +363,8 @@ export class ChangeApplier {
   /** All rows of a table are gone. */
   async truncate(namespace: string, name: string): Promise<void> {
     const ordinal = this.#take()
-    const { output, current } = this.#options
+    const { output, current, ahead } = this.#options
+    ahead.forget(tableId({ namespace, name }))
     if (output.tablesVersion !== this.#tablesVersion) this.#unbind()
     let writer = this.#shapes.get(tableId({ namespace, name }))?.writer ?? null
     if (writer === null) {

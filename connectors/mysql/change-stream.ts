@@ -99,8 +99,21 @@ export class ChangeStream implements AppliedMark {
     const text = String(flavor === 'mysql' ? gtids.set : gtids.position)
     const { prepared } = this.#xa
     const last = this.#complete
-    if (last.gtids === text && last.prepared === prepared) return last
-    return { flavor, gtids: text, ...(prepared === undefined ? {} : { prepared }) }
+    const ahead = this.#aheadIds()
+    if (last.gtids === text && last.prepared === prepared && last.ahead?.join() === ahead?.join()) return last
+    return { flavor, gtids: text, ...(prepared === undefined ? {} : { prepared }), ...(ahead === undefined ? {} : { ahead }) }
+  }
+
+  #aheadIds(): readonly string[] | undefined {
+    const { ahead } = this.#options
+    // the server says first of all where in its files it begins
+    if (ahead.ids.length > 0 && this.#event.file !== '') ahead.pass(this.#fileMark)
+    return ahead.ids.length === 0 ? undefined : ahead.ids
+  }
+
+  /** The end of the event at hand. */
+  get #fileMark(): number {
+    return fileMark(this.#event.file, this.#position)
   }
 
   /** Yields the resume point after each piece of input. Ends when `signal` aborts. */
@@ -332,7 +345,7 @@ export class ChangeStream implements AppliedMark {
   /** Nothing to stream: the place moves on in the files, and chunks of views up to it are due. */
   #idle(): Promise<void> | null {
     if (this.#open) return null
-    if (this.#options.gtids.flavor === 'mariadb') this.#mark = fileMark(this.#event.file, this.#position)
+    if (this.#options.gtids.flavor === 'mariadb') this.#mark = this.#fileMark
     return this.#placeChunks()
   }
 
@@ -378,7 +391,7 @@ export class ChangeStream implements AppliedMark {
     if (!this.#open) throw protocolError('the end of a transaction that did not begin', this.#event.place)
     const { gtids } = this.#options
     this.#open = false
-    this.#mark = gtids.flavor === 'mysql' ? gtids.set.size : fileMark(this.#event.file, this.#position)
+    this.#mark = gtids.flavor === 'mysql' ? gtids.set.size : this.#fileMark
   }
 
   #query(bytes: Buffer, view: DataView): Promise<void> | undefined {
@@ -450,7 +463,7 @@ export class ChangeStream implements AppliedMark {
         },
       )
     }
-    await this.#definitions.apply(statement, namespace, { place: event.place, isCaptured: this.#isCaptured })
+    await this.#definitions.apply(statement, namespace, { place: event.place, mark: this.#fileMark, isCaptured: this.#isCaptured })
     // a transaction that began with BEGIN, and CREATE TABLE … SELECT, go on
     if (!this.#group && !/\bSTART TRANSACTION$/i.test(text)) this.#end()
   }

@@ -13,7 +13,9 @@ export type Statement =
   | { readonly kind: 'drop database'; readonly namespace: string }
   /** Tables have other rows now, and the binlog does not say which: partitions went, another table has the name. Names that are `left` have no table. */
   | { readonly kind: 'replace'; readonly tables: readonly NamedTable[]; readonly left: readonly NamedTable[] }
-  /** May have changed definitions of tables. */
+  /** The tables' columns may be others. */
+  | { readonly kind: 'alter'; readonly tables: readonly NamedTable[] }
+  /** May have changed definitions, but for which column of a table is which. */
   | { readonly kind: 'definition' }
   /** Changes rows by itself, so it is no definition and its rows are not in the binlog. */
   | { readonly kind: 'change' }
@@ -23,6 +25,10 @@ export type Statement =
 
 const CHANGES = new Set(['insert', 'update', 'delete', 'replace', 'load', 'call', 'with'])
 const OTHERS = new Set(['savepoint', 'release', 'rollback', 'grant', 'revoke', 'set', 'flush', 'analyze', 'optimize', 'begin', 'commit'])
+
+/** Any word that columns are altered with, but for what is surely no column. */
+const ALTERS_COLUMNS = /\b(?:add|drop|change|modify|rename|convert)\b/i
+const KEEPS_COLUMNS = /\badd\s+(?:(?:fulltext\s+|spatial\s+)?(?:index|key)|partition)\b/gi
 
 /** What kind of statement it is. Never fails: what is not understood may have changed definitions. `namespace` is the database in use. */
 export function readStatement(text: string, namespace: string): Statement {
@@ -80,6 +86,7 @@ function readDefinition(verb: string, words: string, namespace: string): Stateme
     const loses = /\s(?:(?:drop|truncate|exchange|discard|import)\s+(?:partition|tablespace)|convert\s+(?:partition|table))\b/i.test(rest)
     const own = names(rest, namespace)
     if (loses || renamed.length > 0) return { kind: 'replace', tables: [...(loses ? own : []), ...swapped, ...renamed], left: renamed.length > 0 ? own : [] }
+    if (ALTERS_COLUMNS.test(rest.replaceAll(KEEPS_COLUMNS, ' '))) return { kind: 'alter', tables: own }
   }
   return null
 }

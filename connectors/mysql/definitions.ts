@@ -1,12 +1,25 @@
-import { MillraceError } from '../../core/plugin.ts'
+import { MillraceError, tableId } from '../../core/plugin.ts'
 import type { ChangeApplier } from './change-applier.ts'
-import type { Statement } from './ddl-reader.ts'
+import type { NamedTable, Statement } from './ddl-reader.ts'
+import type { DescribedAhead } from './described-ahead.ts'
 import { protocolError } from './mysql-error.ts'
 
 export interface DefinitionsOptions {
   readonly isCaptured: (namespace: string, name: string) => boolean
   /** A statement that may have changed definitions, for the log. */
   readonly onStatement: (namespace: string, kind: string) => void
+  readonly ahead: DescribedAhead
+  /** Rows of the table from before this statement were read by its names after it; the table is read anew. */
+  readonly onMisread: (table: NamedTable, place: string) => void
+}
+
+/** Where a statement is in the binlog. */
+export interface StatementPlace {
+  readonly place: string
+  /** Its end, see `fileMark`. */
+  readonly mark: number
+  /** It was captured before a restart, and what it did to rows is in the log. */
+  readonly isCaptured: boolean
 }
 
 /** What statements of the stream do to definitions, and to rows that are not in the binlog. */
@@ -20,11 +33,8 @@ export class Definitions {
     this.#options = options
   }
 
-  /**
-   * @param isCaptured the statement was captured before a restart, and what it did to rows is in the log
-   * @throws source.protocol
-   */
-  async apply(statement: Statement, namespace: string, { place, isCaptured }: { readonly place: string; readonly isCaptured: boolean }): Promise<void> {
+  /** @throws source.protocol */
+  async apply(statement: Statement, namespace: string, { place, mark, isCaptured }: StatementPlace): Promise<void> {
     const { kind } = statement
     if (kind === 'other' || kind === 'change' || kind === 'xa') return
     if (kind === 'truncate' && statement.tables.length === 0) throw protocolError('a TRUNCATE whose table cannot be read', place)
@@ -38,6 +48,10 @@ export class Definitions {
         this.#drop(namespace, name)
         continue
       }
+      if (kind === 'alter') {
+        if (!isCaptured) this.#alter({ namespace, name }, place, mark)
+        continue
+      }
       const wasDropped = this.#dropped.isMade(namespace, name)
       if (isCaptured) continue
       if (kind === 'truncate') await this.#applier.truncate(namespace, name)
@@ -45,6 +59,14 @@ export class Definitions {
       else if (wasDropped || !statement.isConditional) await this.#applier.recreate(namespace, name)
     }
     if (kind === 'replace') for (const { namespace, name } of statement.left) this.#drop(namespace, name)
+  }
+
+  /** Table maps without names tell of no ALTER TABLE that keeps the layout: rows before it may have been taken for those after it. */
+  #alter(table: NamedTable, place: string, mark: number): void {
+    const { ahead, onMisread } = this.#options
+    if (!ahead.has(tableId(table), mark)) return
+    onMisread(table, place)
+    this.#applier.setAside(table, misread(tableId(table), place))
   }
 
   #drop(namespace: string, name: string): void {
@@ -82,5 +104,14 @@ function replaced(table: string, place: string): MillraceError {
     {
       fix: 'have it read anew',
     },
+  )
+}
+
+/** With the code of a table that is gone, which core reads anew by itself as it is there. */
+function misread(table: string, place: string): MillraceError {
+  return new MillraceError(
+    'source.table_gone',
+    `rows of ${table} from before the ALTER TABLE at ${place} do not say their columns' names, and were read by those after it: it is read anew`,
+    { fix: `SET GLOBAL binlog_row_metadata = 'FULL', and in the server configuration, so that rows say so from now on` },
   )
 }

@@ -11,6 +11,8 @@ export interface MysqlOffset {
    * those. MariaDB, whose positions have no gaps: the position before the first of them.
    */
   readonly prepared?: string
+  /** Tables by id, see `DescribedAhead`; absent: there are none. */
+  readonly ahead?: readonly string[]
 }
 
 /** Where the server has to begin. */
@@ -20,15 +22,20 @@ export function resumeGtids({ flavor, gtids, prepared }: MysqlOffset): string {
 }
 
 export function readOffset(offset: SourceOffset): MysqlOffset {
-  const { flavor, gtids, prepared } = offset as { flavor?: unknown; gtids?: unknown; prepared?: unknown }
-  if ((flavor !== 'mysql' && flavor !== 'mariadb') || typeof gtids !== 'string' || !(prepared === undefined || typeof prepared === 'string')) {
+  const { flavor, gtids, prepared, ahead } = offset as { flavor?: unknown; gtids?: unknown; prepared?: unknown; ahead?: unknown }
+  if (
+    (flavor !== 'mysql' && flavor !== 'mariadb') ||
+    typeof gtids !== 'string' ||
+    !(prepared === undefined || typeof prepared === 'string') ||
+    !(ahead === undefined || Array.isArray(ahead))
+  ) {
     throw new MillraceError('source.identity_changed', 'the progress of this node is not one of a MySQL source', {
       fix: 'give the source a name of its own, or read everything anew: `millrace run FILE --resnapshot NODE`',
     })
   }
-  return { flavor, gtids, ...(prepared === undefined ? {} : { prepared }) }
+  return { flavor, gtids, ...(prepared === undefined ? {} : { prepared }), ...(ahead === undefined ? {} : { ahead }) }
 }
 
-export function writeOffset({ flavor, gtids, prepared }: MysqlOffset): SourceOffset {
-  return { flavor, gtids, ...(prepared === undefined ? {} : { prepared }) }
+export function writeOffset({ flavor, gtids, prepared, ahead }: MysqlOffset): SourceOffset {
+  return { flavor, gtids, ...(prepared === undefined ? {} : { prepared }), ...(ahead === undefined ? {} : { ahead }) }
 }

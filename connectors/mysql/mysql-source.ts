@@ -7,10 +7,12 @@ import {
   type SourceOffset,
   type TablePatterns,
   type TableSchema,
+  tableId,
 } from '../../core/plugin.ts'
 import type { CapturedTables } from './captured-tables.ts'
 import { isCapturable } from './catalog.ts'
 import { ChangeStream } from './change-stream.ts'
+import { DescribedAhead } from './described-ahead.ts'
 import { GtidSet, MariadbPosition } from './gtid-set.ts'
 import { type MysqlOffset, readOffset, resumeGtids, writeOffset } from './mysql-offset.ts'
 import { binlogEnd, fileMark, type Server } from './server.ts'
@@ -90,9 +92,12 @@ export class MysqlSource implements SourceConnector {
       scratchDir: path.join(context.dataDir, 'scratch'),
       isCaptured: (namespace, name) => isCapturable(namespace, patterns, name),
       describe: (map) => tables.describe(map),
+      ahead: await this.#describedAhead(start),
       current: (namespace, name) => tables.current(namespace, name),
       find: (mapped, columns, key) => this.snapshot.find(mapped, columns, key),
       onStatement: (namespace) => context.logger.debug({ namespace }, 'a definition may have changed'),
+      onMisread: (table, place) =>
+        context.logger.warn({ table: tableId(table), place }, 'rows from before an ALTER TABLE were read by its names after it: the table is read anew'),
       concerns: (namespace, text) => mayConcern(patterns, namespace, text),
     })
     this.#stream = changes
@@ -105,6 +110,14 @@ export class MysqlSource implements SourceConnector {
       }
       yield offset
     }
+  }
+
+  /** They were described by now at the latest. */
+  async #describedAhead({ ahead = [] }: MysqlOffset): Promise<DescribedAhead> {
+    if (ahead.length === 0) return new DescribedAhead()
+    const { connections, server } = this.#parts
+    const { file, position } = await connections.run('to look at the binlog', (connection) => binlogEnd(connection, server))
+    return new DescribedAhead(ahead.map((id) => [id, fileMark(file, position)]))
   }
 
   /** The server keeps its binlogs by age, whoever reads them. */

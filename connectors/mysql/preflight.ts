@@ -41,7 +41,7 @@ function serverFindings(server: Server): readonly Finding[] {
     found.push({
       level: 'warning',
       subject: 'binlog_row_metadata',
-      message: `it is ${server.metadata}: changes from before an ALTER TABLE that was made while Millrace was away cannot be read`,
+      message: `it is ${server.metadata}: changes from before an ALTER TABLE that was made while Millrace was away cannot be read: their table is parked, or read anew`,
       fix: `SET GLOBAL binlog_row_metadata = 'FULL', and in the server configuration`,
     })
   }

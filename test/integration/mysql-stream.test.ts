@@ -1,13 +1,14 @@
 import { createHash } from 'node:crypto'
-import { rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import type { Connection } from 'mysql2/promise'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import mysql from '../../connectors/mysql/index.ts'
-import { UNCHANGED } from '../../core/plugin.ts'
-import { FLAVORS, type MysqlDatabase, mysqlDatabase, mysqlSkipReason } from '../services/mysql.ts'
+import { type SourceOffset, UNCHANGED } from '../../core/plugin.ts'
+import { databaseOn, FLAVORS, type MysqlDatabase, type MysqlServer, mysqlDatabase, mysqlSkipReason, startMysql } from '../services/mysql.ts'
 import { MysqlCapture, mysqlContext, mysqlSettings } from './mysql-capture.ts'
+import { RecordingOutput } from './recording-output.ts'
 
 const skip = mysqlSkipReason()
 if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
@@ -400,5 +401,85 @@ describe.skipIf(skip !== null)('partial updates of JSON documents in MySQL', () 
     expect([...capture.output.parked.keys()]).toEqual([`${db.database}.bare`])
     expect(capture.of('aside')).toHaveLength(1)
     await session.end()
+  })
+})
+
+describe.skipIf(skip !== null).each(FLAVORS)('rows of %s without the names of their columns', (flavor) => {
+  let dir: string
+  let server: MysqlServer
+  // the setting is the whole server's
+  beforeAll(async () => {
+    dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-nameless-'))
+    server = await startMysql({ flavor, dir, settings: { 'binlog-row-metadata': 'MINIMAL' } })
+  }, 150_000)
+  afterAll(async () => {
+    await server?.stop()
+    rmSync(dir, { recursive: true, force: true })
+  })
+  beforeEach(async () => {
+    db = await databaseOn(flavor, server.port)
+    await db.sql('create table t (id int primary key, a int); create table aside (id int primary key, body longtext)')
+    capture = await MysqlCapture.start(db)
+    await db.sql('insert into t values (1, 10); insert into aside values (1, null)')
+    await capture.caughtUp()
+    await capture.stop()
+  })
+  const alter = 'alter table t drop column a, add column b int'
+  const misread = () => expect.objectContaining({ code: 'source.table_gone', message: expect.stringMatching(/binlog\.\d+:\d+/) })
+  const parked = () => [...capture.output.parked].map(([id, { error, skipped }]) => [id.split('.')[1], error, skipped])
+  async function resume(from: SourceOffset, output = new RecordingOutput()): Promise<void> {
+    capture = await MysqlCapture.start(db, {}, from, output)
+    await capture.caughtUp()
+  }
+
+  test('from before an ALTER TABLE that keeps the layout have their table read anew', async () => {
+    await db.sql(`insert into t values (2, 20); ${alter}; insert into t values (3, 30); insert into aside values (2, null)`)
+    await resume(capture.offset)
+    expect(parked()).toEqual([['t', misread(), 1]])
+    expect(capture.of('aside')).toHaveLength(1)
+    expect(capture.offset).not.toHaveProperty('ahead')
+  })
+
+  test('are right when no statement alters columns, and when it comes after they were described', async () => {
+    await db.sql('insert into t values (2, 20); alter table t add index (a); insert into aside values (2, null); insert into t values (3, 30)')
+    await resume(capture.offset)
+    for (const sql of [alter, 'insert into t values (4, 40)', 'alter table t rename column b to c', 'insert into t values (5, 50)']) {
+      await db.sql(sql)
+      await capture.caughtUp()
+    }
+    expect(parked()).toEqual([])
+    expect(capture.of('t').map(({ after }) => after)).toEqual([
+      { id: 2, a: 20 },
+      { id: 3, a: 30 },
+      { id: 4, b: 40 },
+      { id: 5, c: 50 },
+    ])
+  })
+
+  test('are known to be in doubt after a restart between them and the ALTER TABLE', async () => {
+    await db.sql('start transaction; insert into aside values (2, null); insert into t values (2, 20); commit')
+    const output = new RecordingOutput()
+    // between the rows of the transaction, so that it is on its way alone, and the second one is described afterwards
+    let altered: Promise<unknown> | null = null
+    const { table } = output
+    output.table = async (schema) => {
+      if (schema.name === 'aside') await (altered ??= db.sql(`${alter}; insert into t values (3, 30)`))
+      return await table.call(output, schema)
+    }
+    const from = capture.offset
+    let between: SourceOffset | null = null
+    {
+      await using connector = await mysql.open(mysqlSettings(db), mysqlContext(db), from)
+      for await (const offset of connector.changes(from, output, new AbortController().signal)) {
+        if (output.of(`${db.database}.t`).length === 0 || offset === from) continue
+        between = offset
+        break
+      }
+    }
+    expect(between).toMatchObject({ ahead: [`${db.database}.t`] })
+    const after = new RecordingOutput()
+    after.tables.push(...output.tables)
+    await resume(between!, after)
+    expect(parked()).toEqual([['t', misread(), 1]])
   })
 })

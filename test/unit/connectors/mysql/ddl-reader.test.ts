@@ -20,7 +20,7 @@ test('a truncation of which no table can be read is told as one', () => {
 })
 
 test.each([
-  ['alter table items add note varchar(20) comment "/* truncate */"', 'definition'],
+  ['alter table items add note varchar(20) comment "/* truncate */"', 'alter'],
   ['some future statement', 'definition'],
   ['-- nothing', 'definition'],
   ['insert into items values (1)', 'change'],
@@ -53,12 +53,15 @@ test.each([
   ['rename tables if exists a nowait to b', { kind: 'replace', tables: tables('shop.b'), left: tables('shop.a') }],
   ['alter table a rename to b', { kind: 'replace', tables: tables('shop.b'), left: tables('shop.a') }],
   ['alter table a add x int, rename as other.b', { kind: 'replace', tables: tables('other.b'), left: tables('shop.a') }],
-  ['alter table a rename column x to y', { kind: 'definition' }],
+  ['alter table a rename column x to y', { kind: 'alter', tables: tables('shop.a') }],
   ['alter table a drop partition p1, p2', { kind: 'replace', tables: tables('shop.a'), left: [] }],
   ['alter table x.a exchange partition p with table y.b', { kind: 'replace', tables: tables('x.a', 'y.b'), left: [] }],
   ['alter table a convert table b to partition p values less than (9)', { kind: 'replace', tables: tables('shop.a'), left: [] }],
-  ['alter table a convert to character set utf8mb4', { kind: 'definition' }],
+  ['alter table a convert to character set utf8mb4', { kind: 'alter', tables: tables('shop.a') }],
   [`alter table a comment ' drop partition p'`, { kind: 'definition' }],
+  ['alter table x.a add index (b), drop c, add d int', { kind: 'alter', tables: tables('x.a') }],
+  ['alter table a add key (b), add fulltext index f (c)', { kind: 'definition' }],
+  ['/*!40000 ALTER TABLE `a` DISABLE KEYS */', { kind: 'definition' }],
   ['alter table a add partition (partition p values less than (3))', { kind: 'definition' }],
 ])('%s', (text, statement) => {
   expect(readStatement(text, 'shop')).toEqual(statement)

@@ -2,9 +2,10 @@ import { expect, test } from 'vitest'
 import type { ChangeApplier } from '../../../../connectors/mysql/change-applier.ts'
 import { readStatement } from '../../../../connectors/mysql/ddl-reader.ts'
 import { Definitions } from '../../../../connectors/mysql/definitions.ts'
+import { DescribedAhead } from '../../../../connectors/mysql/described-ahead.ts'
 
-/** What the statements do to the rows of table `a`, in order. */
-async function effects(...statements: readonly string[]): Promise<readonly string[]> {
+/** What the statements, each at the mark of its place among them, do to the rows of table `a`, in order. */
+async function effects(statements: readonly string[], ahead = new DescribedAhead(), isCaptured = false): Promise<readonly string[]> {
   const done: string[] = []
   const of = (what: string) => async (namespace: string, name: string) => {
     done.push(`${what} ${namespace}.${name}`)
@@ -15,9 +16,9 @@ async function effects(...statements: readonly string[]): Promise<readonly strin
     recreate: of('recreate'),
     setAside: ({ namespace, name }: { namespace: string; name: string }) => done.push(`park ${namespace}.${name}`),
   }
-  const options = { isCaptured: (_: string, name: string) => name === 'a', onStatement: () => {} }
+  const options = { isCaptured: (_: string, name: string) => name === 'a', onStatement: () => {}, ahead, onMisread: () => done.push('tell') }
   const definitions = new Definitions(applier as unknown as ChangeApplier, options)
-  for (const text of statements) await definitions.apply(readStatement(text, 'shop'), 'shop', { place: 'file:4', isCaptured: false })
+  for (const [mark, text] of statements.entries()) await definitions.apply(readStatement(text, 'shop'), 'shop', { place: 'file:4', mark, isCaptured })
   return done
 }
 
@@ -35,5 +36,27 @@ test.each([
   ['of a table that was replaced', ['drop table a', 'create or replace table a (id int)'], ['truncate shop.a']],
   ['of a table that was made in a new database', ['drop database shop', 'create table a (id int)'], ['recreate shop.a']],
 ])('CREATE TABLE IF NOT EXISTS %s', async (_, before, expected) => {
-  expect(await effects(...before, CONDITIONAL)).toEqual(expected)
+  expect(await effects([...before, CONDITIONAL])).toEqual(expected)
+})
+
+test('an ALTER TABLE that the description by which rows before it were read had already has the table read anew', async () => {
+  const alter = ['create view v as select 1', 'alter table b drop x, add y int', 'alter table a drop x, add y int']
+  const described = (end: number) => new DescribedAhead([['shop.a', end]])
+  expect(await effects(alter, described(2))).toEqual(['tell', 'park shop.a'])
+  expect(await effects(alter, described(1))).toEqual([])
+  expect(await effects(alter, new DescribedAhead([['shop.b', 9]]))).toEqual([])
+  expect(await effects(alter, described(2), true)).toEqual([])
+})
+
+test('a description is from ahead of the stream until the stream has come to where the binlog ended then', () => {
+  const ahead = new DescribedAhead()
+  ahead.note('d.b', 20)
+  ahead.note('d.a', 30)
+  ahead.note('d.a', 10)
+  expect(ahead.ids).toEqual(['d.a', 'd.b'])
+  expect([ahead.has('d.a', 30), ahead.has('d.a', 31), ahead.has('d.c', 1)]).toEqual([true, false, false])
+  ahead.pass(20)
+  expect(ahead.ids).toEqual(['d.a'])
+  ahead.forget('d.a')
+  expect(ahead.ids).toEqual([])
 })
