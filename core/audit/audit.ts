@@ -1,4 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import type { ParkedTable } from '../capture/parked-tables.ts'
 import type { ChangeWriter, SourceReader } from '../capture/source-connector.ts'
 import { capturedThrough, commitBase, SHAPE_ENTRY } from '../capture/start-over.ts'
@@ -14,6 +13,7 @@ import type { Log, LogPosition } from '../log/log.ts'
 import { samePositions } from '../materialize/landed-windows.ts'
 import type { SinkConnector } from '../materialize/sink-connector.ts'
 import { countStream } from '../materialize/stream-count.ts'
+import { pause, type RetryPolicy } from '../retry.ts'
 import { RecordDecoders } from '../schema/record-decoder.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
 import { differingKeys, type KeyDifference } from './differing-keys.ts'
@@ -72,6 +72,8 @@ export interface TableAuditOptions {
   /** When the table differs, so many of the keys that differ are named at each place where they do. */
   readonly showKeys: number
   readonly signal: AbortSignal
+  /** Waits until the next look; see {@link RetryPolicy}. */
+  readonly pause?: RetryPolicy['pause']
 }
 
 /**
@@ -85,7 +87,7 @@ export async function auditTable(options: TableAuditOptions): Promise<TableAudit
     // the source's shape is newer than the log's: it is about to be noticed, and the table read again
     const pending = Date.now() < deadline && !options.signal.aborted && (compared.isMoving || !(await isShapeInLog(options)))
     if (tries >= 2 && !pending) break
-    if (pending) await delay(SHAPE_POLL_MS)
+    if (pending) await (options.pause ?? pause)(SHAPE_POLL_MS, options.signal)
     compared = await compareOnce(options)
   }
   const { audit, unequal, isMoving } = compared
@@ -146,7 +148,7 @@ async function compareOnce(options: TableAuditOptions): Promise<Compared> {
   const { node, reader, log, registry, topic, signal } = options
   const deadline = Date.now() + options.deadlineMs
   // while a table is read for the first time, or again after a change of shape, its state is not in the log yet
-  await until(deadline, signal, `the snapshot of ${tableId(options.table)} is not done`, async () => {
+  await until(options, deadline, `the snapshot of ${tableId(options.table)} is not done`, async () => {
     const snapshot = (await log.progress(node)).get(SNAPSHOT_ENTRY + tableId(options.table)) as { done: boolean } | undefined
     return snapshot?.done === true
   })
@@ -173,7 +175,7 @@ async function compareOnce(options: TableAuditOptions): Promise<Compared> {
   for (const sink of options.sinks) {
     const connector = await sink.open()
     try {
-      await until(deadline, signal, `sink ${sink.node} has not reached the end of ${topic} as it was`, async () => reaches(await connector.committed(), ends))
+      await until(options, deadline, `sink ${sink.node} has not reached the end of ${topic} as it was`, async () => reaches(await connector.committed(), ends))
       // the target stays as it is, and rows() gives this shape
       await connector.prepare(table)
       const rows = new RowSum(table)
@@ -204,8 +206,9 @@ async function endsOf(log: Log, topic: string): Promise<readonly LogPosition[]> 
   return (await log.bounds(topic)).map(({ partition, end }) => ({ topic, partition, offset: end }))
 }
 
-async function untilViewed({ node, log, reader, signal }: TableAuditOptions, deadline: number, table: TableSchema, commit: bigint): Promise<void> {
-  await until(deadline, signal, `the log has not reached the source's view of ${tableId(table)}`, async () => {
+async function untilViewed(options: TableAuditOptions, deadline: number, table: TableSchema, commit: bigint): Promise<void> {
+  const { node, log, reader } = options
+  await until(options, deadline, `the log has not reached the source's view of ${tableId(table)}`, async () => {
     const offset = (await log.progress(node)).get('offset') as SourceOffset | undefined
     return offset !== undefined && reader.reached(offset, commit)
   })
@@ -274,11 +277,11 @@ async function compareLedger(options: TableAuditOptions): Promise<TableAudit['le
 }
 
 /** Whether capture says that it wrote up to here: at the latest a moment after it can be read. */
-async function isCaptured({ log, node, signal }: TableAuditOptions, position: Position): Promise<boolean> {
+async function isCaptured({ log, node, signal, pause: wait = pause }: TableAuditOptions, position: Position): Promise<boolean> {
   for (let waitMs = WAIT_MS; ; waitMs *= 2) {
     if (comparePositions(position, capturedThrough(await log.progress(node))) <= 0) return true
     if (waitMs > MOST_WAIT_MS || signal.aborted) return false
-    await delay(waitMs, undefined, { signal }).catch(() => {})
+    await wait(waitMs, signal)
   }
 }
 
@@ -286,12 +289,12 @@ function reaches(positions: readonly LogPosition[], ends: readonly LogPosition[]
   return ends.every((end) => end.offset === 0n || positions.some((position) => position.partition === end.partition && position.offset >= end.offset))
 }
 
-async function until(deadline: number, signal: AbortSignal, what: string, reached: () => Promise<boolean>): Promise<void> {
+async function until({ signal, pause: wait = pause }: TableAuditOptions, deadline: number, what: string, reached: () => Promise<boolean>): Promise<void> {
   for (let waitMs = WAIT_MS; !(await reached()); waitMs = Math.min(2 * waitMs, MOST_WAIT_MS)) {
     if (signal.aborted) throw new MillraceError('audit.unfinished', `${what}: stopped`)
     if (Date.now() > deadline)
       throw new MillraceError('audit.unfinished', what, { fix: 'is the mesh running? `millrace status` shows its lag; or wait longer with --wait SECONDS' })
-    await delay(waitMs, undefined, { signal }).catch(() => {})
+    await wait(waitMs, signal)
   }
 }
 

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { auditTable } from '../../../../core/audit/audit.ts'
+import { auditTable, type TableAuditOptions } from '../../../../core/audit/audit.ts'
 import type { SourceReader } from '../../../../core/capture/source-connector.ts'
 import { SHAPE_ENTRY } from '../../../../core/capture/start-over.ts'
 import type { RowChange } from '../../../../core/event/change-event.ts'
@@ -90,7 +90,7 @@ class Flow {
     }
   }
 
-  audit(sink: MemorySink, more: { deadlineMs?: number; showKeys?: number } = {}) {
+  audit(sink: MemorySink, more: Partial<Pick<TableAuditOptions, 'deadlineMs' | 'showKeys' | 'signal' | 'pause'>> = {}) {
     const { log, reader } = this
     const options = { node: 'shop', table, topic: TOPIC, compacted: false, reader, log, registry: this.encoder.registry, memoryBytes: 1 << 20, signal: still }
     return auditTable({ ...options, deadlineMs: 60_000, showKeys: 0, ...more, sinks: [{ node: 'lake', open: async () => sink }] })
@@ -161,9 +161,25 @@ test('what is waited for is looked at less and less often', async () => {
     looks++
     return flow.log.entries
   }
-  await expect(flow.audit(new MemorySink(flow.target, LIMITS), { deadlineMs: 3200 })).rejects.toMatchObject({ code: 'audit.unfinished' })
-  expect(looks).toBeGreaterThan(2)
-  expect(looks).toBeLessThan(10)
+  const stop = new AbortController()
+  const waits: number[] = []
+  const pause = async (ms: number) => {
+    if (waits.push(ms) === 8) stop.abort()
+  }
+  const unfinished = { code: 'audit.unfinished', message: expect.stringContaining('snapshot') }
+  await expect(flow.audit(new MemorySink(flow.target, LIMITS), { pause, signal: stop.signal })).rejects.toMatchObject(unfinished)
+  expect(waits).toEqual([50, 100, 200, 400, 800, 1000, 1000, 1000])
+  expect(looks).toBe(9)
+})
+
+test('what is waited for in vain ends the audit at its deadline', async () => {
+  const flow = new Flow()
+  await flow.start(1)
+  flow.log.entries.delete(SNAPSHOT_ENTRY + tableId(table))
+  const from = performance.now()
+  const unfinished = { code: 'audit.unfinished', fix: expect.stringContaining('--wait') }
+  await expect(flow.audit(new MemorySink(flow.target, LIMITS), { deadlineMs: 200 })).rejects.toMatchObject(unfinished)
+  expect(performance.now() - from).toBeGreaterThan(195)
 })
 
 test('the ledger is compared at one position, though changes come whenever it looks', async () => {
@@ -190,8 +206,12 @@ test('a record that lies after all that capture wrote, and stays unclaimed, is t
   const flow = new Flow()
   await flow.start(20)
   await flow.slipIn([3n, 'first', 'body'], 99n)
-  const { ledger } = await flow.audit(new MemorySink(flow.target, LIMITS))
+  let waitedMs = 0
+  const pause = async (ms: number) => void (waitedMs += ms)
+  const { ledger } = await flow.audit(new MemorySink(flow.target, LIMITS), { pause })
   expect(ledger).toEqual({ equal: false, captured: 20, inLog: 21 })
+  // capture may tell of it a moment after it can be read
+  expect(waitedMs).toBeGreaterThan(1000)
 })
 
 /** A change is captured right after it was read, and its record can be read only once somebody asks for what is written. */
