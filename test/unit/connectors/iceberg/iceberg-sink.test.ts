@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs'
 import path from 'node:path'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import { runs } from '../../../fixed-seed.ts'
 import { allRows, never, warehouse } from './open-sink.ts'
 import { batches, batchOf, canonical, changesOf, column, everyType, position, puts, rowOf, stepOf, table } from './sink-history.ts'
 
@@ -17,7 +18,7 @@ test('rows of every type come back as they went in', async () => {
       expect(await sink.apply(batchOf(everyType, changes, rows.length), never)).toEqual([])
       expect(sorted(await allRows(sink))).toEqual(sorted(rows))
     }),
-    { numRuns: 40 },
+    { numRuns: runs(40) },
   )
 })
 
@@ -56,7 +57,7 @@ test('any history in any batches, with redelivery and restarts, gives the rows o
         await sink[Symbol.asyncDispose]()
       },
     ),
-    { numRuns: 40 },
+    { numRuns: runs(40) },
   )
 })
 

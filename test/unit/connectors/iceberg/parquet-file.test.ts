@@ -6,6 +6,7 @@ import type { FileStore } from '../../../../connectors/iceberg/file-store.ts'
 import { type Compression, openParquetFile, tableColumns, writeParquetFile } from '../../../../connectors/iceberg/parquet-file.ts'
 import { newLayout } from '../../../../connectors/iceberg/table-layout.ts'
 import type { ColumnType, TableSchema, Tuple, Value } from '../../../../core/event/table-schema.ts'
+import { runs } from '../../../fixed-seed.ts'
 
 const long = fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n })
 const text = fc.oneof(
@@ -99,7 +100,7 @@ test.each(TYPES)('values of %o come back, and lie within the bounds that the fil
         }
       },
     ),
-    { numRuns: 25 },
+    { numRuns: runs(25) },
   )
 })
 

@@ -5,6 +5,7 @@ import pino from 'pino'
 import iceberg from '../../../../connectors/iceberg/index.ts'
 import { settings } from '../../../../connectors/iceberg/settings.ts'
 import { sinkContract } from '../../../../testing/sink.contract.ts'
+import { runs } from '../../../fixed-seed.ts'
 
 sinkContract(
   'iceberg in a folder with a SQL catalog',
@@ -21,5 +22,5 @@ sinkContract(
       dispose: async () => rmSync(folder, { recursive: true, force: true }),
     }
   },
-  { secondWriter: 'conflict' },
+  { secondWriter: 'conflict', runs: runs(40) },
 )

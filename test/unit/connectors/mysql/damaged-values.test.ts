@@ -8,6 +8,7 @@ import type { TypeReader, WireReader } from '../../../../connectors/mysql/type-r
 import * as texts from '../../../../connectors/mysql/type-text.ts'
 import { SingleValue } from '../../../../core/event/value-writer.ts'
 import { type MillraceError, type Value, viewOf } from '../../../../core/plugin.ts'
+import { runs } from '../../../fixed-seed.ts'
 import { RecordingWriter } from '../postgres/recording-writer.ts'
 
 const single = new SingleValue()
@@ -74,7 +75,7 @@ describe('a value of MySQL between those of other columns', () => {
         const alone = Buffer.from(among.subarray(2, 2 + length))
         expect(outcome(reader[form], among, 2, length)).toEqual(outcome(reader[form], alone, 0, length))
       }),
-      { numRuns: 4000 },
+      { numRuns: runs(4000) },
     )
   })
 

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { KIND, OLD_KEY, OLD_ROW, PgoutputDecoder, TAG } from '../../../../connectors/postgres/pgoutput.ts'
 import { MillraceError } from '../../../../core/errors.ts'
+import { runs } from '../../../fixed-seed.ts'
 
 interface Recorded {
   /** Protocol 1 text; protocol 4 binary with streaming and two_phase; protocol 4 text with streaming 'parallel'. */
@@ -91,7 +92,7 @@ describe('pgoutput', () => {
         if (message.tag !== 'A' || length !== 9) expectProtocolError(() => decode(bytes.subarray(0, length), message.inStream))
         if (message.tag !== 'A') expectProtocolError(() => decode(Buffer.concat([bytes, Buffer.alloc(1 + (cut % 20))]), message.inStream))
       }),
-      { numRuns: 2000 },
+      { numRuns: runs(2000) },
     )
   })
 
@@ -110,7 +111,7 @@ describe('pgoutput', () => {
         }
         for (const at of [decoder.oldAt, decoder.newAt]) expect(at).toBeLessThan(bytes.length)
       }),
-      { numRuns: 5000 },
+      { numRuns: runs(5000) },
     )
   })
 
@@ -124,7 +125,7 @@ describe('pgoutput', () => {
           expectProtocol(error)
         }
       }),
-      { numRuns: 5000 },
+      { numRuns: runs(5000) },
     )
   })
 

@@ -4,6 +4,7 @@ import { differingKeys } from '../../../../core/audit/differing-keys.ts'
 import { logState, RowSum } from '../../../../core/audit/log-state.ts'
 import { compileConversion } from '../../../../core/event/row-conversion.ts'
 import { type TableSchema, type Tuple, UNCHANGED, type Value } from '../../../../core/event/table-schema.ts'
+import { runs } from '../../../fixed-seed.ts'
 import { MemoryLog } from '../materialize/memory-log.ts'
 import { SHAPES, StreamRecords, TOPIC } from '../materialize/stream-records.ts'
 
@@ -81,7 +82,7 @@ test('a replay in hashes is the state that a replay in rows gives: shapes, left 
       expect(half.cut).toBe(true)
       expect(all.passes > 1).toBe(rows > 0)
     }),
-    { numRuns: 80 },
+    { numRuns: runs(80) },
   )
 })
 

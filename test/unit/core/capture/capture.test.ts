@@ -11,6 +11,7 @@ import type { TableSchema, Value } from '../../../../core/event/table-schema.ts'
 import { capturedLedgers, type LedgerOp, WindowLedger, windowOf } from '../../../../core/event/window-ledger.ts'
 import type { EncodedBatch, Log, LogWriter } from '../../../../core/log/log.ts'
 import type { SchemaRegistry } from '../../../../core/schema/registry.ts'
+import { runs } from '../../../fixed-seed.ts'
 
 const TABLE: TableSchema = {
   namespace: 'public',
@@ -295,7 +296,7 @@ describe('through crashes at any append', () => {
           expect(captured.total.toJSON()).toEqual(store.counted.total.toJSON())
         },
       ),
-      { numRuns: 1500 },
+      { numRuns: runs(1500) },
     )
   })
 })

@@ -10,6 +10,7 @@ import { type Column, type ColumnType, Special, type TableSchema, UNCHANGED, typ
 import { WindowLedger } from '../../../../core/event/window-ledger.ts'
 import { envelopeSchemaOf, keySchemaOf } from '../../../../core/schema/avro-mapping.ts'
 import { AvroWriter } from '../../../../core/schema/avro-writer.ts'
+import { runs } from '../../../fixed-seed.ts'
 
 const longType = avro.types.LongType.__with({
   fromBuffer: (b: Buffer) => b.readBigInt64LE(),
@@ -266,6 +267,7 @@ describe('images become records that an independent Avro reader reads', () => {
         expect(b.target.ledger.toJSON()).toEqual(a.target.ledger.toJSON())
         expect(a.target.ledger.total.records).toBe(1)
       }),
+      { numRuns: runs(100) },
     )
   })
 })
@@ -335,6 +337,6 @@ test('records of any size, over many frames, all arrive in order', () => {
       }
       for (const { value, ordinal } of out) expect((value!.after!.text as { string: string }).string.length).toBe(lengths[(ordinal - 1) / 2])
     }),
-    { numRuns: 30 },
+    { numRuns: runs(30) },
   )
 })

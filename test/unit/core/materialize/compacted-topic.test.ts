@@ -5,6 +5,7 @@ import { MillraceError } from '../../../../core/errors.ts'
 import type { PlainRecord } from '../../../../core/event/record-batch.ts'
 import type { Tuple } from '../../../../core/event/table-schema.ts'
 import { LandedWindows } from '../../../../core/materialize/landed-windows.ts'
+import { runs } from '../../../fixed-seed.ts'
 import { A, caughtUp, expectWindows, LIMITS, letters, put, stream, until } from './driven-stream.ts'
 import { MemorySink, MemoryTarget } from './memory-sink.ts'
 import { type StreamRecords, TOPIC } from './stream-records.ts'
@@ -94,7 +95,7 @@ test('a sink that lags behind compaction, wherever it stands, ends equal to the 
         expect(statuses.at(-1)!.rejected).toBe(0)
       },
     ),
-    { numRuns: 60 },
+    { numRuns: runs(60) },
   )
 })
 

@@ -4,6 +4,7 @@ import { MillraceError } from '../../../../core/errors.ts'
 import type { PlainRecord } from '../../../../core/event/record-batch.ts'
 import { type Tuple, UNCHANGED } from '../../../../core/event/table-schema.ts'
 import { MemoryBudget } from '../../../../core/materialize/memory-budget.ts'
+import { runs } from '../../../fixed-seed.ts'
 import { caughtUp, expectWindows, letters, stream, until } from './driven-stream.ts'
 import { MemorySink, MemoryTarget } from './memory-sink.ts'
 import { SHAPES, type StreamRecords, TOPIC } from './stream-records.ts'
@@ -157,6 +158,6 @@ test('random histories with faults at every await and crashes end equal to the s
         )
       },
     ),
-    { numRuns: 300, endOnFailure: true },
+    { numRuns: runs(300), endOnFailure: true },
   )
 })

@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { TableSchema } from '../../../../core/event/table-schema.ts'
 import { envelopeSchemaOf, keySchemaOf, tableOf, valueLayout } from '../../../../core/schema/avro-mapping.ts'
+import { runs } from '../../../fixed-seed.ts'
 import { tables } from './tables.ts'
 
 const options = {
@@ -22,7 +23,7 @@ test('a table comes back from its schema exactly, and the schema parses as Avro'
       avsc.Type.forSchema(JSON.parse(schema))
       if (table.key.length > 0) avsc.Type.forSchema(JSON.parse(keySchemaOf(table, options.recordNamespace)))
     }),
-    { numRuns: 300 },
+    { numRuns: runs(300) },
   )
 })
 

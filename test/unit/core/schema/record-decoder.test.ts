@@ -10,6 +10,7 @@ import { AvroWriter } from '../../../../core/schema/avro-writer.ts'
 import { RecordDecoders } from '../../../../core/schema/record-decoder.ts'
 import { compileRowDecoder } from '../../../../core/schema/row-decoder.ts'
 import { compileColumnEncoders } from '../../../../core/schema/value-encoder.ts'
+import { runs } from '../../../fixed-seed.ts'
 import { avscEnvelope, envelopeToAvsc, fromAvsc, keyToAvsc } from './avsc-envelope.ts'
 import { registryOf } from './map-registry.ts'
 import { rows, tables } from './tables.ts'
@@ -82,7 +83,7 @@ test('a change that avsc encoded comes back as it was', async () => {
       if (first?.kind !== 'row' && first?.kind !== 'truncate') throw new Error('neither a row nor a truncation')
       expect(second?.kind === first.kind && second.table === first.table).toBe(true)
     }),
-    { numRuns: 250 },
+    { numRuns: runs(250) },
   )
 })
 
@@ -111,7 +112,7 @@ test('damaged bytes give record.malformed, or what avsc reads from them too', as
         } else expect(expected.op).toBe('t')
       },
     ),
-    { numRuns: 700 },
+    { numRuns: runs(700) },
   )
 })
 
@@ -219,6 +220,6 @@ test('the row encoder of the audit writes what avsc writes, and it is read back'
       expect(compileRowDecoder(table)(reader)).toEqual(row)
       reader.close()
     }),
-    { numRuns: 200 },
+    { numRuns: runs(200) },
   )
 })
