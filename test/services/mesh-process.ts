@@ -112,7 +112,7 @@ export class MeshProcess {
     for (const deadline = Date.now() + timeoutMs; ; await delay(5)) {
       const status = await this.status()
       if (status !== null && condition(status)) return status
-      if (!this.running) throw new Error(`the mesh ended before ${what}:\n${this.#output.slice(-4000)}`)
+      if (!this.running) throw new Error(`the mesh ended (${this.#child?.exitCode ?? this.#child?.signalCode}) before ${what}:\n${this.#output.slice(-4000)}`)
       if (Date.now() > deadline) throw new Error(`not ${what} in time: ${JSON.stringify(status)}\n${this.#output.slice(-4000)}`)
     }
   }
