@@ -28,6 +28,33 @@ const TABLE: TableSchema = {
   key: [0],
 }
 
+type Given = Pick<CaptureOptions, 'connector' | 'writer'> &
+  Partial<Pick<CaptureOptions, 'log' | 'onStatus' | 'signal'>> & { readonly mode?: CaptureOptions['snapshot']['mode'] }
+
+/** A capture whose log makes topics and does no more, unless another is given. */
+function captureWith({
+  connector,
+  writer,
+  log,
+  mode = 'initial',
+  onStatus = () => {},
+  signal = new AbortController().signal,
+}: Given): ReturnType<typeof capture> {
+  return capture({
+    node: 'n',
+    connector,
+    plugin: { name: 'fake', version: '0', sourceFields: [] },
+    database: 'db',
+    log: log ?? ({ kind: 'embedded', ensureTopics: async () => {} } as unknown as Log),
+    writer,
+    registry,
+    topics: { partitions: 1, retentionMs: null, compacted: false, replicationFactor: null },
+    snapshot: { mode, chunkRows: 2, chunkBytes: 1000, parallel: 1 },
+    onStatus,
+    signal,
+  })
+}
+
 type Change = { readonly op: 'c' | 'u' | 'd'; readonly id: number; readonly value: number }
 /** A database: transactions in commit order, the first `committed` of which have happened. */
 class Database {
@@ -236,19 +263,7 @@ async function live(
   }
   const log = { kind: 'embedded', ensureTopics: async () => {} } as unknown as Log
   try {
-    await capture({
-      node: 'n',
-      connector,
-      plugin: { name: 'fake', version: '0', sourceFields: [] },
-      database: 'db',
-      log,
-      writer: inOrder,
-      registry,
-      topics: { partitions: 1, retentionMs: null, compacted: false, replicationFactor: null },
-      snapshot: { mode: 'initial', chunkRows: 2, chunkBytes: 1000, parallel: 1 },
-      onStatus: () => {},
-      signal: stop.signal,
-    })
+    await captureWith({ connector, writer: inOrder, log, signal: stop.signal })
     return 'done'
   } catch (error) {
     if (error instanceof MillraceError && error.message === 'crash') return 'crashed'
@@ -384,19 +399,7 @@ test('the last offset of a source that falls silent becomes durable without its 
     },
     async [Symbol.asyncDispose]() {},
   }
-  await capture({
-    node: 'n',
-    connector,
-    plugin: { name: 'fake', version: '0', sourceFields: [] },
-    database: 'db',
-    log: { kind: 'embedded', ensureTopics: async () => {} } as unknown as Log,
-    writer,
-    registry,
-    topics: { partitions: 1, retentionMs: null, compacted: false, replicationFactor: null },
-    snapshot: { mode: 'initial', chunkRows: 2, chunkBytes: 1000, parallel: 1 },
-    onStatus: () => {},
-    signal: stop.signal,
-  })
+  await captureWith({ connector, writer, signal: stop.signal })
   expect(appended).toEqual([{ done: 0 }, { done: 1 }])
 })
 
@@ -434,19 +437,7 @@ test('what is on its way to the log when the source fails is counted once it has
     async [Symbol.asyncDispose]() {},
   }
   const counted: { readonly rows: number; readonly offset: SourceOffset }[] = []
-  const capturing = capture({
-    node: 'n',
-    connector,
-    plugin: { name: 'fake', version: '0', sourceFields: [] },
-    database: 'db',
-    log: { kind: 'embedded', ensureTopics: async () => {} } as unknown as Log,
-    writer,
-    registry,
-    topics: { partitions: 1, retentionMs: null, compacted: false, replicationFactor: null },
-    snapshot: { mode: 'never', chunkRows: 2, chunkBytes: 1000, parallel: 1 },
-    onStatus: ({ rows, offset }) => counted.push({ rows, offset }),
-    signal: new AbortController().signal,
-  })
+  const capturing = captureWith({ connector, writer, mode: 'never', onStatus: ({ rows, offset }) => counted.push({ rows, offset }) })
   const ended = expect(capturing).rejects.toBe(lost)
   await failed.promise
   for (let turns = 0; turns < 10; turns++) await turn()
@@ -469,19 +460,7 @@ test('the place where a new source starts is not acknowledged before it is durab
     append: () => Promise.reject(new MillraceError('log.full', 'no room')),
     async [Symbol.asyncDispose]() {},
   }
-  const capturing = capture({
-    node: 'n',
-    connector,
-    plugin: { name: 'fake', version: '0', sourceFields: [] },
-    database: 'db',
-    log: { kind: 'embedded', ensureTopics: async () => {} } as unknown as Log,
-    writer,
-    registry,
-    topics: { partitions: 1, retentionMs: null, compacted: false, replicationFactor: null },
-    snapshot: { mode: 'initial', chunkRows: 2, chunkBytes: 1000, parallel: 1 },
-    onStatus: () => {},
-    signal: new AbortController().signal,
-  })
+  const capturing = captureWith({ connector, writer })
   await expect(capturing).rejects.toMatchObject({ code: 'log.full' })
   expect(acknowledged).toEqual([])
 })
