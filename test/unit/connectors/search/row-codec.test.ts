@@ -3,7 +3,7 @@ import { expect, test } from 'vitest'
 import { rowCodec } from '../../../../connectors/search/row-codec.ts'
 import type { ColumnType, TableSchema, Tuple, Value } from '../../../../core/event/table-schema.ts'
 import { EXTREMES } from '../../../../testing/column-extremes.ts'
-import { canonical } from '../../../../testing/sink.contract.ts'
+import { canonical } from '../../../../testing/sink-history.ts'
 import { rows, tables } from '../../core/schema/tables.ts'
 
 const table = (type: ColumnType, id = 2): TableSchema => ({

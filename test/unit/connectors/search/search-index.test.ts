@@ -8,7 +8,7 @@ import { afterEach, expect, test, vi } from 'vitest'
 import plugin, { type SearchConfig } from '../../../../connectors/search/index.ts'
 import { type SearchOptions, searchIndex, wordsQuery } from '../../../../connectors/search/search-index.ts'
 import type { TableSchema } from '../../../../core/event/table-schema.ts'
-import { History, ITEMS } from '../../../../testing/sink.contract.ts'
+import { History, ITEMS } from '../../../../testing/sink-history.ts'
 
 const opened: (() => PromiseLike<void> | void)[] = []
 afterEach(async () => {

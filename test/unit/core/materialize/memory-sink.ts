@@ -3,7 +3,7 @@ import type { Position } from '../../../../core/event/position.ts'
 import { type TableSchema, type Tuple, UNCHANGED, type Value } from '../../../../core/event/table-schema.ts'
 import type { LogPosition } from '../../../../core/log/log.ts'
 import type { Rejection, SinkBatch, SinkConnector, SinkLimits } from '../../../../core/materialize/sink-connector.ts'
-import { canonical } from '../../../../testing/sink.contract.ts'
+import { canonical } from '../../../../testing/sink-history.ts'
 
 type Row = ReadonlyMap<number, Value>
 
