@@ -1,6 +1,6 @@
-import { crc32 } from 'node:zlib'
 import { viewOf } from '../../core/plugin.ts'
 import { protocolError } from './mysql-error.ts'
+import { checksum } from './short-bytes.ts'
 
 /** Event types: MySQL's libs/mysql/binlog/event/binlog_event.h, MariaDB's log_event.h. */
 export const EVENT = {
@@ -168,7 +168,7 @@ export class BinlogEvent {
   #verify(bytes: Buffer, view: DataView, from: number, to: number): void {
     this.end = to - CHECKSUM_BYTES
     if (this.end < this.at) throw protocolError('an event without room for its checksum', this.place)
-    if (crc32(bytes.subarray(from, this.end)) !== view.getUint32(this.end, true)) {
+    if (checksum(bytes, from, this.end) !== view.getUint32(this.end, true)) {
       throw protocolError(`an event of type ${this.type} whose checksum does not fit its ${this.size} bytes`, this.place)
     }
   }

@@ -6,6 +6,7 @@ import { keyLiteral } from './key-literal.ts'
 import { protocolError } from './mysql-error.ts'
 import { isFull, RowImages } from './row-images.ts'
 import type { Flavor } from './server.ts'
+import { areEqual } from './short-bytes.ts'
 import type { FoundRow } from './snapshot-reader.ts'
 import { readTableMap, type TableMap } from './table-map.ts'
 import type { MappedTable, WireReader } from './type-mapping.ts'
@@ -117,7 +118,7 @@ export class ChangeApplier {
   tableMap(bytes: Buffer, at: number, end: number, event: Placed): void {
     const id = bytes.readUIntLE(at, 6)
     const known = this.#relations.get(id)
-    if (known?.body.length === end - at && known.body.compare(bytes, at, end) === 0) return
+    if (known !== undefined && areEqual(known.body, bytes, at, end)) return
     const map = readTableMap(bytes, at, end, this.#options.flavor, event.place)
     const body = Buffer.from(bytes.subarray(at, end))
     let images: RowImages
@@ -134,7 +135,7 @@ export class ChangeApplier {
 
   /** Applies a row event. A promise: wait for it before the next event; the bytes must stay until then. */
   rows(type: number, bytes: Buffer, view: DataView, at: number, end: number, event: Placed): Promise<void> | undefined {
-    const id = bytes.readUIntLE(at, 6)
+    const id = view.getUint32(at, true) + view.getUint16(at + 4, true) * 2 ** 32
     if (id === DUMMY_TABLE) return undefined
     const relation = this.#relations.get(id)
     if (this.#options.output.tablesVersion !== this.#tablesVersion) this.#unbind()
@@ -194,10 +195,6 @@ export class ChangeApplier {
   }
 
   #rows(relation: Relation, type: number, bytes: Buffer, view: DataView, from: number, end: number, event: Placed): Promise<void> | undefined {
-    const told = (error: unknown) => {
-      if (error instanceof MillraceError) throw error
-      throw protocolError(`rows of ${tableId(relation.map)} that do not read as its columns`, event.place, error)
-    }
     try {
       let at = from + 8
       if (type >= EVENT.writeRows) at += view.getUint16(at, true)
@@ -213,13 +210,13 @@ export class ChangeApplier {
       else {
         const op = type === EVENT.writeRows || type === EVENT.writeRowsV1 ? 'c' : isUpdate ? 'u' : 'd'
         if (isPartial || !isFull(bytes, first, columns) || !isFull(bytes, second, columns)) {
-          return this.#writeSparse(relation, op, bytes, view, at, end, first, second, isPartial).catch(told)
+          return this.#writeSparse(relation, op, bytes, view, at, end, first, second, isPartial).catch((error) => unreadable(relation, event, error))
         }
         this.#write(relation, op, bytes, view, at, end, first, second)
       }
       return undefined
     } catch (error) {
-      return told(error)
+      return unreadable(relation, event, error)
     }
   }
 
@@ -399,6 +396,11 @@ export class ChangeApplier {
     this.#announced = true
     this.#options.output.transaction(this.#facts!)
   }
+}
+
+function unreadable(relation: Relation, event: Placed, error: unknown): never {
+  if (error instanceof MillraceError) throw error
+  throw protocolError(`rows of ${tableId(relation.map)} that do not read as its columns`, event.place, error)
 }
 
 /** Binding may have parked it. */

@@ -92,8 +92,12 @@ export class JsonText {
         this.#ascii(doubleText(source.readDoubleLE(within(at, 8, end))))
         return
       case JSON_TYPE.string: {
-        const { value, next } = variableLength(source, at)
-        this.#quoted(source, within(next, value, end), value)
+        const short = source[within(at, 1, end)]!
+        if (short < 0x80) this.#quoted(source, within(at + 1, short, end), short)
+        else {
+          const { value, next } = variableLength(source, at)
+          this.#quoted(source, within(next, value, end), value)
+        }
         return
       }
       case JSON_TYPE.opaque: {
