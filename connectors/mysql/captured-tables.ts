@@ -1,8 +1,8 @@
 import type { Logger } from 'pino'
 import { MillraceError, TableList, type TableSchema, tableId } from '../../core/plugin.ts'
-import { type CatalogTable, describeTable } from './catalog.ts'
+import { type CatalogTable, catalogKey, describeTable } from './catalog.ts'
 import { type Charsets, defineWireColumn, fits } from './column-definition.ts'
-import { fitTables, type TableSettings, type UnfitTable } from './fit-tables.ts'
+import { type FitTables, fitTables, type TableSettings, type UnfitTable } from './fit-tables.ts'
 import { binlogEnd, fileMark, type Server } from './server.ts'
 import type { SqlConnections } from './sql-connection.ts'
 import type { TableMap } from './table-map.ts'
@@ -25,6 +25,10 @@ export interface DescribedTable {
   readonly asOf: number | null
 }
 
+/** So many tables, or this part of all, are described one by one before all are listed again, which then costs no more than that did. */
+const FEW = 8
+const PART = 1 / 20
+
 /** What the captured tables look like: now, and where the stream is. */
 export class CapturedTables {
   readonly #options: CapturedTablesOptions
@@ -32,6 +36,13 @@ export class CapturedTables {
   #bare = new Set<string>()
   /** See `SourceConnector.unfit`; of the last list. */
   unfit: readonly UnfitTable[] = []
+  /** What was found last, and how often definitions had changed in the stream when that began. */
+  #found: { readonly tables: FitTables; readonly changes: number } = { tables: { listed: new Map(), fit: new Map(), unfit: [] }, changes: 0 }
+  #changes = 0
+  /** Tables that were described since. */
+  readonly #described = new Set<string>()
+  /** How many of them were described one by one. */
+  #alone = 0
 
   constructor(options: CapturedTablesOptions) {
     this.#options = options
@@ -43,16 +54,31 @@ export class CapturedTables {
   }
 
   async #refresh(): Promise<readonly TableSchema[]> {
-    const { connections, server, settings, logger } = this.#options
-    const { fit, unfit } = await connections.run('to look at the tables', (connection) => fitTables(connection, server, settings))
+    const { fit, unfit } = await this.#look()
     this.unfit = unfit
-    for (const table of fit) {
+    const schemas = Array.from(fit.values(), ({ table }) => table)
+    for (const table of schemas) {
       const id = tableId(table)
       if (table.key.length > 0 || this.#bare.has(id)) continue
       this.#bare.add(id)
-      logger.warn({ table: id }, 'the table has no key: it is captured into the log, and sinks refuse it')
+      this.#options.logger.warn({ table: id }, 'the table has no key: it is captured into the log, and sinks refuse it')
     }
-    return fit
+    return schemas
+  }
+
+  async #look(): Promise<FitTables> {
+    const { connections, server, settings } = this.#options
+    const changes = this.#changes
+    const tables = await connections.run('to look at the tables', (connection) => fitTables(connection, server, settings, this.#found.tables))
+    if (changes >= this.#found.changes) this.#found = { tables, changes }
+    return tables
+  }
+
+  /** The stream has come to a statement that may have changed definitions: what was listed before says nothing about rows from here on. */
+  changed(): void {
+    this.#changes++
+    this.#described.clear()
+    this.#alone = 0
   }
 
   /** Why a table that is there is not among the captured ones; null: nothing is known of it. */
@@ -74,6 +100,8 @@ export class CapturedTables {
   /** The table as rows with this map have it: as it is now when that fits, else as far as the map itself says. @throws source.schema_unsupported */
   async describe(map: TableMap): Promise<DescribedTable> {
     const { connections, server, charsets, settings } = this.#options
+    const listed = await this.#lookUp(map)
+    if (listed !== null) return { mapped: listed, asOf: null }
     const isNamed = map.columns.every(({ name }) => name !== null)
     const { now, asOf } = await connections.run('to describe a table', async (connection) => {
       const now = await describeTable(connection, map.namespace, map.name)
@@ -97,9 +125,34 @@ export class CapturedTables {
     return { mapped: mapTable(fromMap(map, now, charsets), settings), asOf }
   }
 
+  /**
+   * The table from a list that is no older than where the stream is; null: it is in none, or may have changed without a statement. A server may stream a statement
+   * before its catalog shows it, so only a table of which the map says all that counts is taken from a list.
+   */
+  async #lookUp(map: TableMap): Promise<MappedTable | null> {
+    const key = catalogKey(map.namespace, map.name)
+    if (map.primaryKey === null || map.primaryKey.length === 0 || this.#described.has(key)) return null
+    this.#described.add(key)
+    if (this.#found.changes !== this.#changes) {
+      if (this.#alone++ < Math.max(FEW, this.#found.tables.listed.size * PART)) return null
+      // what is wrong with another table must not set this one aside
+      await this.#look().catch(() => {})
+      if (this.#found.changes !== this.#changes) return null
+    }
+    const { listed, fit } = this.#found.tables
+    const table = listed.get(key)
+    return table !== undefined && isSaid(table, map, this.#options.charsets) ? (fit.get(key) ?? null) : null
+  }
+
   #describe(namespace: string, name: string): Promise<CatalogTable | null> {
     return this.#options.connections.run('to describe a table', (connection) => describeTable(connection, namespace, name))
   }
+}
+
+/** A map with a primary key has names, too. */
+function isSaid({ columns, index, key }: CatalogTable, map: TableMap, charsets: Charsets): boolean {
+  if (index?.name !== 'PRIMARY' || map.primaryKey?.join() !== key.join() || map.columns.length !== columns.length) return false
+  return columns.every((column, i) => map.columns[i]!.nullable === column.nullable && fits(column, map.columns[i]!, charsets))
 }
 
 /** A definition from a table map with names. A unique index that stands in for a primary key is known from the present definition only. */

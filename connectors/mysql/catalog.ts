@@ -2,7 +2,7 @@ import type { TablePatterns } from '../../core/plugin.ts'
 import { type ColumnDefinition, defineColumn } from './column-definition.ts'
 import { ServerError } from './mysql-error.ts'
 import type { TableDefinition } from './type-mapping.ts'
-import { identifier, literal, type WireConnection } from './wire-connection.ts'
+import { identifier, literal, type Row, type WireConnection } from './wire-connection.ts'
 
 const SYSTEM = new Set(['mysql', 'information_schema', 'performance_schema', 'sys'])
 
@@ -13,14 +13,21 @@ export interface CatalogTable extends TableDefinition {
   /** Columns that existing rows may have a value in although none was written: those with a default, or computed ones. */
   readonly filled: ReadonlySet<string>
   readonly engine: string
+  /** Of all that was read of it: the same while nothing of it changes. */
+  readonly fingerprint: string
 }
+
+/** By `catalogKey`. */
+export type CatalogTables = ReadonlyMap<string, CatalogTable>
+
+const NONE: CatalogTables = new Map()
 
 export function isCapturable(namespace: string, patterns: TablePatterns, name: string): boolean {
   return !SYSTEM.has(namespace.toLowerCase()) && patterns.matches(namespace, name)
 }
 
-/** Every table that the patterns take. */
-export async function listTables(connection: WireConnection, patterns: TablePatterns): Promise<readonly CatalogTable[]> {
+/** Every table that the patterns take. One of `known` that did not change since is the same object. */
+export async function listTables(connection: WireConnection, patterns: TablePatterns, known: CatalogTables = NONE): Promise<CatalogTables> {
   const rows = await connection.query(
     `select table_schema, table_name from information_schema.tables where table_type in ('BASE TABLE', 'SYSTEM VERSIONED')
        and table_schema not in ('mysql', 'information_schema', 'performance_schema', 'sys') order by table_schema, table_name`,
@@ -28,12 +35,16 @@ export async function listTables(connection: WireConnection, patterns: TablePatt
   const names = rows
     .map(([namespace, name]) => ({ namespace: namespace!, name: name! }))
     .filter(({ namespace, name }) => isCapturable(namespace, patterns, name))
-  return await describeTables(connection, names)
+  return await describeTables(connection, names, known)
 }
 
 /** null: there is no such table. */
 export async function describeTable(connection: WireConnection, namespace: string, name: string): Promise<CatalogTable | null> {
-  return (await describeTables(connection, [{ namespace, name }]))[0] ?? null
+  return (await describeTables(connection, [{ namespace, name }], NONE)).get(catalogKey(namespace, name)) ?? null
+}
+
+export function catalogKey(namespace: string, name: string): string {
+  return `${namespace}\0${name}`
 }
 
 const FOREIGN_KEY = /^\s*CONSTRAINT `((?:[^`]|``)+)` FOREIGN KEY .*\sON (?:DELETE|UPDATE) (?:CASCADE|SET NULL|SET DEFAULT)\b/m
@@ -63,9 +74,10 @@ interface Name {
   readonly name: string
 }
 
-async function describeTables(connection: WireConnection, names: readonly Name[]): Promise<readonly CatalogTable[]> {
-  if (names.length === 0) return []
-  const [columns, indexes, tables] = await connection.queries([
+/** In the order of `names`, without those that are not there. */
+async function describeTables(connection: WireConnection, names: readonly Name[], known: CatalogTables): Promise<CatalogTables> {
+  if (names.length === 0) return NONE
+  const answers = await connection.queries([
     `select table_schema, table_name, column_name, column_type, character_set_name, is_nullable,
        (column_default is not null and not (column_default = 'NULL' and version() like '%mariadb%')) or extra <> ''
        from information_schema.columns where ${among(names)} order by table_schema, table_name, ordinal_position`,
@@ -73,30 +85,35 @@ async function describeTables(connection: WireConnection, names: readonly Name[]
        where ${among(names)} and non_unique = 0 order by table_schema, table_name, index_name, seq_in_index`,
     `select table_schema, table_name, engine from information_schema.tables where ${among(names)}`,
   ])
-  const id = (namespace: string | null, name: string | null) => `${namespace}\0${name}`
-  const engines = new Map(tables!.map(([namespace, name, engine]) => [id(namespace!, name!), engine ?? '']))
-  return names.flatMap(({ namespace, name }): readonly CatalogTable[] => {
-    const own = columns!.filter((row) => row[0] === namespace && row[1] === name)
-    if (own.length === 0) return []
-    const defined = own.map(([, , column, type, charset, nullable]) => defineColumn(column!, type!, charset ?? null, nullable === 'YES'))
-    const index = identity(
-      defined,
-      indexes!
-        .filter((row) => row[0] === namespace && row[1] === name)
-        .map(([, , key, column, nullable]) => ({ key: key!, column: column ?? null, nullable: nullable === 'YES' })),
-    )
-    return [
-      {
-        namespace,
-        name,
-        columns: defined,
-        key: index === null ? [] : index.columns.map((column) => defined.findIndex((one) => one.name === column)).sort((a, b) => a - b),
-        index,
-        filled: new Set(own.filter((row) => row[6] === '1').map((row) => row[2]!)),
-        engine: engines.get(id(namespace, name)) ?? '',
-      },
-    ]
-  })
+  const [columns, indexes, tables] = answers.map((rows) => Map.groupBy(rows, ([namespace, name]) => catalogKey(namespace!, name!)))
+  const described = new Map<string, CatalogTable>()
+  for (const { namespace, name } of names) {
+    const key = catalogKey(namespace, name)
+    const own = columns!.get(key)
+    if (own === undefined) continue
+    const parts = indexes!.get(key) ?? []
+    const engine = tables!.get(key)?.[0]?.[2] ?? ''
+    const fingerprint = JSON.stringify([own, parts, engine])
+    const before = known.get(key)
+    described.set(key, before?.fingerprint === fingerprint ? before : { ...describe(namespace, name, own, parts), engine, fingerprint })
+  }
+  return described
+}
+
+function describe(namespace: string, name: string, columns: readonly Row[], parts: readonly Row[]): Omit<CatalogTable, 'engine' | 'fingerprint'> {
+  const defined = columns.map(([, , column, type, charset, nullable]) => defineColumn(column!, type!, charset ?? null, nullable === 'YES'))
+  const index = identity(
+    defined,
+    parts.map(([, , key, column, nullable]) => ({ key: key!, column: column ?? null, nullable: nullable === 'YES' })),
+  )
+  return {
+    namespace,
+    name,
+    columns: defined,
+    key: index === null ? [] : index.columns.map((column) => defined.findIndex((one) => one.name === column)).sort((a, b) => a - b),
+    index,
+    filled: new Set(columns.filter((row) => row[6] === '1').map((row) => row[2]!)),
+  }
 }
 
 function among(names: readonly Name[]): string {

@@ -1,8 +1,8 @@
-import { MillraceError, TablePatterns, type TableSchema, tableId } from '../../core/plugin.ts'
-import { type CatalogTable, cascadesOf, listTables } from './catalog.ts'
+import { MillraceError, TablePatterns, tableId } from '../../core/plugin.ts'
+import { type CatalogTable, type CatalogTables, cascadesOf, listTables } from './catalog.ts'
 import type { MysqlConfig } from './mysql-config.ts'
 import { binlogEnd, type Server } from './server.ts'
-import { mapTable } from './type-mapping.ts'
+import { type MappedTable, mapTable } from './type-mapping.ts'
 import type { WireConnection } from './wire-connection.ts'
 
 /** What decides which tables are captured. */
@@ -16,17 +16,22 @@ export interface UnfitTable {
   readonly error: MillraceError
 }
 
-/** The tables that the patterns take: those that can be captured, and the others with what they lack. */
-export async function fitTables(
-  connection: WireConnection,
-  server: Server,
-  settings: TableSettings,
-): Promise<{ readonly fit: readonly TableSchema[]; readonly unfit: readonly UnfitTable[] }> {
-  const tables = await listTables(connection, new TablePatterns(settings.tables))
-  const unlogged = await unloggedTables(connection, server, tables, settings)
-  const fit: TableSchema[] = []
+/** The tables that the patterns take, by `catalogKey`. */
+export interface FitTables {
+  readonly listed: CatalogTables
+  /** Those that can be captured. */
+  readonly fit: ReadonlyMap<string, MappedTable>
+  /** The others, with what they lack. */
+  readonly unfit: readonly UnfitTable[]
+}
+
+/** @param before what an earlier look found: what did not change since is the same object */
+export async function fitTables(connection: WireConnection, server: Server, settings: TableSettings, before?: FitTables): Promise<FitTables> {
+  const listed = await listTables(connection, new TablePatterns(settings.tables), before?.listed)
+  const unlogged = await unloggedTables(connection, server, [...listed.values()], settings)
+  const fit = new Map<string, MappedTable>()
   const unfit: UnfitTable[] = []
-  for (const table of tables) {
+  for (const [key, table] of listed) {
     const id = tableId(table)
     const reason = unlogged.get(id)
     if (reason !== undefined) {
@@ -35,13 +40,14 @@ export async function fitTables(
       continue
     }
     try {
-      fit.push(mapTable(table, settings).table)
+      const mapped = before?.fit.get(key)
+      fit.set(key, mapped?.definition === table ? mapped : mapTable(table, settings))
     } catch (error) {
       if (!(error instanceof MillraceError) || error.category !== 'schema') throw error
       unfit.push({ table, why: `cannot be captured: ${error.message}`, error })
     }
   }
-  return { fit, unfit }
+  return { listed, fit, unfit }
 }
 
 /** Why the binlog does not have all changes of a table. */

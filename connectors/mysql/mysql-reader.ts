@@ -38,7 +38,8 @@ class MysqlReader implements SourceReader {
   }
 
   async tables(): Promise<readonly TableSchema[]> {
-    return (await this.#connections.run('to look at the tables', (connection) => fitTables(connection, this.#server, this.#config))).fit
+    const { fit } = await this.#connections.run('to look at the tables', (connection) => fitTables(connection, this.#server, this.#config))
+    return Array.from(fit.values(), ({ table }) => table)
   }
 
   scan(table: TableSchema, open: (shape: TableSchema) => ScanTarget, signal: AbortSignal): Promise<bigint> {

@@ -95,7 +95,10 @@ export class MysqlSource implements SourceConnector {
       ahead: await this.#describedAhead(start),
       current: (namespace, name) => tables.current(namespace, name),
       find: (mapped, columns, key) => this.snapshot.find(mapped, columns, key),
-      onStatement: (namespace) => context.logger.debug({ namespace }, 'a definition may have changed'),
+      onStatement: (namespace) => {
+        tables.changed()
+        context.logger.debug({ namespace }, 'a definition may have changed')
+      },
       onMisread: (table, place) =>
         context.logger.warn({ table: tableId(table), place }, 'rows from before an ALTER TABLE were read by its names after it: the table is read anew'),
       concerns: (namespace, text) => mayConcern(patterns, namespace, text),

@@ -115,7 +115,7 @@ async function knownReplicas(connection: WireConnection, server: Server): Promis
 }
 
 async function tableFindings(connection: WireConnection, server: Server, config: MysqlConfig): Promise<readonly Finding[]> {
-  const tables = await listTables(connection, new TablePatterns(config.tables))
+  const tables = [...(await listTables(connection, new TablePatterns(config.tables))).values()]
   if (tables.length === 0) {
     return [{ level: 'warning', subject: 'tables', message: `no table that this user may see matches ${config.tables.join(', ')} yet` }]
   }

@@ -359,6 +359,48 @@ describe.skipIf(skip !== null).each(FLAVORS)('foreign keys of %s', (flavor) => {
   })
 })
 
+describe.skipIf(skip !== null).each(FLAVORS)('many tables of %s', (flavor) => {
+  const names = Array.from({ length: 40 }, (_, i) => `t${i}`)
+  beforeEach(() => begin(flavor, names.map((name) => `create table ${name} (id int primary key, n int not null)`).join('; ')))
+
+  test('are read as they were defined at each of their rows, listed before, in between and alone', async () => {
+    const { connector } = capture
+    const insert = (name: string, values: string) => `insert into ${name} values (${values})`
+    await connector.tables()
+    await db.sql(names.map((name) => insert(name, '1, 10')).join('; '))
+    await capture.caughtUp()
+    // in one go, so that the stream meets rows of all tables between two statements
+    const [grown, kept] = [names.slice(0, 20), names.slice(20)]
+    await db.sql(
+      [
+        ...grown.map((name) => `alter table ${name} add column late varchar(10) first`),
+        ...grown.map((name) => insert(name, `'new', 2, 20`)),
+        ...kept.map((name) => insert(name, '2, 20')),
+        ...kept.map((name) => `alter table ${name} drop primary key, add primary key (n)`),
+        ...grown.map((name) => insert(name, `'newer', 3, 30`)),
+        ...kept.map((name) => insert(name, '3, 30')),
+      ].join('; '),
+    )
+    await capture.caughtUp()
+    const rows = (name: string) => capture.of(name).map(({ after }) => after)
+    for (const name of grown)
+      expect(rows(name)).toEqual([
+        { id: 1, n: 10 },
+        { late: 'new', id: 2, n: 20 },
+        { late: 'newer', id: 3, n: 30 },
+      ])
+    for (const name of kept)
+      expect(rows(name)).toEqual([
+        { id: 1, n: 10 },
+        { id: 2, n: 20 },
+        { id: 3, n: 30 },
+      ])
+    const keys = (name: string) => capture.output.shape({ namespace: db.database, name })?.key
+    expect(grown.map(keys)).toEqual(grown.map(() => [1]))
+    expect(kept.map(keys)).toEqual(kept.map(() => [1]))
+  })
+})
+
 describe.skipIf(skip !== null)('partial updates of JSON documents in MySQL', () => {
   test('a document of which only the changes came is read, and is whole', async () => {
     await begin(
