@@ -5,7 +5,7 @@ import { type KnownPartition, movedPartitions, type Partition } from './partitio
 import { addTable, findPublication, listTables, lookAgain, type Publication, type SourceTable, tableName } from './publication.ts'
 import { historyLost } from './slot.ts'
 import { partsCursor } from './snapshot-reader.ts'
-import { describeTable, type TypeMappingOptions } from './type-mapping.ts'
+import { describeTables, type TypeMappingOptions } from './type-mapping.ts'
 
 /** Before, a walsender keeps what it once decided about a table that came to a partitioned one, or left it. */
 const FOLLOWS_PARTITIONS_VERSION = 150_000
@@ -85,22 +85,22 @@ export class CapturedTables {
         } else logger.warn({ table: tableId(table) }, 'table could not join the publication yet: it is locked')
       }
       if (added > 0) tables = await listTables(client, publication.name, patterns)
-      const schemas = new Map<number, KnownTable>()
+      const listed: SourceTable[] = []
       const partitioned = new Map<string, { readonly oid: number; readonly partitions: readonly Partition[] }>()
       for (const table of tables) {
         if (!table.published) continue
         if (!table.identified) this.#warnOf(table, 'Postgres refuses its updates and deletes: it is published and lost its key or replica identity')
         if (table.partitions !== null) partitioned.set(tableId(table), { oid: table.oid, partitions: table.partitions })
-        const known = this.#schemas.get(table.oid)
-        if (known?.fingerprint === table.fingerprint) schemas.set(table.oid, known)
-        else {
-          try {
-            schemas.set(table.oid, { fingerprint: table.fingerprint, table: (await describeTable(client, table.oid, mapping)).table })
-          } catch (error) {
-            const { rowCount } = await client.query('select from pg_class where oid = $1', [table.oid])
-            if (rowCount !== 0) throw error
-          }
-        }
+        listed.push(table)
+      }
+      const known = ({ oid, fingerprint }: SourceTable) => (this.#schemas.get(oid)?.fingerprint === fingerprint ? this.#schemas.get(oid) : undefined)
+      const fresh = listed.filter((table) => known(table) === undefined).map(({ oid }) => oid)
+      const described = await describeTables(client, fresh, mapping)
+      const schemas = new Map<number, KnownTable>()
+      for (const table of listed) {
+        // one that is gone by now is in no list any more
+        const schema = known(table)?.table ?? described.get(table.oid)?.table
+        if (schema !== undefined) schemas.set(table.oid, { fingerprint: table.fingerprint, table: schema })
       }
       this.#first ??= new Set(schemas.keys())
       this.#schemas = schemas

@@ -6,7 +6,7 @@ import { objectName, type PostgresConfig } from './postgres-config.ts'
 import { reachServer } from './postgres-hosts.ts'
 import { listTables } from './publication.ts'
 import { PostgresSnapshotReader } from './snapshot-reader.ts'
-import { describeTable } from './type-mapping.ts'
+import { describeTables } from './type-mapping.ts'
 
 /** Opens the database for the audit: ordinary connections that read, beside whatever captures it. */
 export async function openPostgresReader(config: PostgresConfig, context: PluginContext): Promise<SourceReader> {
@@ -29,11 +29,10 @@ class PostgresReader implements SourceReader {
   /** The tables that are captured, or will be: also those that have not joined the publication yet, so that the audit waits for them. */
   tables(): Promise<readonly TableSchema[]> {
     return this.#catalog.run('to look at the tables', async (client) => {
-      const schemas: TableSchema[] = []
-      for (const { oid, published, identified } of await listTables(client, this.#publication, new TablePatterns(this.#config.tables))) {
-        if (published || identified) schemas.push((await describeTable(client, oid, { unrepresentable: this.#config.unrepresentable })).table)
-      }
-      return schemas
+      const listed = await listTables(client, this.#publication, new TablePatterns(this.#config.tables))
+      const oids = listed.filter(({ published, identified }) => published || identified).map(({ oid }) => oid)
+      const described = await describeTables(client, oids, { unrepresentable: this.#config.unrepresentable })
+      return oids.flatMap((oid) => described.get(oid)?.table ?? [])
     })
   }
 

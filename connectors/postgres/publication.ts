@@ -77,10 +77,10 @@ export async function listTables(client: pg.ClientBase, publication: string, pat
     partitions: Partition[] | null
   }>(
     `select c.oid::text, n.nspname as namespace, c.relname as name,
-            exists (select from pg_publication_tables p where p.pubname = $1 and p.schemaname = n.nspname and p.tablename = c.relname) as published,
-            not exists (select from pg_class l
-                         where (l.oid = c.oid and c.relkind = 'r' or l.oid in (select relid from pg_partition_tree(c.oid) where isleaf) and c.relkind = 'p')
-                           and not (l.relreplident = 'f' or exists (select from pg_index i where i.indrelid = l.oid and i.indisvalid and i.indimmediate
+            (n.nspname, c.relname) in (select p.schemaname, p.tablename from pg_publication_tables p where p.pubname = $1) as published,
+            not exists (select from (select c.oid as relid where c.relkind = 'r' union all select relid from pg_partition_tree(c.oid) where isleaf and c.relkind = 'p') as m
+                          join pg_class l on l.oid = m.relid
+                         where not (l.relreplident = 'f' or exists (select from pg_index i where i.indrelid = l.oid and i.indisvalid and i.indimmediate
                                       and (l.relreplident = 'd' and i.indisprimary or l.relreplident = 'i' and i.indisreplident)))) as identified,
             c.relreplident = 'f' as "fullRows",
             md5(c.relreplident::text || c.relname::text || n.nspname::text

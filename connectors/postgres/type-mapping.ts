@@ -54,6 +54,7 @@ export const SESSION_SETTINGS = {
 } as const
 
 interface AttributeRow {
+  readonly oid: number
   readonly namespace: string
   readonly name: string
   readonly identity: 'd' | 'n' | 'f' | 'i'
@@ -80,7 +81,7 @@ const FORMATTED = `case when t.oid is null then '' when tn.nspname <> 'pg_catalo
 const TOASTABLE = `coalesce(t.typlen = -1 and t.typstorage <> 'p', true)`
 
 const ATTRIBUTES = `
-  select n.nspname::text as namespace, c.relname::text as name, c.relreplident::text as identity, a.attnum::int4 as attnum, a.attname::text as attname,
+  select c.oid::int8::float8 as oid, n.nspname::text as namespace, c.relname::text as name, c.relreplident::text as identity, a.attnum::int4 as attnum, a.attname::text as attname,
     a.atttypid::int8::float8 as type, a.atttypmod as modifier, a.attnotnull as not_null, ${TOASTABLE} as toastable, a.attgenerated <> '' as generated,
     a.attndims::int4 as dimensions, a.attisdropped as dropped,
     ${FORMATTED} as formatted,
@@ -92,8 +93,8 @@ const ATTRIBUTES = `
   join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0
   left join pg_catalog.pg_type t on t.oid = a.atttypid
   left join pg_catalog.pg_namespace tn on tn.oid = t.typnamespace
-  where c.oid = $1 and c.relkind in ('r', 'p')
-  order by a.attnum`
+  where c.oid = any($1::oid[]) and c.relkind in ('r', 'p')
+  order by c.oid, a.attnum`
 
 const NONE: ReadonlySet<number> = new Set()
 
@@ -109,8 +110,8 @@ export async function describeTable(
   streamed?: StreamedTable,
   generated: ReadonlySet<number> = NONE,
 ): Promise<MappedTable> {
-  const { rows } = await client.query<AttributeRow>(ATTRIBUTES, [oid])
-  const first = rows[0]
+  const { rows } = await client.query<AttributeRow>(ATTRIBUTES, [[oid]])
+  const [first] = rows
   if (first === undefined) {
     throw new MillraceError('source.table_gone', `the table with oid ${oid} is no longer in the catalog, so its last changes cannot be described`, {
       fix: 'drop its targets; or, when it was made again, wait: it is read anew by itself',
@@ -124,7 +125,31 @@ export async function describeTable(
     client,
     attributes.map(({ type }) => type),
   )
-  const identity = (streamed?.replicaIdentity ?? first.identity) as AttributeRow['identity']
+  return mapTable({ ...first, ...streamed, identity: (streamed?.replicaIdentity ?? first.identity) as AttributeRow['identity'] }, attributes, catalog, options)
+}
+
+/** Describes tables from the catalog, without generated columns: those that are there, by oid. */
+export async function describeTables(client: pg.ClientBase, oids: readonly number[], options: TypeMappingOptions): Promise<ReadonlyMap<number, MappedTable>> {
+  if (oids.length === 0) return new Map()
+  const { rows } = await client.query<AttributeRow>(ATTRIBUTES, [oids])
+  const catalog = await TypeCatalog.load(
+    client,
+    rows.map(({ type }) => type),
+  )
+  const described = new Map<number, MappedTable>()
+  for (const [oid, own] of Map.groupBy(rows, (row) => row.oid)) {
+    const attributes = own.filter(({ dropped, generated }) => !dropped && !generated)
+    described.set(oid, mapTable(own[0]!, attributes, catalog, options))
+  }
+  return described
+}
+
+function mapTable(
+  { oid, namespace, name, identity }: Pick<AttributeRow, 'oid' | 'namespace' | 'name' | 'identity'>,
+  attributes: readonly AttributeRow[],
+  catalog: TypeCatalog,
+  options: TypeMappingOptions,
+): MappedTable {
   const isKey = (row: AttributeRow) => (identity === 'f' ? row.in_primary : row.in_identity)
   const columns = attributes.map((row): MappedColumn => mapColumn(row, isKey(row), identity, catalog, options))
   return {
@@ -132,8 +157,8 @@ export async function describeTable(
     replicaIdentity: identity,
     columns,
     table: {
-      namespace: (streamed ?? first).namespace,
-      name: (streamed ?? first).name,
+      namespace,
+      name,
       columns: columns.map(({ column }) => column),
       key: attributes.flatMap((row, i) => (isKey(row) ? [i] : [])),
       incarnation: String(oid),

@@ -3,7 +3,7 @@ import type pg from 'pg'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { FIRST_LOST_ID } from '../../connectors/postgres/relation-columns.ts'
 import { isRewritten } from '../../connectors/postgres/rewritten.ts'
-import { describeTable } from '../../connectors/postgres/type-mapping.ts'
+import { describeTable, describeTables } from '../../connectors/postgres/type-mapping.ts'
 import { viewOf } from '../../core/plugin.ts'
 import { RecordingWriter } from '../unit/connectors/postgres/recording-writer.ts'
 import { MAPPING, PostgresSession } from './postgres-session.ts'
@@ -47,6 +47,24 @@ it('takes the key from the replica identity', async () => {
   expect(await key()).toEqual([['u'], ['v']])
   await client.query('alter table identified replica identity nothing')
   expect(await key()).toEqual([[], ['u', 'v']])
+})
+
+it('describes many tables at once as each alone, without those that are gone', async () => {
+  const names = ['first_of_many', 'second_of_many', 'third_of_many', 'gone']
+  for (const name of names) {
+    await client.query(`create table ${name} (id int, m mood, n numeric(9,2)[], g int generated always as (id + 1) stored, x text, dropped int, primary key (id));
+      alter table ${name} drop column dropped`)
+  }
+  await client.query('alter table second_of_many replica identity full; alter table third_of_many add column late text')
+  const oids: number[] = []
+  for (const name of names) oids.push((await client.query<{ oid: number }>('select $1::regclass::oid as oid', [name])).rows[0]!.oid)
+  await client.query('drop table gone')
+  const described = await describeTables(client, oids, MAPPING)
+  expect([...described.keys()].sort()).toEqual(oids.slice(0, 3).sort())
+  for (const oid of oids.slice(0, 3)) {
+    const { table, replicaIdentity } = await describeTable(client, oid, MAPPING)
+    expect(described.get(oid)).toMatchObject({ oid, table, replicaIdentity })
+  }
 })
 
 it('finds the identity of columns that were renamed or dropped after the message', async () => {
