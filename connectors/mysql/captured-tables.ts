@@ -29,6 +29,8 @@ export interface DescribedTable {
 const FEW = 8
 const PART = 1 / 20
 
+const NOTHING: FitTables = { listed: new Map(), fit: new Map(), unfit: [], cascades: new WeakMap() }
+
 /** What the captured tables look like: now, and where the stream is. */
 export class CapturedTables {
   readonly #options: CapturedTablesOptions
@@ -37,7 +39,7 @@ export class CapturedTables {
   /** See `SourceConnector.unfit`; of the last list. */
   unfit: readonly UnfitTable[] = []
   /** What was found last, and how often definitions had changed in the stream when that began. */
-  #found: { readonly tables: FitTables; readonly changes: number } = { tables: { listed: new Map(), fit: new Map(), unfit: [] }, changes: 0 }
+  #found: { readonly tables: FitTables; readonly changes: number } = { tables: NOTHING, changes: 0 }
   #changes = 0
   /** Tables that were described since. */
   readonly #described = new Set<string>()

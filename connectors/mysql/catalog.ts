@@ -13,6 +13,8 @@ export interface CatalogTable extends TableDefinition {
   /** Columns that existing rows may have a value in although none was written: those with a default, or computed ones. */
   readonly filled: ReadonlySet<string>
   readonly engine: string
+  /** Nothing of it changed within the last seconds, so whatever changes of it from now on shows in `fingerprint`. */
+  readonly isSettled: boolean
   /** Of all that was read of it: the same while nothing of it changes. */
   readonly fingerprint: string
 }
@@ -21,6 +23,9 @@ export interface CatalogTable extends TableDefinition {
 export type CatalogTables = ReadonlyMap<string, CatalogTable>
 
 const NONE: CatalogTables = new Map()
+
+/** The server says to the second when a definition was made: what is younger may change without that. */
+const SETTLED_S = 2
 
 export function isCapturable(namespace: string, patterns: TablePatterns, name: string): boolean {
   return !SYSTEM.has(namespace.toLowerCase()) && patterns.matches(namespace, name)
@@ -51,22 +56,37 @@ const FOREIGN_KEY = /^\s*CONSTRAINT `((?:[^`]|``)+)` FOREIGN KEY .*\sON (?:DELET
 /** No such table, and one that the user may not read. */
 const ABSENT: ReadonlySet<number> = new Set([1146, 1142])
 
+/** Of tables that are settled, the name of a foreign key that changes or deletes their rows when its parent's are; empty: they have none. */
+export type KnownCascades = WeakMap<CatalogTable, string>
+
 /**
  * Those of the tables whose rows are changed or deleted by a foreign key when its parent is, with the name of one. By the definition itself, as MariaDB shows
  * information_schema.referential_constraints to who may do more than read.
+ * @param known is used, and added to
  */
-export async function cascadesOf(connection: WireConnection, tables: readonly Name[]): Promise<readonly (Name & { readonly constraint: string })[]> {
+export async function cascadesOf(
+  connection: WireConnection,
+  tables: readonly CatalogTable[],
+  known: KnownCascades,
+): Promise<readonly (Name & { readonly constraint: string })[]> {
   const found: (Name & { readonly constraint: string })[] = []
-  for (const { namespace, name } of tables) {
-    try {
-      const [row] = await connection.query(`show create table ${identifier(namespace)}.${identifier(name)}`)
-      const constraint = FOREIGN_KEY.exec(row?.[1] ?? '')?.[1]
-      if (constraint !== undefined) found.push({ namespace, name, constraint: constraint.replaceAll('``', '`') })
-    } catch (error) {
-      if (!(error instanceof ServerError && ABSENT.has(error.errno))) throw error
-    }
+  for (const table of tables) {
+    const constraint = known.get(table) ?? (await cascadeOf(connection, table))
+    if (table.isSettled && constraint !== undefined) known.set(table, constraint)
+    if (constraint !== undefined && constraint !== '') found.push({ namespace: table.namespace, name: table.name, constraint })
   }
   return found
+}
+
+/** undefined: it cannot be seen. */
+async function cascadeOf(connection: WireConnection, { namespace, name }: Name): Promise<string | undefined> {
+  try {
+    const [row] = await connection.query(`show create table ${identifier(namespace)}.${identifier(name)}`)
+    return FOREIGN_KEY.exec(row?.[1] ?? '')?.[1]?.replaceAll('``', '`') ?? ''
+  } catch (error) {
+    if (error instanceof ServerError && ABSENT.has(error.errno)) return undefined
+    throw error
+  }
 }
 
 interface Name {
@@ -83,7 +103,7 @@ async function describeTables(connection: WireConnection, names: readonly Name[]
        from information_schema.columns where ${among(names)} order by table_schema, table_name, ordinal_position`,
     `select table_schema, table_name, index_name, column_name, nullable from information_schema.statistics
        where ${among(names)} and non_unique = 0 order by table_schema, table_name, index_name, seq_in_index`,
-    `select table_schema, table_name, engine from information_schema.tables where ${among(names)}`,
+    `select table_schema, table_name, engine, create_time, create_time < now() - interval ${SETTLED_S} second from information_schema.tables where ${among(names)}`,
   ])
   const [columns, indexes, tables] = answers.map((rows) => Map.groupBy(rows, ([namespace, name]) => catalogKey(namespace!, name!)))
   const described = new Map<string, CatalogTable>()
@@ -92,15 +112,16 @@ async function describeTables(connection: WireConnection, names: readonly Name[]
     const own = columns!.get(key)
     if (own === undefined) continue
     const parts = indexes!.get(key) ?? []
-    const engine = tables!.get(key)?.[0]?.[2] ?? ''
-    const fingerprint = JSON.stringify([own, parts, engine])
+    const [, , engine, madeAt, isSettled] = tables!.get(key)?.[0] ?? []
+    const fingerprint = JSON.stringify([own, parts, engine, madeAt, isSettled])
     const before = known.get(key)
-    described.set(key, before?.fingerprint === fingerprint ? before : { ...describe(namespace, name, own, parts), engine, fingerprint })
+    if (before?.fingerprint === fingerprint) described.set(key, before)
+    else described.set(key, { ...describe(namespace, name, own, parts), engine: engine ?? '', isSettled: isSettled === '1', fingerprint })
   }
   return described
 }
 
-function describe(namespace: string, name: string, columns: readonly Row[], parts: readonly Row[]): Omit<CatalogTable, 'engine' | 'fingerprint'> {
+function describe(namespace: string, name: string, columns: readonly Row[], parts: readonly Row[]): Omit<CatalogTable, 'engine' | 'isSettled' | 'fingerprint'> {
   const defined = columns.map(([, , column, type, charset, nullable]) => defineColumn(column!, type!, charset ?? null, nullable === 'YES'))
   const index = identity(
     defined,

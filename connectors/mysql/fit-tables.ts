@@ -1,5 +1,5 @@
 import { MillraceError, TablePatterns, tableId } from '../../core/plugin.ts'
-import { type CatalogTable, type CatalogTables, cascadesOf, listTables } from './catalog.ts'
+import { type CatalogTable, type CatalogTables, cascadesOf, type KnownCascades, listTables } from './catalog.ts'
 import type { MysqlConfig } from './mysql-config.ts'
 import { binlogEnd, type Server } from './server.ts'
 import { type MappedTable, mapTable } from './type-mapping.ts'
@@ -23,12 +23,14 @@ export interface FitTables {
   readonly fit: ReadonlyMap<string, MappedTable>
   /** The others, with what they lack. */
   readonly unfit: readonly UnfitTable[]
+  readonly cascades: KnownCascades
 }
 
 /** @param before what an earlier look found: what did not change since is the same object */
 export async function fitTables(connection: WireConnection, server: Server, settings: TableSettings, before?: FitTables): Promise<FitTables> {
   const listed = await listTables(connection, new TablePatterns(settings.tables), before?.listed)
-  const unlogged = await unloggedTables(connection, server, [...listed.values()], settings)
+  const cascades: KnownCascades = before?.cascades ?? new WeakMap()
+  const unlogged = await unloggedTables(connection, server, [...listed.values()], { ...settings, known: cascades })
   const fit = new Map<string, MappedTable>()
   const unfit: UnfitTable[] = []
   for (const [key, table] of listed) {
@@ -47,7 +49,7 @@ export async function fitTables(connection: WireConnection, server: Server, sett
       unfit.push({ table, why: `cannot be captured: ${error.message}`, error })
     }
   }
-  return { listed, fit, unfit }
+  return { listed, fit, unfit, cascades }
 }
 
 /** Why the binlog does not have all changes of a table. */
@@ -61,11 +63,11 @@ export async function unloggedTables(
   connection: WireConnection,
   server: Server,
   tables: readonly CatalogTable[],
-  { cascades }: Pick<TableSettings, 'cascades'>,
+  { cascades, known = new WeakMap() }: Pick<TableSettings, 'cascades'> & { readonly known?: KnownCascades },
 ): Promise<ReadonlyMap<string, Unlogged>> {
   const found = new Map<string, Unlogged>()
   if (cascades === 'refuse' && !server.logsCascades) {
-    for (const { constraint, ...table } of await cascadesOf(connection, tables)) {
+    for (const { constraint, ...table } of await cascadesOf(connection, tables, known)) {
       found.set(tableId(table), {
         why: `is changed by its foreign key ${constraint}, whose cascades the server does not write to its binlog`,
         fix: 'make the foreign key ON DELETE RESTRICT ON UPDATE RESTRICT and delete in the application, or set `cascades: ignore`: such rows then stay in the targets',

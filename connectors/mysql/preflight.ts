@@ -1,5 +1,5 @@
 import { type Finding, type PluginContext, TablePatterns, tableId } from '../../core/plugin.ts'
-import { type CatalogTable, listTables } from './catalog.ts'
+import { type CatalogTable, type KnownCascades, listTables } from './catalog.ts'
 import { unloggedTables } from './fit-tables.ts'
 import { connectOptions, type MysqlConfig, replicaIdentity } from './mysql-config.ts'
 import { ServerError } from './mysql-error.ts'
@@ -119,8 +119,9 @@ async function tableFindings(connection: WireConnection, server: Server, config:
   if (tables.length === 0) {
     return [{ level: 'warning', subject: 'tables', message: `no table that this user may see matches ${config.tables.join(', ')} yet` }]
   }
-  const leftOut = await unloggedTables(connection, server, tables, config)
-  const unlogged = await unloggedTables(connection, server, tables, { cascades: 'refuse' })
+  const known: KnownCascades = new WeakMap()
+  const leftOut = await unloggedTables(connection, server, tables, { ...config, known })
+  const unlogged = await unloggedTables(connection, server, tables, { cascades: 'refuse', known })
   return tables.flatMap((table) => {
     const id = tableId(table)
     const reason = unlogged.get(id)

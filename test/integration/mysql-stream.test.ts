@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Connection } from 'mysql2/promise'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import mysql from '../../connectors/mysql/index.ts'
@@ -356,6 +357,26 @@ describe.skipIf(skip !== null).each(FLAVORS)('foreign keys of %s', (flavor) => {
     }
     await using reader = await mysql.openReader!(mysqlSettings(db), mysqlContext(db))
     expect((await reader.tables()).map(({ name }) => name)).toEqual(await names())
+  })
+})
+
+describe.skipIf(skip !== null)('foreign keys of MariaDB that come to a table that has been there', () => {
+  test.each(['inplace', 'copy'])('it is left out once they delete its rows, and taken when they do no more (%s)', async (algorithm) => {
+    await begin('mariadb', 'create table parents (id int primary key); create table child (id int primary key, p int, index (p))')
+    const names = async () => (await capture.connector.tables()).map(({ name }) => name)
+    const until = async (what: string, isSo: () => Promise<boolean>) => {
+      for (const deadline = Date.now() + 60_000; !(await isSo()); await delay(100)) if (Date.now() > deadline) throw new Error(`still not: ${what}`)
+    }
+    const old = `select count(*) as n from information_schema.tables where table_schema = database() and create_time < now() - interval 4 second`
+    await until('old tables', async () => Number((await db.sql(old))[0]!.n) === 2)
+    expect(await names()).toEqual(['child', 'parents'])
+    const session = await db.connect()
+    await session.query('set foreign_key_checks = 0')
+    await session.query(`alter table child add constraint gone foreign key (p) references parents (id) on delete cascade, algorithm = ${algorithm}`)
+    await session.end()
+    await until('left out', async () => (await names()).join() === 'parents')
+    await db.sql(`alter table child drop foreign key gone, algorithm = ${algorithm}`)
+    await until('taken', async () => (await names()).join() === 'child,parents')
   })
 })
 

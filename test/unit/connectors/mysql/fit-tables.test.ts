@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest'
 import type { CatalogTable } from '../../../../connectors/mysql/catalog.ts'
-import { unloggedTables } from '../../../../connectors/mysql/fit-tables.ts'
+import { fitTables, type TableSettings, unloggedTables } from '../../../../connectors/mysql/fit-tables.ts'
 import { lacks, type Server } from '../../../../connectors/mysql/server.ts'
-import type { WireConnection } from '../../../../connectors/mysql/wire-connection.ts'
+import type { Row, WireConnection } from '../../../../connectors/mysql/wire-connection.ts'
 
 const server: Server = {
   flavor: 'mysql',
@@ -37,4 +37,46 @@ test.each([
 test('a replica that does not log what it replicates lacks that', () => {
   expect(lacks(server)).toEqual([])
   expect(lacks({ ...server, omitsReplicated: true }).map(({ subject }) => subject)).toEqual(['log_replica_updates'])
+})
+
+test('foreign keys are asked for again only of tables that changed, or may have since without a trace', async () => {
+  const made = new Map([
+    ['old', { at: '2026-01-01 00:00:00', isSettled: '1' }],
+    ['fresh', { at: '2026-01-02 00:00:00', isSettled: '0' }],
+  ])
+  const cascading = new Set<string>()
+  const asked: string[] = []
+  const connection = {
+    query: async (statement: string): Promise<readonly Row[]> => {
+      if (statement.startsWith('select table_schema, table_name from')) return [...made.keys()].map((name) => ['shop', name])
+      const [, name] = /^show create table `shop`.`(\w+)`/.exec(statement) ?? []
+      if (name === undefined) return [['binlog.000001', '4', '', '', '']]
+      asked.push(name)
+      return [
+        [name, cascading.has(name) ? 'CREATE TABLE t (\n  CONSTRAINT `f` FOREIGN KEY (`p`) REFERENCES `q` (`id`) ON DELETE CASCADE\n)' : 'CREATE TABLE t ()'],
+      ]
+    },
+    queries: async (): Promise<readonly (readonly Row[])[]> => [
+      [...made.keys()].map((name): Row => ['shop', name, 'id', 'int', null, 'NO', '0']),
+      [...made.keys()].map((name): Row => ['shop', name, 'PRIMARY', 'id', '']),
+      [...made].map(([name, { at, isSettled }]): Row => ['shop', name, 'InnoDB', at, isSettled]),
+    ],
+  } as unknown as WireConnection
+  const settings: TableSettings = { tables: ['shop.*'], cascades: 'refuse', unrepresentable: 'error' }
+  let found: Awaited<ReturnType<typeof fitTables>> | undefined
+  const look = async () => {
+    found = await fitTables(connection, { ...server, flavor: 'mariadb', logsCascades: false }, settings, found)
+    return { asked: asked.splice(0), unfit: found.unfit.map(({ table }) => table.name) }
+  }
+  expect(await look()).toEqual({ asked: ['old', 'fresh'], unfit: [] })
+  cascading.add('fresh')
+  expect(await look()).toEqual({ asked: ['fresh'], unfit: ['fresh'] })
+  made.set('fresh', { at: '2026-01-02 00:00:00', isSettled: '1' })
+  expect(await look()).toEqual({ asked: ['fresh'], unfit: ['fresh'] })
+  expect(await look()).toEqual({ asked: [], unfit: ['fresh'] })
+  cascading.clear()
+  cascading.add('old')
+  made.set('old', { at: '2026-01-02 00:00:10', isSettled: '0' })
+  made.set('fresh', { at: '2026-01-02 00:00:10', isSettled: '0' })
+  expect(await look()).toEqual({ asked: ['old', 'fresh'], unfit: ['old'] })
 })
