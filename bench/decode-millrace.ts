@@ -48,6 +48,7 @@ const output: CaptureOutput = {
     throw error
   },
   skip: () => {},
+  reread: () => {},
   shape: () => null,
   transaction: () => {},
 }

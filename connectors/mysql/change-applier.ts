@@ -167,6 +167,11 @@ export class ChangeApplier {
     this.#options.output.park(table, error)
   }
 
+  /** Rows of the table that exist may read differently from here on. */
+  reread(table: Pick<TableMap, 'namespace' | 'name'>): void {
+    if (this.#options.output.shape(table) !== null) this.#options.output.reread(table)
+  }
+
   /** A table was created: what the log has under its name are rows of another. */
   async recreate(namespace: string, name: string): Promise<void> {
     if (this.#options.output.shape({ namespace, name }) !== null) await this.truncate(namespace, name)

@@ -3,14 +3,16 @@ import { crc32 } from 'node:zlib'
 import { type CaptureOutput, MillraceError, ScratchFile, viewOf } from '../../core/plugin.ts'
 import { BinlogEvent, EVENT, HEADER_BYTES, ROW_EVENTS } from './binlog-event.ts'
 import { ChangeApplier, type ChangeApplierOptions } from './change-applier.ts'
-import { readStatement } from './ddl-reader.ts'
+import type { Charsets } from './column-definition.ts'
+import { readStatement, type StatementSession } from './ddl-reader.ts'
 import { Definitions, type DefinitionsOptions } from './definitions.ts'
 import { EventCutter } from './event-cutter.ts'
 import { readGtid, readMariadbGtid } from './gtid-event.ts'
 import { type GtidSet, MariadbPosition } from './gtid-set.ts'
-import { inflate, inflateRows } from './mariadb-compressed.ts'
+import { inflateRows } from './mariadb-compressed.ts'
 import { historyLost, protocolError, streamError } from './mysql-error.ts'
 import type { MysqlOffset } from './mysql-offset.ts'
+import { type Query, readQuery } from './query-event.ts'
 import { fileMark } from './server.ts'
 import type { AppliedMark, MysqlFence } from './snapshot-reader.ts'
 import { readPayloadHead, uncompress } from './transaction-payload.ts'
@@ -36,10 +38,13 @@ export interface ChangeStreamOptions extends ChangeApplierOptions, DefinitionsOp
   readonly settled: GtidSet | MariadbPosition | null
   readonly node: string
   readonly checksums: boolean
+  readonly charsets: Charsets
+  /** See `StatementSession`. */
+  readonly lowerCase: boolean
   /** A folder of the stream's own. */
   readonly scratchDir: string
   /** Whether a statement that is not in rows may concern a captured table. */
-  readonly concerns: (namespace: string, text: string) => boolean
+  readonly concerns: (text: string, session: StatementSession) => boolean
 }
 
 /** What the stream of a server is at. Runs once. */
@@ -298,7 +303,7 @@ export class ChangeStream implements AppliedMark {
       case EVENT.query:
       case EVENT.executeLoadQuery:
       case EVENT.mariadbQueryCompressed:
-        return this.#query(bytes, view)
+        return this.#query(bytes)
       case EVENT.heartbeat:
       case EVENT.heartbeatV2:
         return this.#idle()
@@ -394,15 +399,9 @@ export class ChangeStream implements AppliedMark {
     this.#mark = gtids.flavor === 'mysql' ? gtids.set.size : this.#fileMark
   }
 
-  #query(bytes: Buffer, view: DataView): Promise<void> | undefined {
-    const event = this.#event
-    const schemaLength = bytes[event.at + 8]!
-    const headBytes = event.type === EVENT.executeLoadQuery ? 26 : 13
-    const schemaAt = event.at + headBytes + view.getUint16(event.at + 11, true)
-    const textAt = schemaAt + schemaLength + 1
-    if (textAt > event.end) throw protocolError('a statement that is cut off', event.place)
-    const text =
-      event.type !== EVENT.mariadbQueryCompressed ? bytes.toString('utf8', textAt, event.end) : inflate(bytes, textAt, event.end, event.place).toString('utf8')
+  #query(bytes: Buffer): Promise<void> | undefined {
+    const query = readQuery(this.#event, bytes, this.#options.charsets)
+    const { text } = query
     if (text === 'BEGIN') {
       this.#group = true
       return undefined
@@ -411,7 +410,7 @@ export class ChangeStream implements AppliedMark {
       this.#end()
       return undefined
     }
-    return this.#statement(bytes.toString('utf8', schemaAt, schemaAt + schemaLength), text)
+    return this.#statement(query)
   }
 
   #xaPrepare(bytes: Buffer): undefined {
@@ -449,12 +448,14 @@ export class ChangeStream implements AppliedMark {
     return gtids.flavor === 'mysql' ? gtids.set.size <= (settled as GtidSet).size : gtids.position.sum <= (settled as MariadbPosition).sum
   }
 
-  async #statement(namespace: string, text: string): Promise<void> {
+  async #statement(query: Query): Promise<void> {
     const event = this.#event
+    const { text } = query
+    const session = { ...query.session, lowerCase: this.#options.lowerCase }
     if (!this.#open) throw protocolError('a statement outside of a transaction', event.place)
-    const statement = readStatement(text, namespace)
+    const statement = readStatement(text, session)
     if (statement.kind === 'xa') return this.#xaStatement(text)
-    if (statement.kind === 'change' && !this.#isCaptured && this.#options.concerns(namespace, text)) {
+    if (statement.kind === 'change' && !this.#isCaptured && this.#options.concerns(text, session)) {
       throw new MillraceError(
         'source.unprepared',
         `changes came as a statement at ${event.place}, so their rows are not known: binlog_format was not ROW where they were made`,
@@ -463,7 +464,7 @@ export class ChangeStream implements AppliedMark {
         },
       )
     }
-    await this.#definitions.apply(statement, namespace, { place: event.place, mark: this.#fileMark, isCaptured: this.#isCaptured })
+    await this.#definitions.apply(statement, session.namespace, { place: event.place, mark: this.#fileMark, isCaptured: this.#isCaptured })
     // a transaction that began with BEGIN, and CREATE TABLE … SELECT, go on
     if (!this.#group && !/\bSTART TRANSACTION$/i.test(text)) this.#end()
   }

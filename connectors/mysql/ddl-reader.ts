@@ -1,11 +1,13 @@
+import { type Quoting, type Word, wordsOf } from './statement-words.ts'
+
 /** A table as a statement names it. */
 export interface NamedTable {
   readonly namespace: string
   readonly name: string
 }
 
+/** `tables` is empty where they cannot be read. */
 export type Statement =
-  /** Without tables: which one it is cannot be read. */
   | { readonly kind: 'truncate'; readonly tables: readonly NamedTable[] }
   /** Tables begin empty; those with the condition only where there was none before. */
   | { readonly kind: 'create'; readonly tables: readonly NamedTable[]; readonly isConditional: boolean }
@@ -13,8 +15,8 @@ export type Statement =
   | { readonly kind: 'drop database'; readonly namespace: string }
   /** Tables have other rows now, and the binlog does not say which: partitions went, another table has the name. Names that are `left` have no table. */
   | { readonly kind: 'replace'; readonly tables: readonly NamedTable[]; readonly left: readonly NamedTable[] }
-  /** The tables' columns may be others. */
-  | { readonly kind: 'alter'; readonly tables: readonly NamedTable[] }
+  /** The tables' columns may be others; with `rewrites`, rows that exist may read differently. */
+  | { readonly kind: 'alter'; readonly tables: readonly NamedTable[]; readonly rewrites: boolean }
   /** May have changed definitions, but for which column of a table is which. */
   | { readonly kind: 'definition' }
   /** Changes rows by itself, so it is no definition and its rows are not in the binlog. */
@@ -23,106 +25,279 @@ export type Statement =
   /** Concerns no table. */
   | { readonly kind: 'other' }
 
+/** The session that ran a statement. */
+export interface StatementSession extends Quoting {
+  /** The database in use. */
+  readonly namespace: string
+  /** Names of tables are in lower case on the server, whatever a statement says (`lower_case_table_names` = 1). */
+  readonly lowerCase: boolean
+}
+
+const DEFINITION: Statement = { kind: 'definition' }
 const CHANGES = new Set(['insert', 'update', 'delete', 'replace', 'load', 'call', 'with'])
 const OTHERS = new Set(['savepoint', 'release', 'rollback', 'grant', 'revoke', 'set', 'flush', 'analyze', 'optimize', 'begin', 'commit'])
 
-/** Any word that columns are altered with, but for what is surely no column. */
-const ALTERS_COLUMNS = /\b(?:add|drop|change|modify|rename|convert)\b/i
-const KEEPS_COLUMNS = /\badd\s+(?:(?:fulltext\s+|spatial\s+)?(?:index|key)|partition)\b/gi
+/** What kind of statement it is. Never fails: what is not understood may have changed definitions. */
+export function readStatement(text: string, session: StatementSession): Statement {
+  return read(new Reader(wordsOf(text, session), session))
+}
 
-/** What kind of statement it is. Never fails: what is not understood may have changed definitions. `namespace` is the database in use. */
-export function readStatement(text: string, namespace: string): Statement {
-  const words = withoutComments(text)
-  const verb = /^[a-z]+/i.exec(words)?.[0].toLowerCase() ?? ''
-  if (verb === 'xa') return { kind: 'xa' }
-  if (verb === 'truncate') {
-    const tables = names(words.replace(/^truncate\s+(?:table\s+)?/i, ''), namespace)
-    return { kind: 'truncate', tables }
-  }
-  if (verb === 'delete') {
-    // the server writes this for a MEMORY table that a restart emptied
-    const all = new RegExp(`^delete\\s+from\\s+(${TABLE})\\s*;?$`, 'iu').exec(words)
-    if (all !== null) return { kind: 'truncate', tables: names(all[1]!, namespace) }
+function read(words: Reader): Statement {
+  const verb = words.keyword()
+  switch (verb) {
+    case 'xa':
+      return { kind: 'xa' }
+    case 'truncate':
+      words.take('table')
+      return { kind: 'truncate', tables: words.table() }
+    case 'delete':
+      return readDelete(words)
+    case 'create':
+      return readCreate(words)
+    case 'drop':
+      return readDrop(words)
+    case 'rename':
+      return readRename(words)
+    case 'alter':
+      return readAlter(words)
+    case 'set':
+      // MariaDB's SET STATEMENT a = 1, b = (…) FOR what is run with these
+      if (!words.take('statement')) return { kind: 'other' }
+      words.skipTo('for')
+      return read(words)
   }
   if (CHANGES.has(verb)) return { kind: 'change' }
-  return readDefinition(verb, words, namespace) ?? { kind: OTHERS.has(verb) ? 'other' : 'definition' }
+  return OTHERS.has(verb) ? { kind: 'other' } : DEFINITION
 }
 
-function readDefinition(verb: string, words: string, namespace: string): Statement | null {
-  const after = (head: string) => {
-    const match = new RegExp(`^${head}`, 'i').exec(words)
-    return match === null ? null : { groups: match, rest: words.slice(match[0].length) }
-  }
-  if (verb === 'create') {
-    const create = after('create\\s+(or\\s+replace\\s+)?(temporary\\s+)?table\\s+(if\\s+not\\s+exists\\s+)?')
-    if (create === null) return null
-    const [, replaces, temporary, conditional] = create.groups
-    if (temporary !== undefined) return { kind: 'other' }
-    const tables = names(create.rest, namespace)
-    return replaces === undefined ? { kind: 'create', tables, isConditional: conditional !== undefined } : { kind: 'truncate', tables }
-  }
-  if (verb === 'drop') {
-    const database = after('drop\\s+(?:database|schema)\\s+(?:if\\s+exists\\s+)?')
-    if (database !== null) return { kind: 'drop database', namespace: names(database.rest, namespace)[0]?.name ?? '' }
-    const drop = after('drop\\s+(temporary\\s+)?tables?\\s+(?:if\\s+exists\\s+)?')
-    if (drop === null) return null
-    return drop.groups[1] === undefined ? { kind: 'drop', tables: allNames(drop.rest, `(${TABLE})`, namespace) } : { kind: 'other' }
-  }
-  if (verb === 'rename') {
-    const rename = after('rename\\s+tables?\\s+(?:if\\s+exists\\s+)?')
-    if (rename === null) return null
-    const froms = allNames(rename.rest, `(?:^|,)\\s*(${TABLE})(?=\\s+(?:wait\\s+\\d+\\s+|nowait\\s+)?to\\s)`, namespace)
-    const tables = allNames(rename.rest, `\\sto\\s+(${TABLE})`, namespace)
-    // one after another: a name that is left may be taken again
-    const left = froms.filter((from, i) => !tables.slice(i).some((to) => to.namespace === from.namespace && to.name === from.name))
-    return { kind: 'replace', tables, left }
-  }
-  if (verb === 'alter') {
-    const alter = after('alter\\s+(?:online\\s+|ignore\\s+)*table\\s+(?:if\\s+exists\\s+)?')
-    if (alter === null) return null
-    const rest = alter.rest.replaceAll(/'(?:[^'\\]|\\.)*'/g, ' ')
-    const renamed = allNames(rest, `\\srename\\s+(?:to\\s+|as\\s+|=\\s*)?(?!(?:column|index|key)\\s)(${TABLE})`, namespace)
-    const swapped = allNames(rest, `\\swith\\s+table\\s+(${TABLE})`, namespace)
-    const loses = /\s(?:(?:drop|truncate|exchange|discard|import)\s+(?:partition|tablespace)|convert\s+(?:partition|table))\b/i.test(rest)
-    const own = names(rest, namespace)
-    if (loses || renamed.length > 0) return { kind: 'replace', tables: [...(loses ? own : []), ...swapped, ...renamed], left: renamed.length > 0 ? own : [] }
-    if (ALTERS_COLUMNS.test(rest.replaceAll(KEEPS_COLUMNS, ' '))) return { kind: 'alter', tables: own }
-  }
-  return null
+/** The server writes one without a condition for a MEMORY table that a restart emptied. */
+function readDelete(words: Reader): Statement {
+  const tables = words.take('from') ? words.table() : []
+  words.sign(';')
+  return tables.length > 0 && words.isAtEnd ? { kind: 'truncate', tables } : { kind: 'change' }
 }
 
-/** Which statement it is, and of which tables, stands at its start. */
-const MOST_CHARACTERS = 64 * 1024
-
-/** What comments hold that servers run stays. */
-function withoutComments(text: string): string {
-  const parts = /('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`)|\/\*M?!\d*|\/\*[\s\S]*?\*\/|\*\/|--(?=\s)[^\n]*|#[^\n]*/g
-  return text
-    .slice(0, MOST_CHARACTERS)
-    .replaceAll(parts, (_, quoted: string | undefined) => quoted ?? ' ')
-    .trim()
+function readCreate(words: Reader): Statement {
+  const replaces = words.take('or') && words.take('replace')
+  if (words.take('temporary')) return { kind: 'other' }
+  if (!words.take('table')) return DEFINITION
+  const isConditional = words.condition()
+  const tables = words.table()
+  return replaces ? { kind: 'truncate', tables } : { kind: 'create', tables, isConditional }
 }
 
-const NAME = '(?:`((?:[^`]|``)+)`|"((?:[^"]|"")+)"|([\\p{L}\\p{N}_$]+))'
-
-const PLAIN_NAME = '(?:`(?:[^`]|``)+`|"(?:[^"]|"")+"|[\\p{L}\\p{N}_$]+)'
-/** A table with or without its database, in no group. */
-const TABLE = `${PLAIN_NAME}(?:\\s*\\.\\s*${PLAIN_NAME})?`
-
-/** One table name at the start of the text. */
-function names(text: string, namespace: string): readonly NamedTable[] {
-  const match = new RegExp(`^${NAME}(?:\\s*\\.\\s*${NAME})?`, 'u').exec(text)
-  if (match === null) return []
-  const first = unquote(match, 1)
-  const second = unquote(match, 4)
-  return [second === '' ? { namespace, name: first } : { namespace: first, name: second }]
+function readDrop(words: Reader): Statement {
+  if (words.take('database', 'schema')) {
+    words.condition()
+    return { kind: 'drop database', namespace: words.name() ?? '' }
+  }
+  if (words.take('temporary')) return { kind: 'other' }
+  if (!words.take('table', 'tables')) return DEFINITION
+  words.condition()
+  const tables = [...words.table()]
+  while (words.sign(',')) tables.push(...words.table())
+  return { kind: 'drop', tables }
 }
 
-/** The tables wherever the pattern's one group finds them. */
-function allNames(text: string, pattern: string, namespace: string): readonly NamedTable[] {
-  return [...text.matchAll(new RegExp(pattern, 'giu'))].flatMap((match) => names(match[1]!, namespace))
+function readRename(words: Reader): Statement {
+  if (!words.take('table', 'tables')) return DEFINITION
+  words.condition()
+  const froms: NamedTable[] = []
+  const tables: NamedTable[] = []
+  do {
+    froms.push(...words.table())
+    words.wait()
+    words.take('to')
+    tables.push(...words.table())
+  } while (words.sign(','))
+  // one after another: a name that is left may be taken again
+  const left = froms.filter((from, i) => !tables.slice(i).some((to) => to.namespace === from.namespace && to.name === from.name))
+  return { kind: 'replace', tables, left }
 }
 
-function unquote(match: RegExpExecArray, at: number): string {
-  return match[at]?.replaceAll('``', '`') ?? match[at + 1]?.replaceAll('""', '"') ?? match[at + 2] ?? ''
+function readAlter(words: Reader): Statement {
+  let isLossy = false
+  // IGNORE of MariaDB drops rows that a new unique index has twice
+  for (let word = words.take('online', 'offline', 'ignore'); word !== null; word = words.take('online', 'offline', 'ignore')) isLossy ||= word === 'ignore'
+  if (!words.take('table')) return DEFINITION
+  words.condition()
+  const own = words.table()
+  if (own.length === 0) return { kind: 'alter', tables: own, rewrites: true }
+  words.wait()
+  let changes: 'columns' | 'rows' | null = null
+  const others: NamedTable[] = []
+  let left: readonly NamedTable[] = []
+  do {
+    const what = readAction(words)
+    if (what === 'loses') isLossy = true
+    else if (what === 'rename') {
+      others.push(...words.renamed())
+      left = own
+    } else if (what === 'rows' || (what === 'columns' && changes === null)) changes = what
+    let before = ''
+    for (const option of words.restOfAction()) {
+      if (option === 'blackhole') isLossy = true
+      // EXCHANGE PARTITION p WITH TABLE t, CONVERT PARTITION p TO TABLE t
+      else if (what === 'loses' && option === 'table' && (before === 'with' || before === 'to')) others.push(...words.table())
+      before = option
+    }
+  } while (words.sign(','))
+  if (isLossy || left.length > 0) return { kind: 'replace', tables: [...(isLossy ? own : []), ...others], left }
+  if (changes === null) return DEFINITION
+  return { kind: 'alter', tables: own, rewrites: changes === 'rows' }
+}
+
+const INDEXES = new Set(['index', 'key', 'unique', 'primary', 'fulltext', 'spatial', 'constraint', 'foreign', 'check'])
+/** Begin what concerns no column's values: options of tables and of partitions. */
+const HARMLESS = new Set(
+  `alter order enable disable force engine type comment auto_increment row_format key_block_size algorithm lock default character charset collate checksum
+   table_checksum stats_persistent stats_auto_recalc stats_sample_pages max_rows min_rows avg_row_length pack_keys delay_key_write tablespace union insert_method
+   data connection compression encryption encrypted encryption_key_id page_compressed page_compression_level page_checksum transactional autoextend_size
+   secondary_engine secondary_load secondary_unload with without reorganize coalesce analyze check optimize rebuild repair remove partition`.split(/\s+/),
+)
+
+/**
+ * What one action of an ALTER TABLE, up to where it is read, may do: nothing to columns or rows, change `columns` in a way that leaves all values as they are, have
+ * existing `rows` read differently, lose rows (`loses`), or `rename` the table. What is not known may do all but the last two.
+ */
+function readAction(words: Reader): 'nothing' | 'columns' | 'rows' | 'loses' | 'rename' {
+  if (words.isAtEnd) return 'nothing'
+  const action = words.keyword()
+  switch (action) {
+    case 'add':
+      if (words.isNext(INDEXES) || words.isNext(PARTITION)) return 'nothing'
+      return readAdded(words)
+    case 'drop':
+      if (words.isNext(INDEXES)) return 'nothing'
+      // a column of its name may come later, and old values must not come back with it
+      return words.isNext(PARTITION) ? 'loses' : 'rows'
+    case 'rename':
+      if (words.isNext(INDEXES)) return 'nothing'
+      return words.take('column') ? 'rows' : 'rename'
+    case 'convert':
+      return words.take('to') ? 'rows' : 'loses'
+    case 'truncate':
+    case 'exchange':
+    case 'discard':
+    case 'import':
+      return 'loses'
+    default:
+      return HARMLESS.has(action) ? 'nothing' : 'rows'
+  }
+}
+
+const PARTITION = new Set(['partition'])
+/** In a column's definition: existing rows have a value in it that is not NULL. */
+const FILLS = new Set(['as', 'generated', 'auto_increment', 'serial', 'primary', 'timestamp', 'period', 'system'])
+
+/** ADD COLUMN, of one or of several in parentheses. */
+function readAdded(words: Reader): 'columns' | 'rows' {
+  const rest = words.restOfAction(1)
+  let before = ''
+  let what: 'columns' | 'rows' = 'columns'
+  for (const word of rest) {
+    if (FILLS.has(word) || (before === 'default' && word !== 'null') || (before === 'not' && word === 'null')) what = 'rows'
+    before = word
+  }
+  return what
+}
+
+/** Takes the words of a statement one by one. */
+class Reader {
+  readonly #words: Iterator<Word, undefined>
+  readonly #session: StatementSession
+  #next: Word | null
+
+  constructor(words: Iterator<Word, undefined>, session: StatementSession) {
+    this.#words = words
+    this.#session = session
+    this.#next = words.next().value ?? null
+  }
+
+  get isAtEnd(): boolean {
+    return this.#next === null
+  }
+
+  #advance(): Word | null {
+    const word = this.#next
+    this.#next = this.#words.next().value ?? null
+    return word
+  }
+
+  /** The next word, whatever it is; empty when it is no keyword. */
+  keyword(): string {
+    const word = this.#advance()
+    return word?.kind === 'word' ? word.text : ''
+  }
+
+  isNext(keywords: ReadonlySet<string>): boolean {
+    return this.#next?.kind === 'word' && keywords.has(this.#next.text)
+  }
+
+  /** The next word, when it is one of the keywords. */
+  take(...keywords: readonly string[]): string | null {
+    return this.#next?.kind === 'word' && keywords.includes(this.#next.text) ? this.#advance()!.text : null
+  }
+
+  sign(text: string): boolean {
+    const is = this.#next?.kind === 'sign' && this.#next.text === text
+    if (is) this.#advance()
+    return is
+  }
+
+  /** IF EXISTS, IF NOT EXISTS */
+  condition(): boolean {
+    if (!this.take('if')) return false
+    this.take('not')
+    this.take('exists')
+    return true
+  }
+
+  /** WAIT n, NOWAIT */
+  wait(): void {
+    if (this.take('wait')) this.#advance()
+    else this.take('nowait')
+  }
+
+  /** Skips what comes up to a keyword that is in no parentheses, and the keyword. */
+  skipTo(keyword: string): void {
+    for (let depth = 0; this.#next !== null; ) {
+      const { kind, text } = this.#advance()!
+      if (kind === 'sign') depth += text === '(' ? 1 : text === ')' ? -1 : 0
+      else if (depth === 0 && kind === 'word' && text === keyword) return
+    }
+  }
+
+  /** Keywords up to the comma that ends the action, or the statement's end; those in parentheses up to `deepest` deep. The rest of them is skipped when the loop ends. */
+  *restOfAction(deepest = 0): Generator<string> {
+    for (let depth = 0; this.#next !== null; ) {
+      if (depth === 0 && this.#next.kind === 'sign' && this.#next.text === ',') return
+      const { kind, text } = this.#advance()!
+      if (kind === 'sign') depth += text === '(' ? 1 : text === ')' ? -1 : 0
+      yield kind === 'word' && depth <= deepest ? text : ''
+    }
+  }
+
+  /** RENAME [TO | AS | =] t */
+  renamed(): readonly NamedTable[] {
+    if (!this.take('to', 'as')) this.sign('=')
+    return this.table()
+  }
+
+  name(): string | null {
+    const isName = this.#next?.kind === 'word' || this.#next?.kind === 'name'
+    if (!isName) return null
+    const { raw } = this.#advance()!
+    return this.#session.lowerCase ? raw.toLowerCase() : raw
+  }
+
+  /** A table with or without its database; empty when there is none. */
+  table(): readonly NamedTable[] {
+    const { namespace } = this.#session
+    const first = this.name()
+    if (first === null) return []
+    if (!this.sign('.')) return [{ namespace, name: first }]
+    const name = this.name()
+    return name === null ? [] : [{ namespace: first, name }]
+  }
 }

@@ -37,11 +37,11 @@ export class Definitions {
   async apply(statement: Statement, namespace: string, { place, mark, isCaptured }: StatementPlace): Promise<void> {
     const { kind } = statement
     if (kind === 'other' || kind === 'change' || kind === 'xa') return
-    if (kind === 'truncate' && statement.tables.length === 0) throw protocolError('a TRUNCATE whose table cannot be read', place)
     this.#options.onStatement(namespace, kind)
     if (kind !== 'truncate') this.#applier.forget()
     if (kind === 'definition') return
     if (kind === 'drop database') return this.#dropped.addAll(statement.namespace)
+    if (statement.tables.length === 0) throw protocolError(`a statement (${kind}) whose table cannot be read`, place)
     for (const { namespace, name } of statement.tables) {
       if (!this.#options.isCaptured(namespace, name)) continue
       if (kind === 'drop') {
@@ -49,7 +49,7 @@ export class Definitions {
         continue
       }
       if (kind === 'alter') {
-        if (!isCaptured) this.#alter({ namespace, name }, place, mark)
+        if (!isCaptured) this.#alter({ namespace, name }, statement.rewrites, place, mark)
         continue
       }
       const wasDropped = this.#dropped.isMade(namespace, name)
@@ -61,10 +61,13 @@ export class Definitions {
     if (kind === 'replace') for (const { namespace, name } of statement.left) this.#drop(namespace, name)
   }
 
-  /** Table maps without names tell of no ALTER TABLE that keeps the layout: rows before it may have been taken for those after it. */
-  #alter(table: NamedTable, place: string, mark: number): void {
+  #alter(table: NamedTable, rewrites: boolean, place: string, mark: number): void {
     const { ahead, onMisread } = this.#options
-    if (!ahead.has(tableId(table), mark)) return
+    // table maps without names tell of no ALTER TABLE that keeps the layout: rows before it may have been taken for those after it
+    if (!ahead.has(tableId(table), mark)) {
+      if (rewrites) this.#applier.reread(table)
+      return
+    }
     onMisread(table, place)
     this.#applier.setAside(table, misread(tableId(table), place))
   }

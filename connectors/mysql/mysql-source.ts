@@ -12,12 +12,15 @@ import {
 import type { CapturedTables } from './captured-tables.ts'
 import { isCapturable } from './catalog.ts'
 import { ChangeStream } from './change-stream.ts'
+import type { Charsets } from './column-definition.ts'
+import type { StatementSession } from './ddl-reader.ts'
 import { DescribedAhead } from './described-ahead.ts'
 import { GtidSet, MariadbPosition } from './gtid-set.ts'
 import { type MysqlOffset, readOffset, resumeGtids, writeOffset } from './mysql-offset.ts'
 import { binlogEnd, fileMark, type Server } from './server.ts'
 import { type AppliedMark, MysqlSnapshotReader } from './snapshot-reader.ts'
 import type { SqlConnections } from './sql-connection.ts'
+import { wordsOf } from './statement-words.ts'
 import type { TypeMappingOptions } from './type-mapping.ts'
 import type { WireConnection } from './wire-connection.ts'
 
@@ -28,6 +31,7 @@ export interface MysqlSourceParts {
   /** Streaming since `start`. */
   readonly stream: WireConnection
   readonly server: Server
+  readonly charsets: Charsets
   readonly tables: CapturedTables
   readonly patterns: TablePatterns
   readonly mapping: TypeMappingOptions
@@ -58,13 +62,19 @@ export class MysqlSource implements SourceConnector {
     return this.#parts.tables.unfit
   }
 
+  /** Statements of the stream tell it by themselves; this is for those that were not written to the binlog, which nothing but the shapes tells of. */
   async isRewritten(before: TableSchema, now: TableSchema): Promise<boolean> {
-    const filled = await this.#parts.tables.filled(now.namespace, now.name)
-    return now.columns.some((column) => {
-      const old = before.columns.find(({ id }) => id === column.id)
-      // without a default, NOT NULL fills old rows with zeros and empty strings
-      if (old === undefined) return filled.has(column.name) || !column.nullable
-      return old.sourceType !== column.sourceType
+    const old = now.columns.map((column) => before.columns.find(({ id }) => id === column.id))
+    const kept = old.filter((column) => column !== undefined)
+    const hasNew = kept.length < now.columns.length
+    // renamed, or swapped by their names
+    if (hasNew && kept.length < before.columns.length) return true
+    if (kept.some((column, i) => i > 0 && before.columns.indexOf(column) < before.columns.indexOf(kept[i - 1]!))) return true
+    const filled = hasNew ? await this.#parts.tables.filled(now.namespace, now.name) : new Set()
+    return now.columns.some((column, i) => {
+      const was = old[i]
+      // without a default, NOT NULL fills old rows with zeros and empty strings, and those that had NULL unless the session was strict
+      return was === undefined ? filled.has(column.name) || !column.nullable : was.sourceType !== column.sourceType || (was.nullable && !column.nullable)
     })
   }
 
@@ -77,7 +87,7 @@ export class MysqlSource implements SourceConnector {
   }
 
   async *changes(from: SourceOffset, output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
-    const { stream, server, context, tables, patterns, start, settled } = this.#parts
+    const { stream, server, charsets, context, tables, patterns, start, settled } = this.#parts
     const { flavor, gtids, prepared } = readOffset(from)
     invariant(flavor === start.flavor && gtids === start.gtids && prepared === start.prepared, 'the stream starts where the source was opened')
     const changes = new ChangeStream({
@@ -89,6 +99,8 @@ export class MysqlSource implements SourceConnector {
       settled,
       node: context.node,
       checksums: server.checksum !== 'NONE',
+      charsets,
+      lowerCase: server.lowerCase,
       scratchDir: path.join(context.dataDir, 'scratch'),
       isCaptured: (namespace, name) => isCapturable(namespace, patterns, name),
       describe: (map) => tables.describe(map),
@@ -101,7 +113,7 @@ export class MysqlSource implements SourceConnector {
       },
       onMisread: (table, place) =>
         context.logger.warn({ table: tableId(table), place }, 'rows from before an ALTER TABLE were read by its names after it: the table is read anew'),
-      concerns: (namespace, text) => mayConcern(patterns, namespace, text),
+      concerns: (text, session) => mayConcern(patterns, text, session),
     })
     this.#stream = changes
     let complete = start
@@ -149,9 +161,9 @@ export class MysqlSource implements SourceConnector {
 }
 
 /** A statement is about a captured table when it may be: its database, or one that it names, has some. */
-function mayConcern(patterns: TablePatterns, namespace: string, text: string): boolean {
-  const words = text.match(/`[^`]+`|[\p{L}\p{N}_$]+/gu) ?? []
-  const names = words.map((word) => word.replaceAll('`', ''))
+function mayConcern(patterns: TablePatterns, text: string, session: StatementSession): boolean {
+  const words = [...wordsOf(text, session)].filter(({ kind }) => kind === 'word' || kind === 'name')
+  const names = words.map(({ raw }) => (session.lowerCase ? raw.toLowerCase() : raw))
   const following = names.slice(1)
-  return names.some((name) => isCapturable(namespace, patterns, name)) || following.some((name, i) => isCapturable(names[i]!, patterns, name))
+  return names.some((name) => isCapturable(session.namespace, patterns, name)) || following.some((name, i) => isCapturable(names[i]!, patterns, name))
 }

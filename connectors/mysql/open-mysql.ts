@@ -40,7 +40,7 @@ export async function openMysql(
   const stream = cleanup.use(await startStream(options, server, replicaIdentity(config, context.mesh, context.node), start, context.node, signal))
   const snapshots = cleanup.use(new SqlConnections(options, SNAPSHOT_SESSION))
   const settled = resume === null ? await settledXa(connections, server, context) : null
-  const source = new MysqlSource({ settled, context, connections, snapshots, stream, server, tables, patterns, mapping, start })
+  const source = new MysqlSource({ settled, context, connections, snapshots, stream, server, charsets, tables, patterns, mapping, start })
   cleanup.move()
   return source
 }

@@ -21,6 +21,8 @@ export interface Server {
   readonly checksum: string
   readonly gtidMode: string
   readonly retentionSeconds: number
+  /** See `StatementSession`. */
+  readonly lowerCase: boolean
   /** What foreign keys change by cascade is in the binlog. */
   readonly logsCascades: boolean
   /** It replicates from another server, and what it does so is not in its own binlog. */
@@ -54,7 +56,8 @@ export async function readServer(connection: WireConnection): Promise<Server> {
   const [, major = '0', minor = '0', patch = '0'] = /(\d+)\.(\d+)\.(\d+)/.exec(versionText ?? '') ?? []
   const rows = await connection.query(
     `show global variables where variable_name in ('server_uuid', 'server_id', 'log_bin', 'binlog_format', 'binlog_row_image', 'binlog_row_metadata',
-       'binlog_checksum', 'gtid_mode', 'binlog_expire_logs_seconds', 'innodb_native_foreign_keys', 'log_replica_updates', 'log_slave_updates')`,
+       'binlog_checksum', 'gtid_mode', 'binlog_expire_logs_seconds', 'innodb_native_foreign_keys', 'log_replica_updates', 'log_slave_updates',
+       'lower_case_table_names')`,
   )
   const of = new Map(rows.map(([name, value]) => [name!.toLowerCase(), value ?? '']))
   const version = Number(major) * 10_000 + Number(minor) * 100 + Number(patch)
@@ -73,6 +76,7 @@ export async function readServer(connection: WireConnection): Promise<Server> {
     checksum: of.get('binlog_checksum') ?? 'NONE',
     gtidMode: of.get('gtid_mode') ?? 'ON',
     retentionSeconds: Number(of.get('binlog_expire_logs_seconds') ?? 0),
+    lowerCase: of.get('lower_case_table_names') === '1',
     logsCascades: flavor === 'mysql' && version >= LOGS_CASCADES && !isOn('innodb_native_foreign_keys'),
     omitsReplicated: !logsReplicated && (await isReplica(connection, flavor)),
   }

@@ -287,6 +287,10 @@ class Capture implements CaptureOutput {
     return this.#intake.shape(table)
   }
 
+  reread(table: Pick<TableSchema, 'namespace' | 'name'>): void {
+    this.#snapshot.reread(table, false)
+  }
+
   #failReading(error: unknown, table: TableSchema): void {
     try {
       this.#intake.failReading(table, error)

@@ -166,7 +166,7 @@ export class ChunkedSnapshot implements PendingChunks {
   }
 
   /** Reads a table again from its start; `clear`: after a truncation. */
-  reread(table: TableSchema, clear: boolean): void {
+  reread(table: Pick<TableSchema, 'namespace' | 'name'>, clear: boolean): void {
     const state = this.#tables.get(tableId(table))
     if (state === undefined) return
     state.clear ||= clear

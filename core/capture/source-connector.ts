@@ -78,6 +78,11 @@ export interface CaptureOutput {
   skip(table: Pick<TableSchema, 'namespace' | 'name'>): void
   /** The shape of the table's rows in the log, also of before a restart; null: it has none there. */
   shape(table: Pick<TableSchema, 'namespace' | 'name'>): TableSchema | null
+  /**
+   * Rows of the table that exist may read differently from here on, without changes in the stream, and its shape need not tell (see `isRewritten`): it is read
+   * again while it streams, by views that are taken from now on. Lands with the next offset. Nothing happens to a table that is parked.
+   */
+  reread(table: Pick<TableSchema, 'namespace' | 'name'>): void
   /** A transaction begins: all changes until the next call belong to it. */
   transaction(start: TransactionStart): void
   /** Chunks that were read and wait for their place in the stream. */

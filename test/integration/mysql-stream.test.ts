@@ -546,3 +546,31 @@ describe.skipIf(skip !== null).each(FLAVORS)('rows of %s without the names of th
     expect(parked()).toEqual([['t', misread(), 1]])
   })
 })
+
+describe.skipIf(skip !== null)('a server that has the names of tables in lower case', () => {
+  let dir: string
+  let server: MysqlServer
+  // MySQL takes the setting only while its data folder is made
+  beforeAll(async () => {
+    dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-lower-case-'))
+    server = await startMysql({ flavor: 'mariadb', dir, settings: { 'lower-case-table-names': '1' } })
+  }, 150_000)
+  afterAll(async () => {
+    await server?.stop()
+    rmSync(dir, { recursive: true, force: true })
+  })
+  beforeEach(async () => {
+    db = await databaseOn('mariadb', server.port)
+    await db.sql('create table Items (id int primary key, a int)')
+    capture = await MysqlCapture.start(db)
+  })
+
+  test('statements concern them however they are written', async () => {
+    await db.sql('insert into ITEMS values (1, 1); truncate table ITEMS; insert into iTems values (2, 2); alter table ITEMS rename column a to b')
+    await capture.caughtUp()
+    expect(capture.of('items').map(({ op }) => op)).toEqual(['c', 't', 'c'])
+    expect(capture.output.rereads.map(({ name }) => name)).toEqual(['items'])
+    await db.sql(`set session binlog_format = 'STATEMENT'; insert into ITEMS (id) values (3)`)
+    expect(await capture.failed()).toMatchObject({ code: 'source.unprepared' })
+  })
+})

@@ -63,6 +63,10 @@ export class RecordingOutput implements CaptureOutput {
     this.parked.get(tableId(table))!.skipped++
   }
 
+  reread(table: Pick<TableSchema, 'namespace' | 'name'>): void {
+    this.rereads.push(this.shape(table)!)
+  }
+
   shape(table: Pick<TableSchema, 'namespace' | 'name'>): TableSchema | null {
     return this.tables.findLast((known) => tableId(known) === tableId(table)) ?? null
   }

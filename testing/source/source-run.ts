@@ -87,6 +87,7 @@ export class SourceRun implements AsyncDisposable {
       },
       park: (table, error) => output.park(table, error),
       skip: (table) => output.skip(table),
+      reread: (table) => output.reread(table),
       async table(schema) {
         const writer = await output.table(schema)
         if (writer !== null && !counted.has(writer)) {

@@ -4,6 +4,8 @@ import { readStatement } from '../../../../connectors/mysql/ddl-reader.ts'
 import { Definitions } from '../../../../connectors/mysql/definitions.ts'
 import { DescribedAhead } from '../../../../connectors/mysql/described-ahead.ts'
 
+const SESSION = { namespace: 'shop', ansiQuotes: false, noBackslashEscapes: false, lowerCase: false }
+
 /** What the statements, each at the mark of its place among them, do to the rows of table `a`, in order. */
 async function effects(statements: readonly string[], ahead = new DescribedAhead(), isCaptured = false): Promise<readonly string[]> {
   const done: string[] = []
@@ -14,11 +16,12 @@ async function effects(statements: readonly string[], ahead = new DescribedAhead
     forget: () => {},
     truncate: of('truncate'),
     recreate: of('recreate'),
+    reread: ({ namespace, name }: { namespace: string; name: string }) => done.push(`reread ${namespace}.${name}`),
     setAside: ({ namespace, name }: { namespace: string; name: string }) => done.push(`park ${namespace}.${name}`),
   }
   const options = { isCaptured: (_: string, name: string) => name === 'a', onStatement: () => {}, ahead, onMisread: () => done.push('tell') }
   const definitions = new Definitions(applier as unknown as ChangeApplier, options)
-  for (const [mark, text] of statements.entries()) await definitions.apply(readStatement(text, 'shop'), 'shop', { place: 'file:4', mark, isCaptured })
+  for (const [mark, text] of statements.entries()) await definitions.apply(readStatement(text, SESSION), 'shop', { place: 'file:4', mark, isCaptured })
   return done
 }
 
@@ -43,9 +46,17 @@ test('an ALTER TABLE that the description by which rows before it were read had 
   const alter = ['create view v as select 1', 'alter table b drop x, add y int', 'alter table a drop x, add y int']
   const described = (end: number) => new DescribedAhead([['shop.a', end]])
   expect(await effects(alter, described(2))).toEqual(['tell', 'park shop.a'])
-  expect(await effects(alter, described(1))).toEqual([])
-  expect(await effects(alter, new DescribedAhead([['shop.b', 9]]))).toEqual([])
+  expect(await effects(alter, described(1))).toEqual(['reread shop.a'])
+  expect(await effects(alter, new DescribedAhead([['shop.b', 9]]))).toEqual(['reread shop.a'])
   expect(await effects(alter, described(2), true)).toEqual([])
+})
+
+test('an ALTER TABLE with which existing rows read differently has the table read again, any other has not', async () => {
+  expect(await effects(['alter table a rename column x to y', 'alter table a add z int', 'alter table b drop x'])).toEqual(['reread shop.a'])
+})
+
+test('a statement whose table cannot be read is no statement that nothing comes of', async () => {
+  await expect(effects(['alter table ( drop x'])).rejects.toMatchObject({ code: 'source.protocol', message: expect.stringContaining('file:4') })
 })
 
 test('a description is from ahead of the stream until the stream has come to where the binlog ended then', () => {

@@ -17,6 +17,7 @@ const server: Server = {
   checksum: 'CRC32',
   gtidMode: 'ON',
   retentionSeconds: 0,
+  lowerCase: false,
   logsCascades: true,
   omitsReplicated: false,
 }

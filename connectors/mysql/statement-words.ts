@@ -1,0 +1,69 @@
+/** How the session that ran a statement read quotes in it. */
+export interface Quoting {
+  /** `"a\b"` is a name, without escapes. */
+  readonly ansiQuotes: boolean
+  /** A backslash within quotes is itself. */
+  readonly noBackslashEscapes: boolean
+}
+
+export interface Word {
+  /** A `word` may be a keyword, a `name` is quoted by backticks or double quotes, `text` by single ones; a `sign` is any other character. */
+  readonly kind: 'word' | 'name' | 'text' | 'sign'
+  /** Of a word in lower case, too; of what was quoted without its quotes. */
+  readonly text: string
+  /** As the statement has it. */
+  readonly raw: string
+}
+
+const SPACE_OR_WORD = /\s+|[0-9A-Za-z_$\u0080-\uffff]+/y
+
+/** The words of a statement, without comments; of comments that servers run, those within. Never fails: what is not closed ends with the text. */
+export function* wordsOf(text: string, { ansiQuotes, noBackslashEscapes }: Quoting): Generator<Word, undefined> {
+  for (let at = 0; at < text.length; ) {
+    SPACE_OR_WORD.lastIndex = at
+    const raw = SPACE_OR_WORD.exec(text)?.[0]
+    if (raw !== undefined) {
+      at += raw.length
+      if (raw.trim() !== '') yield { kind: 'word', text: raw.toLowerCase(), raw }
+      continue
+    }
+    const char = text[at]!
+    const comment = commentEnd(text, at)
+    if (comment > at) at = comment
+    else if (char === '`' || char === "'" || char === '"') {
+      const escapes = char === '`' || noBackslashEscapes || (char === '"' && ansiQuotes) ? '' : '\\'
+      const end = quotedEnd(text, at, char, escapes)
+      const inner = text.slice(at + 1, end - 1).replaceAll(char + char, char)
+      yield { kind: char === "'" ? 'text' : 'name', text: inner, raw: inner }
+      at = end
+    } else {
+      yield { kind: 'sign', text: char, raw: char }
+      at++
+    }
+  }
+  return undefined
+}
+
+/** Where the comment that begins here, or the mark around one that servers run, ends; `at` itself: there is none. */
+function commentEnd(text: string, at: number): number {
+  const after = (found: number, length: number) => (found < 0 ? text.length : found + length)
+  if (text.startsWith('*/', at)) return at + 2
+  if (text.startsWith('/*', at)) {
+    const run = /^\/\*M?!(?:\d{5,6})?/.exec(text.slice(at, at + 12))?.[0]
+    return run === undefined ? after(text.indexOf('*/', at + 2), 2) : at + run.length
+  }
+  const isLine = text[at] === '#' || (text.startsWith('--', at) && (at + 2 === text.length || text[at + 2]! <= ' '))
+  return isLine ? after(text.indexOf('\n', at), 1) : at
+}
+
+function quotedEnd(text: string, from: number, quote: string, escapes: string): number {
+  for (let at = from + 1; at < text.length; at++) {
+    const char = text[at]!
+    if (char === escapes) at++
+    else if (char === quote) {
+      if (text[at + 1] !== quote) return at + 1
+      at++
+    }
+  }
+  return text.length + 1
+}
