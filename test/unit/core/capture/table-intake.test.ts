@@ -496,3 +496,23 @@ test('a part that is read alone leaves the place up to which the whole was read 
   }, withPart)
   expect(entry()).toEqual({ done: true, rows: 2, at })
 })
+
+test('a table whose existing rows read differently is read again, and that it is to be read lands with the offset that is past it', async () => {
+  const store = new Store()
+  const one = { tables: async () => [table('t', INT)] }
+  await store.run(async function* (output, transaction) {
+    await read(output, 1)
+    yield
+    transaction()
+    output.reread({ namespace: 'public', name: 't' })
+    output.reread({ namespace: 'public', name: 'unknown' })
+    yield
+  }, one)
+  expect([store.progress.get('offset'), store.progress.get('snapshot/public.t')]).toEqual([{ at: 1 }, { done: false, next: null, rows: 0 }])
+  await store.run(async function* (output) {
+    await read(output, 1)
+    yield
+  }, one)
+  expect(store.progress.get('snapshot/public.t')).toMatchObject({ done: true, rows: 1 })
+  expect(store.counts.get('n.public.t')).toBe(2)
+})
