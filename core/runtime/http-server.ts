@@ -16,7 +16,7 @@ export interface HttpServerOptions {
   /** 0 takes a free port. */
   readonly port: number
   readonly status: () => MeshStatus
-  readonly metrics: { readonly contentType: string; text(): Promise<string> }
+  readonly metrics: { scrape(): Promise<{ readonly contentType: string; readonly text: string }> }
   /** Pauses or resumes a node, or has a source read a table again (null: all); false when there is no such node or table. What it throws of ours is answered with 409. */
   readonly command: (node: string, command: NodeCommand, table: string | null) => boolean
 }
@@ -76,8 +76,8 @@ async function answer(options: HttpServerOptions, request: IncomingMessage, resp
   }
   if (request.method !== 'GET' && request.method !== 'HEAD') return json(405, { error: 'GET only' })
   if (pathname === '/metrics') {
-    const text = await options.metrics.text()
-    response.writeHead(200, { 'content-type': options.metrics.contentType })
+    const { contentType, text } = await options.metrics.scrape()
+    response.writeHead(200, { 'content-type': contentType })
     response.end(text)
   } else if (pathname === '/status') json(200, options.status())
   else if (pathname === '/health/live') json(200, { live: true })

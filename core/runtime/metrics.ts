@@ -1,80 +1,79 @@
-import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import type { Counter, Gauge, Registry } from 'prom-client'
 import type { MeshStatus } from './mesh-status.ts'
 
 const STATES = ['starting', 'snapshotting', 'running', 'degraded', 'paused', 'failed', 'done'] as const
+const PREFIX = 'millrace_'
+/** Name behind the prefix, help, labels. */
+const GAUGES = {
+  rows: ['rows_total', 'Rows durable in the log (source) or applied (sink) since the start', ['node']],
+  bytes: ['bytes_total', 'Bytes of records that a source made durable since the start', ['node']],
+  rejected: ['dead_letters_total', 'Records that a sink could not hold', ['node']],
+  lag: ['lag_seconds', 'Age of the last row when it was durable or applied', ['node']],
+  behind: ['behind', 'Source: bytes of its log to go; sink: records to go', ['node']],
+  retained: ['source_retained_bytes', 'Bytes of its log that the source keeps for this node', ['node']],
+  state: ['node_state', '1 for the state that the node is in', ['node', 'state']],
+  snapshotRows: ['snapshot_rows', 'Rows of a table that the snapshot has written', ['node', 'table']],
+  snapshotEstimate: ['snapshot_estimated_rows', 'Rows that the source expects in a table', ['node', 'table']],
+  parked: ['parked_tables', 'Tables of a source that cannot go on until they are read again', ['node']],
+  skipped: ['parked_changes', 'Changes of a parked table that were left out', ['node', 'table']],
+  auditThrough: ['audit_through_seconds', 'Unix time up to which all that was captured is known to have landed, but for the differences', []],
+  auditDifferences: ['audit_differences', 'Windows of a stream that are not the same in a sink as they were captured', ['node', 'stream']],
+  auditUncounted: ['audit_uncounted_streams', 'Streams of sinks whose target does not say what landed', []],
+  ready: ['ready', '1 when every node made progress or has nothing to do', []],
+} as const
+const TAKEN: ReadonlySet<string> = new Set(Object.values(GAUGES).map(([name]) => PREFIX + name))
 
-/** Prometheus metrics of one mesh. Those about nodes are read from the status when they are scraped, so they cost nothing in between. */
+/** A plugin's own metric. */
+interface PluginMetric {
+  readonly kind: 'count' | 'gauge'
+  readonly byNode: Map<string, number>
+}
+
+/** What the first scrape makes. */
+interface Exposition {
+  readonly registry: Registry
+  readonly gauges: Readonly<Record<keyof typeof GAUGES, Gauge>>
+  readonly set: (name: string, metric: PluginMetric) => void
+}
+
+/**
+ * Prometheus metrics of one mesh. Those about nodes are read from the status when they are scraped, so they cost nothing in between; prom-client, which takes
+ * megabytes, is loaded by the first scrape, and what it counts of Node itself is counted from then on.
+ */
 export class Metrics {
-  readonly #registry = new Registry()
+  readonly #mesh: string
   readonly #status: () => MeshStatus
   readonly #redact: (text: string) => string
-  readonly #own = new Map<string, Counter | Gauge>()
-  readonly #gauges: {
-    readonly [name in
-      | 'rows'
-      | 'bytes'
-      | 'rejected'
-      | 'lag'
-      | 'behind'
-      | 'retained'
-      | 'state'
-      | 'snapshotRows'
-      | 'snapshotEstimate'
-      | 'parked'
-      | 'skipped'
-      | 'ready'
-      | 'auditThrough'
-      | 'auditDifferences'
-      | 'auditUncounted']: Gauge
-  }
+  readonly #own = new Map<string, PluginMetric>()
+  #exposition: Promise<Exposition> | null = null
 
   /** @param redact masks secrets in labels and in names that plugins give */
   constructor(mesh: string, status: () => MeshStatus, redact: (text: string) => string) {
+    this.#mesh = mesh
     this.#status = status
     this.#redact = redact
-    this.#registry.setDefaultLabels({ mesh })
-    collectDefaultMetrics({ register: this.#registry })
-    const gauge = (name: string, help: string, labelNames: string[]) => new Gauge({ name: `millrace_${name}`, help, labelNames, registers: [this.#registry] })
-    this.#gauges = {
-      rows: gauge('rows_total', 'Rows durable in the log (source) or applied (sink) since the start', ['node']),
-      bytes: gauge('bytes_total', 'Bytes of records that a source made durable since the start', ['node']),
-      rejected: gauge('dead_letters_total', 'Records that a sink could not hold', ['node']),
-      lag: gauge('lag_seconds', 'Age of the last row when it was durable or applied', ['node']),
-      behind: gauge('behind', 'Source: bytes of its log to go; sink: records to go', ['node']),
-      retained: gauge('source_retained_bytes', 'Bytes of its log that the source keeps for this node', ['node']),
-      state: gauge('node_state', '1 for the state that the node is in', ['node', 'state']),
-      snapshotRows: gauge('snapshot_rows', 'Rows of a table that the snapshot has written', ['node', 'table']),
-      snapshotEstimate: gauge('snapshot_estimated_rows', 'Rows that the source expects in a table', ['node', 'table']),
-      parked: gauge('parked_tables', 'Tables of a source that cannot go on until they are read again', ['node']),
-      skipped: gauge('parked_changes', 'Changes of a parked table that were left out', ['node', 'table']),
-      auditThrough: gauge('audit_through_seconds', 'Unix time up to which all that was captured is known to have landed, but for the differences', []),
-      auditDifferences: gauge('audit_differences', 'Windows of a stream that are not the same in a sink as they were captured', ['node', 'stream']),
-      auditUncounted: gauge('audit_uncounted_streams', 'Streams of sinks whose target does not say what landed', []),
-      ready: gauge('ready', '1 when every node made progress or has nothing to do', []),
-    }
   }
 
-  get contentType(): string {
-    return this.#registry.contentType
-  }
-
-  /** A plugin's own metric: `name` gets the prefix `millrace_` and the label node. */
+  /**
+   * A plugin's own metric: `name` gets the prefix `millrace_` and the label node. A name is of the kind that it was first recorded as.
+   * @throws RangeError for a name of Millrace's own, or a count that is no number from 0 on
+   */
   record(node: string, name: string, value: number, kind: 'count' | 'gauge'): void {
-    const full = `millrace_${this.#redact(name).replace(/[^a-zA-Z0-9_]/g, '_')}`
+    const full = PREFIX + this.#redact(name).replace(/[^a-zA-Z0-9_]/g, '_')
+    if (TAKEN.has(full)) throw new RangeError(`the metric ${full} is Millrace's own`)
+    if (kind === 'count' && !(value >= 0 && value < Number.POSITIVE_INFINITY)) throw new RangeError(`the metric ${full} cannot count ${value}`)
     let metric = this.#own.get(full)
-    if (metric === undefined) {
-      const options = { name: full, help: `${full} of a plugin`, labelNames: ['node'], registers: [this.#registry] }
-      metric = kind === 'count' ? new Counter(options) : new Gauge(options)
-      this.#own.set(full, metric)
-    }
-    if (kind === 'count') metric.inc({ node }, value)
-    else if (metric instanceof Gauge) metric.set({ node }, value)
+    if (metric === undefined) this.#own.set(full, (metric = { kind, byNode: new Map() }))
+    if (kind === 'count') metric.byNode.set(node, (metric.byNode.get(node) ?? 0) + value)
+    else if (metric.kind === 'gauge') metric.byNode.set(node, value)
   }
 
-  /** The text that Prometheus scrapes. */
-  async text(): Promise<string> {
+  /** The text that Prometheus scrapes, and its media type. */
+  async scrape(): Promise<{ readonly contentType: string; readonly text: string }> {
+    this.#exposition ??= expose(this.#mesh)
+    const { registry, gauges: g, set } = await this.#exposition
     const status = this.#status()
-    const g = this.#gauges
+    for (const [name, metric] of this.#own) set(name, metric)
     for (const each of Object.values(g)) each.reset()
     g.ready.set(status.ready ? 1 : 0)
     const { throughMs, differences, uncounted } = status.audit
@@ -99,8 +98,34 @@ export class Metrics {
         if (estimate !== null) g.snapshotEstimate.set({ ...label, table }, estimate)
       }
     }
-    const text = await this.#registry.metrics()
+    const text = await registry.metrics()
     // I9: labels only: a mask in a number would make it none
-    return text.replaceAll(/"((?:[^"\\]|\\.)*)"/g, (_, label: string) => `"${this.#redact(label)}"`)
+    const masked = text.replaceAll(/"((?:[^"\\]|\\.)*)"/g, (_, label: string) => `"${this.#redact(label)}"`)
+    return { contentType: registry.contentType, text: masked }
+  }
+}
+
+async function expose(mesh: string): Promise<Exposition> {
+  const { collectDefaultMetrics, Counter, Gauge, Registry } = await import('prom-client')
+  const registry = new Registry()
+  registry.setDefaultLabels({ mesh })
+  collectDefaultMetrics({ register: registry })
+  const gauges = Object.entries(GAUGES).map(([key, [name, help, labelNames]]) => {
+    const gauge = new Gauge({ name: PREFIX + name, help, labelNames: [...labelNames], registers: [registry] })
+    return [key, gauge] as const
+  })
+  const own = new Map<string, Counter | Gauge>()
+  return {
+    registry,
+    gauges: Object.fromEntries(gauges) as Exposition['gauges'],
+    set(name, { kind, byNode }) {
+      let metric = own.get(name)
+      if (metric === undefined) {
+        const options = { name, help: `${name} of a plugin`, labelNames: ['node'], registers: [registry] }
+        own.set(name, (metric = kind === 'count' ? new Counter(options) : new Gauge(options)))
+      }
+      metric.reset()
+      for (const [node, value] of byNode) metric.inc({ node }, value)
+    },
   }
 }
