@@ -1,5 +1,5 @@
 import path from 'node:path'
-import { defineConfig } from 'vitest/config'
+import { configDefaults, defineConfig } from 'vitest/config'
 
 const base = {
   environment: 'node',
@@ -16,15 +16,19 @@ const alias = [
   { find: /^millrace\/testing$/, replacement: path.resolve('testing/index.ts') },
 ]
 const unit = ['test/unit/**/*.test.ts', 'test/golden/**/*.test.ts', 'control/cli/templates/*/index.test.ts']
+/** Unit tests that change what all of a process share: each has a process of its own (`test/unit/shared-process.ts`). */
+const isolated = 'test/unit/**/*.isolated.test.ts'
+const shared = { isolate: false, exclude: [...configDefaults.exclude, isolated], setupFiles: [...base.setupFiles, 'test/unit/shared-process.ts'] }
 
-/** Fast ones first: `unit` needs no service; the others start what they need and share it. */
+/** Fast ones first: unit tests need no service, and most share two processes; the others start what they need and share it. */
 export default defineConfig({
   test: {
     fileParallelism: true,
     maxWorkers: 2,
     reporters: ['default', './tools/test-count.ts'],
     projects: [
-      { test: { ...base, name: 'unit', include: unit, alias } },
+      { test: { ...base, name: 'unit', include: unit, alias, ...shared } },
+      { test: { ...base, name: 'unit-isolated', include: [isolated], alias } },
       { test: { ...base, name: 'integration', include: ['test/integration/**/*.test.ts', 'test/mesh/**/*.test.ts'] } },
       { test: { ...base, name: 'fault', include: ['test/fault/**/*.test.ts'], testTimeout: 1_200_000 } },
     ],
