@@ -11,17 +11,17 @@ import { type IcebergSettings, settings } from './settings.ts'
 import { SqlCatalog } from './sql-catalog.ts'
 import { WarehouseFiles } from './warehouse-files.ts'
 
-function openCatalog(config: IcebergSettings): Catalog {
+function openCatalog(config: IcebergSettings, readOnly: boolean): Catalog {
   const files = new WarehouseFiles(config.s3)
   if (config.catalog.kind === 'rest') return new RestCatalog(config.catalog, files)
   if (config.warehouse!.startsWith('s3:')) {
     const { path: db, name } = config.catalog
-    return new SqlCatalog({ path: path.resolve(db!), name, warehouse: config.warehouse!.replace(/\/+$/, '') }, files)
+    return new SqlCatalog({ path: path.resolve(db!), name, warehouse: config.warehouse!.replace(/\/+$/, ''), readOnly }, files)
   }
   const folder = localPath(path.isAbsolute(config.warehouse!) || config.warehouse!.startsWith('file:') ? config.warehouse! : path.resolve(config.warehouse!))
-  mkdirSync(folder, { recursive: true })
+  if (!readOnly) mkdirSync(folder, { recursive: true })
   const db = path.resolve(config.catalog.path ?? path.join(folder, 'catalog.db'))
-  return new SqlCatalog({ path: db, name: config.catalog.name, warehouse: `file://${folder}` }, files)
+  return new SqlCatalog({ path: db, name: config.catalog.name, warehouse: `file://${folder}`, readOnly }, files)
 }
 
 /** Writes, reads and deletes a file. */
@@ -43,7 +43,7 @@ export default definePlugin<IcebergSettings>({
   async check(config): Promise<readonly Finding[]> {
     const subject = config.catalog.kind === 'rest' ? `REST catalog ${config.catalog.uri}` : `warehouse ${config.warehouse}`
     try {
-      await using catalog = openCatalog(config)
+      await using catalog = openCatalog(config, false)
       const location = await catalog.newTableLocation(config.namespace?.split('.') ?? null)
       if (location === null) return [{ level: 'ok', subject, message: 'reachable; its store is tried once a namespace exists' }]
       await probe(catalog.files, location)
@@ -55,7 +55,7 @@ export default definePlugin<IcebergSettings>({
   },
   async open(config, context, stream) {
     try {
-      return new IcebergSink(config, openCatalog(config), context, stream)
+      return new IcebergSink(config, openCatalog(config, context.readOnly === true), context, stream)
     } catch (error) {
       if (error instanceof MillraceError) throw error
       const code = (error as NodeJS.ErrnoException).code ?? ''

@@ -1,6 +1,6 @@
 /** The SQL catalog that PyIceberg (`SqlCatalog`) and Java (`JdbcCatalog`, schema V1) share, in a SQLite file. */
 import { randomUUID } from 'node:crypto'
-import { mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync } from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { MillraceError } from '../../core/plugin.ts'
@@ -28,6 +28,8 @@ export interface SqlCatalogOptions {
   readonly name: string
   /** Location under which new tables are made: `<warehouse>/<namespace>/<table>`. */
   readonly warehouse: string
+  /** Nothing is made: a file that is not there has no tables. */
+  readonly readOnly: boolean
 }
 
 export class SqlCatalog implements Catalog {
@@ -39,10 +41,14 @@ export class SqlCatalog implements Catalog {
   constructor(options: SqlCatalogOptions, files: FileStore) {
     this.files = files
     this.#options = options
+    const { readOnly } = options
     try {
-      mkdirSync(path.dirname(options.path), { recursive: true })
-      this.#db = new DatabaseSync(options.path, { timeout: 10_000 })
-      this.#db.exec(TABLES)
+      if (!readOnly) mkdirSync(path.dirname(options.path), { recursive: true })
+      // not SQLite's own readOnly: that cannot take back what a killed writer left half done
+      this.#db = new DatabaseSync(readOnly && !existsSync(options.path) ? ':memory:' : options.path, { timeout: 10_000 })
+      if (!readOnly || this.#db.prepare("select 1 from sqlite_schema where name = 'iceberg_tables'").get() === undefined) {
+        this.#db.exec(readOnly ? TABLES.replaceAll('create table if not exists', 'create temp table') : TABLES)
+      }
     } catch (error) {
       throw new MillraceError('sink.unreachable', `cannot open the catalog ${options.path}: ${(error as Error).message}`, { cause: error })
     }

@@ -1,18 +1,18 @@
 /** The SQLite file of search indexes: its tables, how it is opened, and what its errors mean. */
-import { mkdirSync, realpathSync } from 'node:fs'
+import { existsSync, mkdirSync, realpathSync } from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { setTimeout as delay } from 'node:timers/promises'
 import { MillraceError } from '../../core/plugin.ts'
 import type { StoredTypes } from './index-schema.ts'
 
-const TABLES = `
-CREATE TABLE IF NOT EXISTS millrace_index(
-  id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, topic TEXT NOT NULL, epoch INTEGER NOT NULL, description TEXT, floor BLOB NOT NULL DEFAULT x'') STRICT;
-CREATE TABLE IF NOT EXISTS millrace_position(
-  index_id INTEGER NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY(index_id, topic, partition)) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS millrace_memo(index_id INTEGER PRIMARY KEY, memo TEXT NOT NULL) STRICT;
-`
+const TABLES = {
+  millrace_index: `(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, topic TEXT NOT NULL, epoch INTEGER NOT NULL, description TEXT,
+    floor BLOB NOT NULL DEFAULT x'') STRICT`,
+  millrace_position: `(index_id INTEGER NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
+    PRIMARY KEY(index_id, topic, partition)) STRICT, WITHOUT ROWID`,
+  millrace_memo: '(index_id INTEGER PRIMARY KEY, memo TEXT NOT NULL) STRICT',
+}
 
 /** Marks the file as ours: "mill". */
 const APPLICATION_ID = 0x6d696c6c
@@ -34,13 +34,8 @@ export function openIndexFile(file: string): DatabaseSync {
     const db = new DatabaseSync(file, { timeout: 1_000 })
     try {
       db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -1000')
-      const owner = db.prepare('PRAGMA application_id').get() as { application_id: number }
-      if (owner.application_id === 0) {
-        const foreign = db.prepare("SELECT name FROM sqlite_schema WHERE name NOT LIKE 'millrace_%' LIMIT 1").get()
-        if (foreign !== undefined) throw notOurs(file)
-        db.exec(`PRAGMA application_id = ${APPLICATION_ID}`)
-      } else if (owner.application_id !== APPLICATION_ID) throw notOurs(file)
-      db.exec(TABLES)
+      if (!isMarked(db, file)) db.exec(`PRAGMA application_id = ${APPLICATION_ID}`)
+      for (const [name, columns] of Object.entries(TABLES)) db.exec(`CREATE TABLE IF NOT EXISTS ${name}${columns}`)
       // from here on a locked file is waited for beside everything else, see `beginWriting`
       db.exec('PRAGMA busy_timeout = 5')
       return db
@@ -51,13 +46,37 @@ export function openIndexFile(file: string): DatabaseSync {
   })
 }
 
-function notOurs(file: string): MillraceError {
-  return new MillraceError('config.invalid', `${file} is a database of something else`, { fix: "set the sink's path to a file of its own" })
+/** Whether the file bears our mark; one of ours that is being made may not yet. @throws config.invalid when it is something else */
+function isMarked(db: DatabaseSync, file: string): boolean {
+  const owner = db.prepare('PRAGMA application_id').get() as { application_id: number }
+  if (owner.application_id === APPLICATION_ID) return true
+  const foreign = db.prepare("SELECT name FROM sqlite_schema WHERE name NOT LIKE 'millrace_%' LIMIT 1").get()
+  if (owner.application_id === 0 && foreign === undefined) return false
+  throw new MillraceError('config.invalid', `${file} is a database of something else`, { fix: "set the sink's path to a file of its own" })
 }
 
-/** @throws config.invalid when there is no such file */
+/**
+ * Opens the file to read it; what it lacks, or all when there is none, is empty, and nothing is made on disk.
+ * @throws sink.forbidden, sink.unreachable, config.invalid when the file is something else
+ */
 export function readIndexFile(file: string): DatabaseSync {
-  return guarded(file, () => new DatabaseSync(file, { readOnly: true, timeout: 1_000 }))
+  return guarded(file, () => {
+    const db = existsSync(file) ? new DatabaseSync(file, { readOnly: true, timeout: 1_000 }) : new DatabaseSync(':memory:')
+    try {
+      isMarked(db, file)
+      const found = new Set(
+        db
+          .prepare('SELECT name FROM sqlite_schema')
+          .all()
+          .map(({ name }) => name),
+      )
+      for (const [name, columns] of Object.entries(TABLES)) if (!found.has(name)) db.exec(`CREATE TEMP TABLE ${name}${columns}`)
+      return db
+    } catch (error) {
+      db.close()
+      throw error
+    }
+  })
 }
 
 const SQLITE_BUSY = 5

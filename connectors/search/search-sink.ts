@@ -82,9 +82,10 @@ export class SearchSink implements SinkConnector {
 
   /** The first apply takes the index over: an earlier writer's next one fails with sink.conflict. Readers disturb none. @throws config.invalid, sink.forbidden, sink.unreachable */
   static async open(options: SearchSinkOptions): Promise<SearchSink> {
-    const db = openIndexFile(options.file)
+    const db = options.readOnly ? readIndexFile(options.file) : openIndexFile(options.file)
+    const open = () => guarded(options.file, () => new SearchSink(options, db))
     try {
-      return await inTurn(options.file, async () => guarded(options.file, () => new SearchSink(options, db)))
+      return options.readOnly ? open() : await inTurn(options.file, async () => open())
     } catch (error) {
       db.close()
       throw error
@@ -208,7 +209,9 @@ export class SearchSink implements SinkConnector {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#db.isOpen) await inTurn(this.#options.file, async () => this.#db.close())
+    if (!this.#db.isOpen) return
+    if (this.#options.readOnly) this.#db.close()
+    else await inTurn(this.#options.file, async () => this.#db.close())
   }
 
   /** One write transaction of this index, for as long as nobody took it over; `claims` takes it over itself. */

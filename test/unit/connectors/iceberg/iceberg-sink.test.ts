@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
@@ -67,4 +67,21 @@ test('a warehouse that is away is unreachable, also when it is opened, and not a
   writeFileSync(away, '')
   await expect(place.open({ warehouse: away })).rejects.toMatchObject({ code: 'sink.unreachable' })
   await expect(place.open({ warehouse: path.join(away, 'lake') })).rejects.toMatchObject({ code: 'sink.unreachable' })
+})
+
+test('opened to be read, it makes neither warehouse nor catalog', async () => {
+  using place = warehouse()
+  const look = async (more: object) => {
+    await using sink = await place.open(more, true)
+    expect(await sink.committed()).toEqual([])
+    await sink.prepare(small)
+    expect([await sink.recall(), await allRows(sink)]).toEqual([null, []])
+  }
+  const away = path.join(place.folder, 'away')
+  await look({ warehouse: away })
+  await look({ catalog: { kind: 'sql', path: path.join(away, 'c.db') } })
+  const empty = path.join(place.folder, 'empty.db')
+  writeFileSync(empty, '')
+  await look({ catalog: { kind: 'sql', path: empty } })
+  expect([readdirSync(place.folder), readFileSync(empty).length]).toEqual([['empty.db'], 0])
 })

@@ -11,7 +11,7 @@ import { TOPIC } from './sink-history.ts'
 export interface Warehouse extends Disposable {
   readonly folder: string
   /** A further sink on the same table, as another process would open it. */
-  open(more?: object): Promise<IcebergSink>
+  open(more?: object, readOnly?: boolean): Promise<IcebergSink>
 }
 
 export function warehouse(): Warehouse {
@@ -19,9 +19,9 @@ export function warehouse(): Warehouse {
   const context = { mesh: 'test', node: 'lake', dataDir: folder, logger: pino({ level: 'silent' }), metric: () => {} }
   return {
     folder,
-    async open(more = {}) {
+    async open(more = {}, readOnly = false) {
       const config = settings.parse({ warehouse: folder, ...more })
-      return (await iceberg.open(config, context, { topic: TOPIC, namespace: 'public', table: 'orders' })) as IcebergSink
+      return (await iceberg.open(config, { ...context, readOnly }, { topic: TOPIC, namespace: 'public', table: 'orders' })) as IcebergSink
     },
     [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }),
   }

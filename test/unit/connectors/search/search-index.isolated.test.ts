@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -8,7 +8,7 @@ import { afterEach, expect, test, vi } from 'vitest'
 import plugin, { type SearchConfig } from '../../../../connectors/search/index.ts'
 import { type SearchOptions, searchIndex, wordsQuery } from '../../../../connectors/search/search-index.ts'
 import type { TableSchema } from '../../../../core/event/table-schema.ts'
-import { History, ITEMS } from '../../../../testing/sink-history.ts'
+import { History, ITEMS, targetRows } from '../../../../testing/sink-history.ts'
 
 const opened: (() => PromiseLike<void> | void)[] = []
 afterEach(async () => {
@@ -155,6 +155,30 @@ test('files of others are left alone', async () => {
     expect(await plugin.check(plugin.config.parse({ path: file }), context)).toMatchObject([{ level: 'error', fix: expect.any(String) }])
   }
   expect(await plugin.check(plugin.config.parse({}), context)).toMatchObject([{ level: 'ok' }])
+})
+
+test('opened to be read, it makes neither file nor folder, and no index in a file that is there', async () => {
+  const { dir, file, context } = await products()
+  if (plugin.kind !== 'sink') throw new Error('search is a sink')
+  const stream = { topic: 'shop.public.items', namespace: 'public', table: 'items' }
+  const look = async (settings: Partial<SearchConfig>) => {
+    await using sink = await plugin.open(plugin.config.parse(settings), { ...context, readOnly: true }, stream)
+    await sink.prepare(ITEMS)
+    expect([await sink.committed(), await sink.recall!(), await targetRows(sink)]).toEqual([[], null, []])
+  }
+  const other = path.join(dir, 'far', 'away.db')
+  await look({ path: other })
+  expect(existsSync(path.dirname(other))).toBe(false)
+  // an index that is not in the file stays out of it
+  await look({ index: 'other' })
+  {
+    using db = new DatabaseSync(file, { readOnly: true })
+    expect(db.prepare('SELECT name FROM millrace_index').all()).toEqual([{ name: 'items' }])
+  }
+  const empty = path.join(dir, 'empty.db')
+  writeFileSync(empty, '')
+  await look({ path: empty })
+  expect(readFileSync(empty)).toHaveLength(0)
 })
 
 test('forgets what was deleted after a week, also while it runs', async () => {
