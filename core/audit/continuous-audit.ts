@@ -47,6 +47,16 @@ export interface AuditStatus {
 
 /** Of each stream in each sink so many differences that are there no more are remembered, since one may be open for a while and then there again. */
 const REMEMBERED = 100
+/** A window whose difference keeps changing is told so often at most. */
+const TELL_AGAIN_MS = 60_000
+
+/** What was told of a stream in a sink. */
+interface Told {
+  /** Deltas, the one seen last at the end. */
+  readonly deltas: Set<string>
+  /** By window: when its difference was told last, the delta seen last, and how many others were there since then that were not told. */
+  readonly windows: Map<number | null, { readonly at: number; delta: string; untold: number }>
+}
 
 type Ends = Awaited<ReturnType<Log['bounds']>>
 
@@ -71,17 +81,17 @@ interface Pair {
 /**
  * Compares windows as they come to rest, while everything runs: what sources made durable with what landed in each sink or was rejected by it. Looks at
  * counters in memory; the log is asked where it ends, and for its progress only before a difference counts. What is told once is not told again while it is
- * there, nor soon after.
+ * there, nor soon after; a window whose difference keeps changing is told at most once a minute.
  */
 export class ContinuousAudit {
   readonly #log: Pick<Log, 'bounds' | 'progress'>
   readonly #pairs = new Map<string, Pair>()
-  /** Deltas that were told, by stream and sink, the one seen last at the end. */
-  readonly #told = new Map<string, Set<string>>()
-  readonly #onDifference: (difference: WindowDifference) => void
+  readonly #told = new Map<string, Told>()
+  readonly #onDifference: (difference: WindowDifference, untold: number) => void
   #uncounted: readonly string[] = []
 
-  constructor(log: Pick<Log, 'bounds' | 'progress'>, onDifference: (difference: WindowDifference) => void) {
+  /** @param onDifference `untold`: how many other differences the window had since it was told last */
+  constructor(log: Pick<Log, 'bounds' | 'progress'>, onDifference: (difference: WindowDifference, untold: number) => void) {
     this.#log = log
     this.#onDifference = onDifference
   }
@@ -108,6 +118,8 @@ export class ContinuousAudit {
       if (source === undefined || windows === null) continue
       const pair = this.#pair(stream)
       if (stream.held != null && windows !== undefined) await this.#judge(pair, source, { ...stream, positions: stream.held.positions, windows }, now)
+      // also without a new judgement: what was held back is due some time
+      this.#tell(pairKey(stream), pair, now)
       if (pair.look !== null) continue
       let look = looks.get(stream.topic)
       if (look === undefined) {
@@ -142,7 +154,6 @@ export class ContinuousAudit {
     const { different, open } = compared
     pair.differences = different.map((window) => differenceOf(stream, window))
     pair.deltas = new Map(different.map((of) => [of.window, deltaOf(of)]))
-    this.#tell(stream, different.map(deltaOf), pair.differences)
     const firstOpen = open.length === 0 ? look.at : Math.min(...open.map(({ window }) => windowStart(window ?? 0)))
     pair.throughMs = Math.max(pair.throughMs ?? 0, Math.min(look.at, firstOpen))
     pair.rested = open.length === 0 && look.captured === source.windows ? { captured: source.windows, windows } : null
@@ -153,19 +164,33 @@ export class ContinuousAudit {
     return capturedLedgers(await this.#log.progress(node)).get(topic) ?? new WindowLedger(CAPTURED_WINDOWS)
   }
 
-  /** Without its window: a difference stays the same when its window joins those that are no longer kept apart. */
-  #tell(stream: LandedStream, deltas: readonly string[], differences: readonly WindowDifference[]): void {
-    const key = pairKey(stream)
-    const told = this.#told.get(key) ?? new Set()
+  /** Deltas are told without their windows: a difference stays the same when its window joins those that are no longer kept apart. */
+  #tell(key: string, { deltas, differences }: Pair, now: number): void {
+    if (differences.length === 0 && !this.#told.has(key)) return
+    const told: Told = this.#told.get(key) ?? { deltas: new Set(), windows: new Map() }
     this.#told.set(key, told)
-    for (const [i, delta] of deltas.entries()) {
-      if (!told.delete(delta)) this.#onDifference(differences[i]!)
-      told.add(delta)
+    for (const [i, [window, delta]] of [...deltas].entries()) this.#tellWindow(told, window, delta, differences[i]!, now)
+    for (const delta of told.deltas) {
+      if (told.deltas.size <= deltas.size + REMEMBERED) break
+      told.deltas.delete(delta)
     }
-    for (const delta of told) {
-      if (told.size <= deltas.length + REMEMBERED) break
-      told.delete(delta)
+    for (const [window, { at }] of told.windows) if (!deltas.has(window) && now - at >= TELL_AGAIN_MS) told.windows.delete(window)
+  }
+
+  #tellWindow({ deltas, windows }: Told, window: number | null, delta: string, difference: WindowDifference, now: number): void {
+    if (!deltas.delete(delta)) {
+      const last = windows.get(window)
+      if (last !== undefined && now - last.at < TELL_AGAIN_MS) {
+        if (last.delta !== delta) last.untold++
+        last.delta = delta
+        return
+      }
+      const untold = last?.untold ?? 0
+      // the one that is told now may be among them
+      this.#onDifference(difference, last?.delta === delta ? Math.max(0, untold - 1) : untold)
+      windows.set(window, { at: now, delta, untold: 0 })
     }
+    deltas.add(delta)
   }
 }
 

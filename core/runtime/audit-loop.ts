@@ -22,9 +22,10 @@ export class AuditLoop {
   readonly finished: Promise<void>
 
   constructor(options: AuditLoopOptions) {
-    this.#audit = new ContinuousAudit(options.log, (difference) => {
-      const facts = { code: 'audit.unequal', ...difference, fix: 'millrace audit FILE --windows says where it was lost; --show-keys which rows differ' }
-      options.logger.error(facts, `the audit found a difference: ${describeDifference(difference)}`)
+    this.#audit = new ContinuousAudit(options.log, (difference, untold) => {
+      const facts = { code: 'audit.unequal', ...difference, untold, fix: 'millrace audit FILE --windows says where it was lost; --show-keys which rows differ' }
+      const since = untold === 0 ? '' : `, after ${untold} others of this window since it was told last`
+      options.logger.error(facts, `the audit found a difference: ${describeDifference(difference)}${since}`)
     })
     this.finished = this.#run(options)
   }

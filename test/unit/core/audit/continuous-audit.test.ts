@@ -252,22 +252,42 @@ test('a tally that was rejected counts as delivered', async () => {
   expect(new Tally().equals(windows.at(2))).toBe(true)
 })
 
-test('what was told is remembered, and not without bound while a difference keeps changing', async () => {
-  const captured = new WindowLedger(CAPTURED_WINDOWS)
-  for (const [window, n] of [[1, 1], [2, 2]] as const) put(captured, window, n) // biome-ignore format: one line
-  const told: number[] = []
-  const audit = new ContinuousAudit({ bounds: async () => [], progress: async () => progressOf(captured) }, ({ fromMs }) => told.push(fromMs! / 60_000))
-  const look = async (other: number) => {
-    // window 2 lacks its change all the while, and window 1 has another one each time
-    const ledger = new WindowLedger(LANDED_WINDOWS)
-    put(ledger, 1, other)
-    const landed: LandedStream[] = [{ sink: 'lake', topic: TOPIC, held: { positions: [], windows: new LandedWindows(ledger) } }]
-    told.length = 0
-    for (let looks = 0; looks < 2; looks++) await audit.look(captures(captured), landed, NOW)
-    return [...told]
+describe('a difference that keeps changing', () => {
+  /** Window 2 lacks its change all the while, and window 1 has another one as told. */
+  function changing() {
+    const captured = new WindowLedger(CAPTURED_WINDOWS)
+    for (const [window, n] of [[1, 1], [2, 2]] as const) put(captured, window, n) // biome-ignore format: one line
+    const told: (readonly [window: number, untold: number])[] = []
+    const audit = new ContinuousAudit({ bounds: async () => [], progress: async () => progressOf(captured) }, ({ fromMs }, untold) =>
+      told.push([fromMs! / 60_000, untold]),
+    )
+    return async (other: number, now: number) => {
+      const ledger = new WindowLedger(LANDED_WINDOWS)
+      put(ledger, 1, other)
+      const landed: LandedStream[] = [{ sink: 'lake', topic: TOPIC, held: { positions: [], windows: new LandedWindows(ledger) } }]
+      told.length = 0
+      for (let looks = 0; looks < 2; looks++) await audit.look(captures(captured), landed, now)
+      return [...told]
+    }
   }
-  expect(await look(10)).toEqual([1, 2])
-  for (let n = 11; n < 120; n++) expect(await look(n)).toEqual([1])
-  expect(await look(100)).toEqual([])
-  expect(await look(10)).toEqual([1])
+
+  test('is remembered once it was told, and not without bound', async () => {
+    const look = changing()
+    let minute = NOW
+    expect(await look(10, minute)).toEqual([[1, 0], [2, 0]]) // biome-ignore format: one line
+    for (let n = 11; n < 120; n++) expect(await look(n, (minute += 60_000))).toEqual([[1, 0]])
+    expect(await look(100, (minute += 60_000))).toEqual([])
+    expect(await look(10, (minute += 60_000))).toEqual([[1, 0]])
+  })
+
+  test('is told at once, and then once a minute with the number of those between; the last one too, though nothing changes any more', async () => {
+    const look = changing()
+    expect(await look(10, NOW)).toHaveLength(2)
+    for (let n = 11; n < 30; n++) expect(await look(n, NOW + n)).toEqual([])
+    expect(await look(30, NOW + 60_000)).toEqual([[1, 19]])
+    for (const n of [31, 32]) expect(await look(n, NOW + 60_000 + n)).toEqual([])
+    expect(await look(32, NOW + 119_999)).toEqual([])
+    expect(await look(32, NOW + 120_000)).toEqual([[1, 1]])
+    for (let minutes = 3; minutes < 9; minutes++) expect(await look(32, NOW + minutes * 60_000)).toEqual([])
+  })
 })
