@@ -57,6 +57,12 @@ export class CatalogReader {
     const byTable = Map.groupBy(captured, ([namespace, name]) => tableId({ namespace: namespace!, name: name! }))
     const tables = new Map<string, CatalogTable>()
     for (const [id, columns] of byTable) {
+      const [first, other] = [...new Set(columns.map(([namespace, name]) => `"${namespace}"."${name}"`))]
+      if (other !== undefined) {
+        throw new MillraceError('source.schema_unsupported', `${first} and ${other} are both called ${id} here, since their names have dots`, {
+          fix: `rename one of them, or its schema; or leave out both, with '!${id}' in tables`,
+        })
+      }
       const signature = JSON.stringify(columns)
       const known = this.#known.get(id)
       const table = known?.signature === signature ? known.table : describe(database, columns, this.#config.unrepresentable === 'text')

@@ -46,12 +46,16 @@ export class TableWatch {
   async take(tables: readonly TableSchema[]): Promise<void> {
     const { snapshot, parked, progress } = this.#of
     const there = new Set<string>()
+    const byId = Map.groupBy(tables, tableId)
     this.#nameUnfit()
     for (const table of tables) {
       const id = tableId(table)
       there.add(id)
       this.#known.set(id, table)
       if (parked.get(id)?.code === 'source.table_gone') parked.release(id)
+      const namesakes = byId.get(id)!
+      // progress knows one table of an id
+      if (namesakes.length > 1) this.#of.park(table, namedAlike(id, namesakes))
       if (parked.get(id) !== undefined) continue
       snapshot.add(table, progress)
       await this.#compare(id, table)
@@ -126,4 +130,11 @@ export class TableWatch {
     const entry = progress.get(SNAPSHOT_ENTRY + id) as SnapshotProgress | undefined
     if (snapshot.has(id) || entry?.done === true || (entry?.done === false && entry.clear !== true)) snapshot.drop(id)
   }
+}
+
+function namedAlike(id: string, tables: readonly TableName[]): MillraceError {
+  const names = tables.map(({ namespace, name }) => `"${namespace}"."${name}"`).join(' and ')
+  return new MillraceError('source.schema_unsupported', `${names} are both called ${id} here, since their names have dots: neither is captured`, {
+    fix: 'rename one of them, or its schema',
+  })
 }
