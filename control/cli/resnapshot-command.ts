@@ -13,8 +13,9 @@ export const resnapshotCommand: Command = {
   help: `millrace resnapshot FILE NODE[/TABLE]
 
 The streams are emptied by a truncation and filled again while changes go on, and so is everything that follows them. A parked table goes on with it: correct
-what parked it first (millrace status shows it). For a table that is gone it says that this is known. While the mesh runs it happens at once, and the
-source starts again for it (a paused one is to be resumed first); otherwise with the next millrace run. Without TABLE, the source starts over as after a lost history.
+what parked it first (millrace status shows it). For a table that is gone it says that this is known. While the mesh runs it happens at once, or as
+soon as the source can be reached, also after a restart; the source starts again for it (a paused one is to be resumed first). Otherwise with the next
+millrace run. Without TABLE, the source starts over as after a lost history.
 
 Examples:
   millrace resnapshot shop.mesh.yaml shop/public.orders

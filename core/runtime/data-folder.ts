@@ -15,6 +15,7 @@ export interface RunningMesh {
 const LOCK_FILE = 'lock.db'
 const RUN_FILE = 'running.json'
 const PAUSED_FILE = 'paused.json'
+const WANTED_FILE = 'wanted.json'
 
 /**
  * A mesh's data folder, held by one process. The lock is SQLite's own file lock: the system drops it with the process, also after kill -9, so a stale
@@ -52,22 +53,13 @@ export class DataFolder implements Disposable {
 
   /** Nodes that an operator has paused, with since when (ISO 8601): they stay so when the mesh starts again. @throws config.invalid when the file is damaged */
   get paused(): ReadonlyMap<string, string> {
-    const file = path.join(this.dir, PAUSED_FILE)
-    try {
-      return new Map(Object.entries(JSON.parse(readFileSync(file, 'utf8')) as Record<string, string>))
-    } catch (cause) {
-      if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return new Map()
-      throw new MillraceError('config.invalid', `${file}, which names the paused nodes, cannot be read`, {
-        cause,
-        fix: 'remove it, and pause again what should be',
-      })
-    }
+    return this.#load<string>(PAUSED_FILE, 'names the paused nodes', 'pause again what should be')
   }
 
   /** Durable when it returns. @returns since when it is paused, which may be earlier */
   pause(node: string): string {
     const since = this.paused.get(node) ?? new Date().toISOString()
-    this.#writePaused(new Map([...this.paused, [node, since]]))
+    this.#store(PAUSED_FILE, new Map([...this.paused, [node, since]]))
     return since
   }
 
@@ -75,15 +67,47 @@ export class DataFolder implements Disposable {
   resume(node: string): boolean {
     const paused = new Map(this.paused)
     if (!paused.delete(node)) return false
-    this.#writePaused(paused)
+    this.#store(PAUSED_FILE, paused)
     return true
   }
 
-  #writePaused(paused: ReadonlyMap<string, string>): void {
-    const file = path.join(this.dir, PAUSED_FILE)
+  /** Tables that an operator wants to have read again, by source, until the log knows it; null: all of the source. @throws config.invalid when the file is damaged */
+  get wanted(): ReadonlyMap<string, readonly (string | null)[]> {
+    return this.#load<readonly (string | null)[]>(WANTED_FILE, 'names the tables to be read again', 'ask again for what should be')
+  }
+
+  /** Durable when it returns. */
+  want(node: string, table: string | null): void {
+    const { wanted } = this
+    this.#store(WANTED_FILE, new Map([...wanted, [node, [...new Set(wanted.get(node)).add(table)]]]))
+  }
+
+  /** The log knows it. Durable when it returns. */
+  grant(node: string, table: string | null): void {
+    const wanted = new Map(this.wanted)
+    const tables = wanted.get(node)
+    if (tables === undefined || !tables.includes(table)) return
+    const left = tables.filter((one) => one !== table)
+    if (left.length > 0) wanted.set(node, left)
+    else wanted.delete(node)
+    this.#store(WANTED_FILE, wanted)
+  }
+
+  #load<T>(name: string, what: string, again: string): ReadonlyMap<string, T> {
+    const file = path.join(this.dir, name)
+    try {
+      return new Map(Object.entries(JSON.parse(readFileSync(file, 'utf8')) as Record<string, T>))
+    } catch (cause) {
+      if ((cause as NodeJS.ErrnoException).code === 'ENOENT') return new Map()
+      throw new MillraceError('config.invalid', `${file}, which ${what}, cannot be read`, { cause, fix: `remove it, and ${again}` })
+    }
+  }
+
+  #store(name: string, entries: ReadonlyMap<string, unknown>): void {
+    const file = path.join(this.dir, name)
     const fresh = openSync(`${file}.new`, 'w', 0o600)
     try {
-      writeFileSync(fresh, JSON.stringify(Object.fromEntries(paused)))
+      writeFileSync(fresh, JSON.stringify(Object.fromEntries(entries)))
       fsyncSync(fresh)
     } finally {
       closeSync(fresh)

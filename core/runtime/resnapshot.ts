@@ -20,6 +20,11 @@ export function parseResnapshot(mesh: Mesh, text: string): Resnapshot {
   return { node, table: slash < 0 ? null : text.slice(slash + 1) }
 }
 
+/** Looks whether it can be, without taking the node over. @throws config.invalid for a table that the source does not know */
+export async function checkResnapshot(log: Log, { node, table }: Resnapshot): Promise<void> {
+  if (table !== null && readAnew(await log.progress(node), table) === null) throw unknownTable(node, table)
+}
+
 /** Makes it durable that the source, not running meanwhile, reads again. @throws config.invalid for a table that it does not know */
 export async function resnapshot(log: Log, { node, table }: Resnapshot): Promise<void> {
   await using writer = await log.openWriter(node)
@@ -28,7 +33,10 @@ export async function resnapshot(log: Log, { node, table }: Resnapshot): Promise
     return
   }
   const progress = readAnew(writer.progress, table)
-  if (progress === null)
-    throw new MillraceError('config.invalid', `the source ${node} has captured no table ${table}`, { fix: 'write it as NODE/schema.table' })
+  if (progress === null) throw unknownTable(node, table)
   await writer.append({ frames: [], count: 0, progress })
+}
+
+function unknownTable(node: string, table: string): MillraceError {
+  return new MillraceError('config.invalid', `the source ${node} has captured no table ${table}`, { fix: 'write it as NODE/schema.table' })
 }

@@ -13,7 +13,7 @@ import { type NodeCommand, openHttpServer } from './http-server.ts'
 import { isReady, type MeshStatus, type NodeStatus } from './mesh-status.ts'
 import { Metrics } from './metrics.ts'
 import { openLog, openRegistry, serveOwnRegistry } from './open-log.ts'
-import { parseResnapshot, resnapshot } from './resnapshot.ts'
+import { checkResnapshot, parseResnapshot, type Resnapshot } from './resnapshot.ts'
 import type { RunningNode, RuntimeContext } from './runtime-context.ts'
 import { SinkRunner } from './sink-runner.ts'
 import { SourceRunner } from './source-runner.ts'
@@ -28,7 +28,7 @@ export interface RunOptions {
   readonly port?: number
   /** End once snapshots are done and nothing has moved for this long, in milliseconds; what failed or is paused is not waited for. Absent: run until the signal. */
   readonly untilIdleMs?: number
-  /** NODE: a source that forgets its progress first and reads its tables anew; NODE/TABLE: only this table. */
+  /** NODE: a source that, once nobody else has it, forgets its progress and reads its tables anew; NODE/TABLE: only this table. */
   readonly resnapshot?: string
   /** Not ready when a node neither moved nor was at the end for this long. */
   readonly staleMs?: number
@@ -62,9 +62,10 @@ export async function runMesh(mesh: Mesh, options: RunOptions): Promise<RunResul
   await using registry = log === null ? null : await whenAvailable(() => openRegistry({ mesh, secrets }), logger, signal)
   const run = new Run(mesh, options, folder, stop, signal)
   if (log === null || registry === null) return run.result('stopped')
-  if (options.resnapshot !== undefined) await resnapshot(log, parseResnapshot(mesh, options.resnapshot))
+  const resnapshot = options.resnapshot === undefined ? null : parseResnapshot(mesh, options.resnapshot)
+  if (resnapshot !== null) await checkResnapshot(log, resnapshot)
   // awaited here: leaving the block would close the log first
-  return await run.run(log, registry)
+  return await run.run(log, registry, resnapshot)
 }
 
 class Run {
@@ -91,7 +92,7 @@ class Run {
     return [...this.#sources, ...this.#sinks]
   }
 
-  async run(log: Log, registry: SchemaRegistry): Promise<RunResult> {
+  async run(log: Log, registry: SchemaRegistry, resnapshot: Resnapshot | null): Promise<RunResult> {
     const { host = '127.0.0.1', port = 0, logger, secrets } = this.#options
     const metrics = new Metrics(
       this.#mesh.name,
@@ -116,7 +117,7 @@ class Run {
       signal: this.#signal,
       onChange: () => this.#changed(),
     }
-    for (const node of this.#mesh.sources) this.#sources.push(new SourceRunner(node, context))
+    for (const node of this.#mesh.sources) this.#sources.push(new SourceRunner(node, context, resnapshot?.node === node.name ? resnapshot : null))
     // a share for each, and no more: what a sink that stands still holds is missing to no other
     const { sinks } = this.#mesh
     for (const node of sinks) this.#sinks.push(new SinkRunner(node, context, new MemoryBudget(OPEN_BATCH_BYTES / sinks.length)))

@@ -8,7 +8,7 @@ import type { LogWriter, Progress } from '../log/log.ts'
 import type { SourceNode } from '../mesh/mesh.ts'
 import { pause } from '../retry.ts'
 import { type NodeStatus, type ParkedTableStatus, statusError } from './mesh-status.ts'
-import { resnapshot } from './resnapshot.ts'
+import { type Resnapshot, resnapshot } from './resnapshot.ts'
 import { pluginContext, type RunningNode, type RuntimeContext } from './runtime-context.ts'
 import { SupervisedUnit, type UnitReport } from './supervised-unit.ts'
 
@@ -27,14 +27,17 @@ export class SourceRunner implements RunningNode {
   #progressedAt: number | null = null
   #pausedSince: string | null = null
   /** Tables to read again before the next capture; null: all. */
-  readonly #wanted = new Set<string | null>()
+  readonly #wanted: Set<string | null>
   /** Parked tables that the log of this process names already. */
   readonly #announced = new Set<string>()
 
-  constructor(node: SourceNode, context: RuntimeContext) {
+  /** @param reading to be read again, besides what an earlier process was asked for; forgotten when this process ends before it has the source */
+  constructor(node: SourceNode, context: RuntimeContext, reading: Resnapshot | null = null) {
     this.name = node.name
     this.#node = node
     this.#context = context
+    this.#wanted = new Set(context.folder.wanted.get(node.name))
+    if (reading !== null) this.#wanted.add(reading.table)
     const { signal, onChange } = context
     const logger = context.logger.child({ node: node.name })
     this.#unit = new SupervisedUnit({ name: node.name, signal, logger, onChange, run: (stop, report) => this.#run(stop, report) })
@@ -63,11 +66,11 @@ export class SourceRunner implements RunningNode {
     const captured = this.#capture
     const isKnown = (captured?.snapshot ?? []).some((one) => one.table === table) || (captured?.parked ?? []).some((one) => one.table === table)
     if (table !== null && captured !== null && !isKnown) return false
-    // the wish is durable only once the source starts for it
     if (this.#unit.state === 'paused') {
       const fix = `millrace resume FILE ${this.name} first, and then this again`
       throw new MillraceError('config.invalid', `the source ${this.name} is paused and reads nothing`, { fix })
     }
+    this.#context.folder.want(this.name, table)
     this.#wanted.add(table)
     this.#unit.pause()
     this.#unit.resume()
@@ -121,18 +124,29 @@ export class SourceRunner implements RunningNode {
 
   async #runOnce(stop: AbortSignal, report: UnitReport): Promise<'stopped' | 'parked'> {
     const { log, secrets, mesh } = this.#context
-    const { plugin, settings } = this.#node
-    const config = settings.resolve(secrets, mesh.dir)
-    await this.#readAnew()
+    const config = this.#node.settings.resolve(secrets, mesh.dir)
+    if (this.#wanted.size > 0) await this.#readAnew(config, stop)
     let resume = offsetIn(await log.progress(this.name))
     for (;;) {
       // the source first: a second process finds it taken, and must not have fenced the first by then
-      await using connector = await plugin.open(config, pluginContext(this.#context, this.#node), resume, stop)
+      await using connector = await this.#open(config, resume, stop)
       await using writer = await log.openWriter(this.name)
       const durable = offsetIn(writer.progress)
-      if (JSON.stringify(durable) === JSON.stringify(resume)) return await this.#captureInto(writer, connector, config, stop, report)
+      if (isSame(durable, resume)) return await this.#captureInto(writer, connector, config, stop, report)
       // somebody else wrote until the fence
       resume = durable
+    }
+  }
+
+  /** @throws source.in_use also when somebody else goes on from `resume` meanwhile */
+  async #open(config: unknown, resume: SourceOffset | null, stop: AbortSignal): Promise<SourceConnector> {
+    try {
+      return await this.#node.plugin.open(config, pluginContext(this.#context, this.#node), resume, stop)
+    } catch (thrown) {
+      const error = asMillraceError(thrown)
+      // to whoever read the progress before, history that another has acknowledged since looks lost
+      if (error.category !== 'history' || isSame(offsetIn(await this.#context.log.progress(this.name)), resume)) throw error
+      throw new MillraceError('source.in_use', `another process captures ${this.name}: it goes on in the log`, { fix: 'stop one of them', cause: error })
     }
   }
 
@@ -167,7 +181,15 @@ export class SourceRunner implements RunningNode {
     }
   }
 
-  async #readAnew(): Promise<void> {
+  /** Makes durable what is wanted, while nobody else has the source. @throws source.in_use, and what is unavailable */
+  async #readAnew(config: unknown, stop: AbortSignal): Promise<void> {
+    const resume = offsetIn(await this.#context.log.progress(this.name))
+    await using _ = await this.#open(config, resume, stop).catch((thrown: unknown) => {
+      const error = asMillraceError(thrown)
+      if (error.code === 'source.in_use' || error.category === 'unavailable') throw error
+      // a lost history is what a new reading is for; anything else is said when the source is opened for that
+      return null
+    })
     for (const table of this.#wanted) {
       try {
         await resnapshot(this.#context.log, { node: this.name, table })
@@ -178,14 +200,14 @@ export class SourceRunner implements RunningNode {
         this.#context.logger.error({ node: this.name, table, fix: error.fix }, error.message)
       }
       this.#wanted.delete(table)
+      this.#context.folder.grant(this.name, table)
     }
   }
 
   #take(status: CaptureStatus): void {
     const before = this.#capture
     const rowsRead = (of: CaptureStatus) => of.snapshot.reduce((sum, { rows }) => sum + rows, 0)
-    const moved =
-      before === null || before.rows !== status.rows || rowsRead(before) !== rowsRead(status) || JSON.stringify(before.offset) !== JSON.stringify(status.offset)
+    const moved = before === null || before.rows !== status.rows || rowsRead(before) !== rowsRead(status) || !isSame(before.offset, status.offset)
     if (moved) this.#progressedAt = Date.now()
     this.#capture = status
     this.#announce(status.parked)
@@ -216,6 +238,10 @@ export class SourceRunner implements RunningNode {
       await pause(LAG_POLL_MS, stop)
     }
   }
+}
+
+function isSame(one: SourceOffset | null, other: SourceOffset | null): boolean {
+  return JSON.stringify(one) === JSON.stringify(other)
 }
 
 function offsetIn(progress: Progress): SourceOffset | null {

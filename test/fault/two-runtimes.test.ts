@@ -67,12 +67,13 @@ test('a second mesh with its own data folder on the same slot is refused; if it 
 
 const reason = kafkaSkipReason() ?? registrySkipReason()
 describe.skipIf(reason !== null)(`on Kafka${reason === null ? '' : ` (skipped: ${reason})`}`, () => {
-  test('a second process with the same node is refused before it touches the log, and the first, which has nothing to do, lives', async () => {
+  test('a second process with the same node is refused before it touches the log, also when it was to read all anew, and the first, which has nothing to do, lives', async () => {
     const { brokers } = await testKafka()
     const { url } = await testRegistry()
     const unique = randomBytes(4).toString('hex')
+    const source = `shop${unique}`
     const { first, open, shop } = await begin(
-      `shop${unique}`,
+      source,
       `log: { kind: kafka, brokers: [${brokers.map((broker) => `'${broker}'`).join(', ')}], progressTopic: progress-${unique} }\nregistry: { kind: confluent, url: '${url}' }`,
     )
     await shop.stop()
@@ -80,6 +81,10 @@ describe.skipIf(reason !== null)(`on Kafka${reason === null ? '' : ` (skipped: $
     second.start()
     expect(await second.ended()).toBe(1)
     expect(second.output).toMatch(/source\.in_use: the slot \S+ is in use by the server process \d+, of millrace at /)
+    const before = second.output.length
+    second.start(['--resnapshot', source])
+    expect(await second.ended()).toBe(1)
+    expect(second.output.slice(before)).toMatch(/^millrace: \S+ source\.in_use: /m)
     const again = keepBusy(db!.url, 11)
     await moreRows(first, 100)
     await again.stop()

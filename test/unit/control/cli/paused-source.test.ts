@@ -11,7 +11,7 @@ import { DataFolder } from '../../../../core/runtime/data-folder.ts'
 import { runMesh } from '../../../../core/runtime/runtime.ts'
 import { river } from '../../core/mesh/test-plugins.ts'
 
-test('a paused source is not promised a new reading that a restart would forget: it is to be resumed first', async () => {
+test('a paused source is not promised a new reading, since it reads nothing: it is to be resumed first', async () => {
   const dir = mkdtempSync(path.join(os.tmpdir(), 'paused-'))
   const stop = new AbortController()
   try {

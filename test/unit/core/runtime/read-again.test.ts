@@ -1,0 +1,128 @@
+import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import pino from 'pino'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { z } from 'zod'
+import { commandRunning } from '../../../../control/cli/running-mesh.ts'
+import type { Mesh } from '../../../../core/mesh/mesh.ts'
+import { loadMesh } from '../../../../core/mesh/read-mesh.ts'
+import { Secrets } from '../../../../core/mesh/secrets.ts'
+import { definePlugin, MillraceError, type Plugin, type SourceConnector, type SourceOffset } from '../../../../core/plugin.ts'
+import { DataFolder } from '../../../../core/runtime/data-folder.ts'
+import { type RunResult, runMesh } from '../../../../core/runtime/runtime.ts'
+
+const dir = mkdtempSync(path.join(os.tmpdir(), 'read-again-'))
+afterAll(() => rmSync(dir, { recursive: true, force: true }))
+
+/** The offsets that the source was opened at, and those that were durable; how it answers; called at each. */
+const opened: (SourceOffset | null)[] = []
+const durable: SourceOffset[] = []
+let refusal: MillraceError | null = null
+let onCall = () => {}
+
+const idle = {
+  start: { at: 1 },
+  tables: async () => [],
+  async *changes(from: SourceOffset, _output: unknown, signal: AbortSignal) {
+    yield from
+    if (!signal.aborted) await once(signal, 'abort')
+  },
+  acknowledge: (offset: SourceOffset) => {
+    durable.push(offset)
+    onCall()
+  },
+  snapshot: { sees: () => true },
+  lag: async () => ({ retainedBytes: 0, behindBytes: 0 }),
+  async [Symbol.asyncDispose]() {},
+} as unknown as SourceConnector
+
+const plugin = definePlugin({
+  kind: 'source',
+  name: 'idle',
+  summary: 'Has nothing to say.',
+  config: z.strictObject({}),
+  sourceFields: [],
+  check: async () => [],
+  open: async (_config, _context, resume) => {
+    opened.push(resume)
+    onCall()
+    if (refusal !== null) throw refusal
+    return idle
+  },
+  openReader: () => Promise.reject(new Error('not read')),
+})
+
+let mesh: Mesh
+beforeAll(async () => {
+  const file = path.join(dir, 'm.mesh.yaml')
+  writeFileSync(file, 'mesh: m\ndataDir: ./data\nsources:\n  shop: { kind: idle }\n')
+  mesh = await loadMesh(file, { names: [plugin.name], find: async () => plugin as unknown as Plugin<unknown> })
+})
+
+/** Runs the mesh from a clean record until it ends, or `until` says so after a call of the source or a status. */
+async function run(until: (stop: AbortController) => unknown, resnapshot?: string): Promise<RunResult> {
+  const stop = new AbortController()
+  const look = () => until(stop)
+  opened.length = 0
+  durable.length = 0
+  onCall = look
+  const asked = resnapshot === undefined ? {} : { resnapshot }
+  return await runMesh(mesh, { secrets: new Secrets({ env: {}, dir }), logger: pino({ level: 'silent' }), signal: stop.signal, onStatus: look, ...asked })
+}
+
+const untilOpened = (times: number) => (stop: AbortController) => opened.length >= times && stop.abort()
+const captureOnce = () => run((stop) => durable.length > 0 && stop.abort())
+
+test('a source that another process has is not started over: what was to be read again is refused before the log is touched', async () => {
+  await captureOnce()
+  refusal = new MillraceError('source.in_use', 'another process captures it')
+  const { outcome, status } = await run(() => {}, 'shop')
+  expect([outcome, status.nodes[0]?.error?.code, opened]).toEqual(['failed', 'source.in_use', [{ at: 1 }]])
+  refusal = null
+  await captureOnce()
+  expect(opened).toEqual([{ at: 1 }])
+})
+
+test('what a running source was asked to read again it reads after a restart, when it could not before; and once', async () => {
+  await captureOnce()
+  let isTaken: boolean | null = null
+  await run((stop) => {
+    if (opened.length === 1 && refusal === null) {
+      refusal = new MillraceError('source.unreachable', 'it is away')
+      void commandRunning(mesh.dataDir, 'shop', 'resnapshot', null).then((taken) => {
+        isTaken = taken
+        onCall()
+      })
+    }
+    if (opened.length > 1 && isTaken !== null) stop.abort()
+  })
+  expect(isTaken).toBe(true)
+  expect(opened.slice(0, 2)).toEqual([{ at: 1 }, { at: 1 }])
+  refusal = null
+  await run(untilOpened(2))
+  expect(opened).toEqual([{ at: 1 }, null])
+  await captureOnce()
+  expect(opened).toEqual([{ at: 1 }])
+})
+
+test('which tables are to be read again is durable with the data folder, until the log knows', () => {
+  const of = path.join(dir, 'folder')
+  {
+    using folder = new DataFolder(of)
+    expect([...folder.wanted]).toEqual([])
+    for (const table of ['public.b', null, 'public.b']) folder.want('shop', table)
+    folder.want('lake', 'a.b')
+    folder.grant('shop', 'public.c')
+    folder.grant('lake', 'a.b')
+  }
+  {
+    using folder = new DataFolder(of)
+    expect([...folder.wanted]).toEqual([['shop', ['public.b', null]]])
+    for (const table of ['public.b', null]) folder.grant('shop', table)
+    expect([...folder.wanted]).toEqual([])
+    writeFileSync(path.join(of, 'wanted.json'), '{')
+    expect(() => folder.wanted).toThrow(expect.objectContaining({ code: 'config.invalid', fix: expect.stringContaining('remove it') }))
+  }
+})
