@@ -35,22 +35,28 @@ export interface SqlCatalogOptions {
 export class SqlCatalog implements Catalog {
   readonly files: FileStore
   readonly #options: SqlCatalogOptions
-  readonly #db: DatabaseSync
+  #db: DatabaseSync
+  /** Only read, and there is no catalog in the file yet. */
+  #isAbsent = false
 
   /** @throws sink.unreachable when the file cannot be opened */
   constructor(options: SqlCatalogOptions, files: FileStore) {
     this.files = files
     this.#options = options
-    const { readOnly } = options
+    this.#db = this.#connect()
+  }
+
+  #connect(): DatabaseSync {
+    const { path: file, readOnly } = this.#options
     try {
-      if (!readOnly) mkdirSync(path.dirname(options.path), { recursive: true })
+      if (!readOnly) mkdirSync(path.dirname(file), { recursive: true })
       // not SQLite's own readOnly: that cannot take back what a killed writer left half done
-      this.#db = new DatabaseSync(readOnly && !existsSync(options.path) ? ':memory:' : options.path, { timeout: 10_000 })
-      if (!readOnly || this.#db.prepare("select 1 from sqlite_schema where name = 'iceberg_tables'").get() === undefined) {
-        this.#db.exec(readOnly ? TABLES.replaceAll('create table if not exists', 'create temp table') : TABLES)
-      }
+      const db = new DatabaseSync(readOnly && !existsSync(file) ? ':memory:' : file, { timeout: 10_000 })
+      this.#isAbsent = readOnly && db.prepare("select 1 from sqlite_schema where name = 'iceberg_tables'").get() === undefined
+      if (!readOnly || this.#isAbsent) db.exec(readOnly ? TABLES.replaceAll('create table if not exists', 'create temp table') : TABLES)
+      return db
     } catch (error) {
-      throw new MillraceError('sink.unreachable', `cannot open the catalog ${options.path}: ${(error as Error).message}`, { cause: error })
+      throw new MillraceError('sink.unreachable', `cannot open the catalog ${file}: ${(error as Error).message}`, { cause: error })
     }
   }
 
@@ -121,6 +127,12 @@ export class SqlCatalog implements Catalog {
   }
 
   #location(table: TableIdentifier): string | null {
+    // its writer may have made it since
+    if (this.#isAbsent) {
+      const before = this.#db
+      this.#db = this.#connect()
+      before.close()
+    }
     try {
       const row = this.#db
         .prepare('select metadata_location from iceberg_tables where catalog_name = ? and table_namespace = ? and table_name = ?')

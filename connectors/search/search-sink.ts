@@ -72,8 +72,8 @@ interface Shape {
 export class SearchSink implements SinkConnector {
   readonly limits: SinkLimits
   readonly #options: SearchSinkOptions
-  readonly #db: DatabaseSync
-  readonly #id: number
+  #db: DatabaseSync
+  #id: number
   /** Ours since the first apply; null: only read so far. */
   #epoch: number | null = null
   #shape: Shape | null = null
@@ -96,21 +96,31 @@ export class SearchSink implements SinkConnector {
     this.#options = options
     this.#db = db
     this.limits = options.limits
-    const find = db.prepare('SELECT id, topic FROM millrace_index WHERE name = ?')
-    if (options.readOnly && find.get(options.index) === undefined) {
-      this.#id = NO_INDEX
-      return
-    }
-    if (find.get(options.index) === undefined) {
-      db.prepare('INSERT INTO millrace_index(name, topic, epoch) VALUES(?, ?, 0) ON CONFLICT(name) DO NOTHING').run(options.index, options.topic)
-    }
-    const row = find.get(options.index) as { id: number; topic: string }
-    if (row.topic !== options.topic) {
-      throw new MillraceError('config.invalid', `index ${options.index} in ${options.file} is of ${row.topic}, not of ${options.topic}`, {
+    this.#id = this.#find()
+    if (options.readOnly || this.#id !== NO_INDEX) return
+    db.prepare('INSERT INTO millrace_index(name, topic, epoch) VALUES(?, ?, 0) ON CONFLICT(name) DO NOTHING').run(options.index, options.topic)
+    this.#id = this.#find()
+  }
+
+  /** @throws config.invalid when the index is of another stream */
+  #find(): number {
+    const { file, index, topic } = this.#options
+    const row = this.#db.prepare('SELECT id, topic FROM millrace_index WHERE name = ?').get(index) as { id: number; topic: string } | undefined
+    if (row !== undefined && row.topic !== topic) {
+      throw new MillraceError('config.invalid', `index ${index} in ${file} is of ${row.topic}, not of ${topic}`, {
         fix: "set the sink's index to '{namespace}.{table}', or give the streams sinks of their own",
       })
     }
-    this.#id = row.id
+    return row?.id ?? NO_INDEX
+  }
+
+  /** Its writer may have made the index that was not there. */
+  #lookAgain(): void {
+    if (!this.#options.readOnly || this.#id !== NO_INDEX) return
+    const before = this.#db
+    this.#db = readIndexFile(this.#options.file)
+    before.close()
+    this.#id = this.#find()
   }
 
   async prepare(table: TableSchema): Promise<void> {
@@ -158,7 +168,10 @@ export class SearchSink implements SinkConnector {
   }
 
   async committed(): Promise<readonly LogPosition[]> {
-    return guarded(this.#options.file, () => positionsOf(this.#db, this.#id))
+    return guarded(this.#options.file, () => {
+      this.#lookAgain()
+      return positionsOf(this.#db, this.#id)
+    })
   }
 
   async apply(batch: SinkBatch, _signal: AbortSignal): Promise<readonly Rejection[]> {
@@ -184,6 +197,7 @@ export class SearchSink implements SinkConnector {
 
   async recall(): Promise<string | null> {
     return guarded(this.#options.file, () => {
+      this.#lookAgain()
       const found = this.#db.prepare('SELECT memo FROM millrace_memo WHERE index_id = ?').get(this.#id) as { memo: string } | undefined
       return found?.memo ?? null
     })

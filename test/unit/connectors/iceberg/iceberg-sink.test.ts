@@ -69,7 +69,7 @@ test('a warehouse that is away is unreachable, also when it is opened, and not a
   await expect(place.open({ warehouse: path.join(away, 'lake') })).rejects.toMatchObject({ code: 'sink.unreachable' })
 })
 
-test('opened to be read, it makes neither warehouse nor catalog', async () => {
+test('opened to be read, it makes neither warehouse nor catalog, and sees what is made meanwhile', async () => {
   using place = warehouse()
   const look = async (more: object) => {
     await using sink = await place.open(more, true)
@@ -84,4 +84,13 @@ test('opened to be read, it makes neither warehouse nor catalog', async () => {
   writeFileSync(empty, '')
   await look({ catalog: { kind: 'sql', path: empty } })
   expect([readdirSync(place.folder), readFileSync(empty).length]).toEqual([['empty.db'], 0])
+  // the audit waits for what the running mesh is about to make
+  await using early = await place.open({ warehouse: away }, true)
+  expect(await early.committed()).toEqual([])
+  await using writer = await place.open({ warehouse: away })
+  await writer.prepare(small)
+  await writer.apply(batchOf(small, changesOf(small, puts([[1n, 'late', null, 1n]])).changes, 1), never)
+  expect(await early.committed()).toEqual(await writer.committed())
+  await early.prepare(small)
+  expect(await allRows(early)).toEqual([[1n, 'late', null, 1n]])
 })

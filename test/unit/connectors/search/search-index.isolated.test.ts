@@ -157,7 +157,7 @@ test('files of others are left alone', async () => {
   expect(await plugin.check(plugin.config.parse({}), context)).toMatchObject([{ level: 'ok' }])
 })
 
-test('opened to be read, it makes neither file nor folder, and no index in a file that is there', async () => {
+test('opened to be read, it makes neither file nor folder, no index in a file that is there, and sees what is made meanwhile', async () => {
   const { dir, file, context } = await products()
   if (plugin.kind !== 'sink') throw new Error('search is a sink')
   const stream = { topic: 'shop.public.items', namespace: 'public', table: 'items' }
@@ -179,6 +179,16 @@ test('opened to be read, it makes neither file nor folder, and no index in a fil
   writeFileSync(empty, '')
   await look({ path: empty })
   expect(readFileSync(empty)).toHaveLength(0)
+  // the audit waits for what the running mesh is about to make
+  await using early = await plugin.open(plugin.config.parse({ path: other }), { ...context, readOnly: true }, stream)
+  expect(await early.committed()).toEqual([])
+  await using writer = await plugin.open(plugin.config.parse({ path: other }), context, stream)
+  await writer.prepare(ITEMS)
+  const history = new History(ITEMS)
+  await writer.apply(history.batch([history.put('c', [1n, 'late', 'it came', 1, 1000n])]), still)
+  expect(await early.committed()).toEqual(await writer.committed())
+  await early.prepare(ITEMS)
+  expect(await targetRows(early)).toHaveLength(1)
 })
 
 test('forgets what was deleted after a week, also while it runs', async () => {
