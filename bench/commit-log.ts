@@ -9,7 +9,6 @@ import type { CaseOptions } from './cases.ts'
 import { round } from './drain.ts'
 import { peakRssMb } from './process-usage.ts'
 
-const VERSION = '5.0.4'
 const COMPRESSIONS: readonly { readonly name: string; readonly yaml: readonly string[] }[] = [
   { name: 'uncompressed', yaml: [] },
   { name: 'LZ4', yaml: ['commitlog_compression: [{class_name: LZ4Compressor}]'] },
@@ -32,7 +31,7 @@ export async function commitLog({ lab, rows, report }: CaseOptions): Promise<voi
       const dir = lab.folder(`commit-log-${name}`)
       recorded = recordCommitLog({
         dir,
-        version: VERSION,
+        release: '5.0',
         yaml: ['commitlog_segment_size: 32MiB', 'cdc_total_space: 8GiB', ...yaml],
         statements: STATEMENTS(rows),
         reread: false,

@@ -78,7 +78,7 @@ function nodeFindings({ version, partitioner, cdcEnabled, cdcRaw, blocksWrites, 
           level: 'warning',
           subject: 'cdc_total_space',
           message: 'the node does not say it: there will be no alarm before it is full',
-          fix: 'set cdc_total_space in cassandra.yaml',
+          fix: `set ${version.startsWith('4.0') ? 'cdc_total_space_in_mb' : 'cdc_total_space'} in cassandra.yaml`,
         }
       : { level: 'ok', subject: 'cdc_total_space', message: `${Math.round(space / 1024 ** 2)} MiB; when it is full, writes to tables with cdc are refused` },
   )
@@ -88,7 +88,7 @@ function nodeFindings({ version, partitioner, cdcEnabled, cdcRaw, blocksWrites, 
           level: 'warning',
           subject: 'commitlog_sync_period',
           message: `${syncMs} ms: changes are seen that late`,
-          fix: 'set commitlog_sync_period: 1000ms in cassandra.yaml',
+          fix: `set ${version.startsWith('4.0') ? 'commitlog_sync_period_in_ms: 1000' : 'commitlog_sync_period: 1000ms'} in cassandra.yaml`,
         }
       : { level: 'ok', subject: 'commitlog_sync_period', message: `${syncMs} ms` },
   )

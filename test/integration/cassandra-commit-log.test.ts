@@ -6,7 +6,8 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { recordCommitLog, skipReason } from '../services/commit-log/commit-log.ts'
+import { cassandraSkipReason, type Release } from '../services/cassandra-jvm.ts'
+import { recordCommitLog } from '../services/commit-log/commit-log.ts'
 import { decodedLines, describeTables } from '../services/commit-log/expected.ts'
 import { writeGolden } from '../services/commit-log/golden.ts'
 import { labStatements } from '../services/commit-log/statements.ts'
@@ -15,20 +16,21 @@ const GOLDEN = path.resolve(import.meta.dirname, '../golden/cassandra')
 const compression = (name: string) => `commitlog_compression: [{class_name: ${name}}]`
 const V8 = 'storage_compatibility_mode: NONE'
 
-const CASES: readonly { name: string; version: string; yaml: readonly string[]; kept: boolean }[] = [
-  { name: '4.1.8-v7', version: '4.1.8', yaml: [], kept: true },
-  { name: '4.1.8-v7-deflate', version: '4.1.8', yaml: [compression('DeflateCompressor')], kept: false },
-  { name: '5.0.4-v7-snappy', version: '5.0.4', yaml: [compression('SnappyCompressor')], kept: true },
-  { name: '5.0.4-v8', version: '5.0.4', yaml: [V8], kept: false },
-  { name: '5.0.4-v8-lz4', version: '5.0.4', yaml: [V8, compression('LZ4Compressor')], kept: true },
-  { name: '5.0.4-v8-zstd', version: '5.0.4', yaml: [V8, compression('ZstdCompressor')], kept: false },
+const CASES: readonly { name: string; release: Release; yaml: readonly string[]; kept: boolean }[] = [
+  { name: '4.0.17-v7', release: '4.0', yaml: [], kept: false },
+  { name: '4.1.8-v7', release: '4.1', yaml: [], kept: true },
+  { name: '4.1.8-v7-deflate', release: '4.1', yaml: [compression('DeflateCompressor')], kept: false },
+  { name: '5.0.4-v7-snappy', release: '5.0', yaml: [compression('SnappyCompressor')], kept: true },
+  { name: '5.0.4-v8', release: '5.0', yaml: [V8], kept: false },
+  { name: '5.0.4-v8-lz4', release: '5.0', yaml: [V8, compression('LZ4Compressor')], kept: true },
+  { name: '5.0.4-v8-zstd', release: '5.0', yaml: [V8, compression('ZstdCompressor')], kept: false },
 ]
 
-describe.skipIf(skipReason() !== null)('against the reader of Cassandra', () => {
-  test.each(CASES)('$name', { timeout: 600_000 }, async ({ name, version, yaml, kept }) => {
+describe.skipIf(cassandraSkipReason() !== null)('against the reader of Cassandra', () => {
+  test.each(CASES)('$name', { timeout: 600_000 }, async ({ name, release, yaml, kept }) => {
     const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-commit-log-'))
     try {
-      const recording = await recordCommitLog({ dir, version, yaml, statements: labStatements(version), reread: true })
+      const recording = await recordCommitLog({ dir, release, yaml, statements: labStatements(release), reread: true })
       const tables = describeTables(recording.schema, () => true)
       expect(recording.segments.length).toBeGreaterThan(0)
       let updates = 0

@@ -6,17 +6,8 @@ import cassandra from '../../connectors/cassandra/index.ts'
 import { Special, type Value } from '../../core/plugin.ts'
 import { until } from '../../testing/source/source-run.ts'
 import { type ProvisionedSource, sourceContract, type TypedTable, type Write } from '../../testing/source.contract.ts'
-import {
-  type CassandraAccess,
-  type CassandraServer,
-  cassandraSkipReason,
-  connect,
-  keyspaceOn,
-  LOCAL_DC,
-  RELEASES,
-  type Release,
-  startCassandra,
-} from '../services/cassandra.ts'
+import { type CassandraAccess, type CassandraServer, connect, keyspaceOn, LOCAL_DC, RELEASES, startCassandra } from '../services/cassandra.ts'
+import { cassandraSkipReason, type Release } from '../services/cassandra-jvm.ts'
 import { Authority } from '../services/certificates.ts'
 
 const skip = cassandraSkipReason()

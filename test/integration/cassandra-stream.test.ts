@@ -8,7 +8,8 @@ import cassandra from '../../connectors/cassandra/index.ts'
 import { tokenOf } from '../../connectors/cassandra/token.ts'
 import { asMillraceError, type MillraceError, type PluginContext, type SourceConnector, type SourceOffset, UNCHANGED } from '../../core/plugin.ts'
 import { until } from '../../testing/source/source-run.ts'
-import { type CassandraKeyspace, cassandraSkipReason, LOCAL_DC, RELEASES, type Release, testCassandra } from '../services/cassandra.ts'
+import { type CassandraKeyspace, LOCAL_DC, RELEASES, testCassandra } from '../services/cassandra.ts'
+import { cassandraSkipReason, type Release } from '../services/cassandra-jvm.ts'
 import { RecordingOutput } from './recording-output.ts'
 
 const skip = cassandraSkipReason()

@@ -6,7 +6,8 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { readRunning } from '../../core/runtime/data-folder.ts'
 import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
 import { until } from '../../testing/source/source-run.ts'
-import { type CassandraKeyspace, cassandraSkipReason, LOCAL_DC, testCassandra } from '../services/cassandra.ts'
+import { type CassandraKeyspace, LOCAL_DC, testCassandra } from '../services/cassandra.ts'
+import { cassandraSkipReason } from '../services/cassandra-jvm.ts'
 
 const skip = cassandraSkipReason()
 if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)

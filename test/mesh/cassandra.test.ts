@@ -2,9 +2,12 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import pino from 'pino'
 import { afterEach, describe, expect, test } from 'vitest'
+import cassandra from '../../connectors/cassandra/index.ts'
 import { until } from '../../testing/source/source-run.ts'
-import { type CassandraKeyspace, cassandraSkipReason, LOCAL_DC, RELEASES, testCassandra } from '../services/cassandra.ts'
+import { type CassandraKeyspace, LOCAL_DC, RELEASES, testCassandra } from '../services/cassandra.ts'
+import { cassandraSkipReason } from '../services/cassandra-jvm.ts'
 import { MeshProcess } from '../services/mesh-process.ts'
 
 const skip = cassandraSkipReason()
@@ -122,6 +125,33 @@ describe.skipIf(skip !== null)(`Cassandra${skip === null ? '' : ` (${skip})`}`, 
     const written = segments()
     for (let n = 0; n < 12; n++) await cql('insert into customers (id, name) values (?, ?)', [99_999, 'x'.repeat(250_000)])
     await until('what was read is deleted', () => segments().length < 3 && !written.every((name) => segments().includes(name)))
+    expect(await mesh.stop()).toBe(0)
+  })
+
+  test('4.0, in short: its settings are understood, and snapshot and stream are equal to it', { timeout: 600_000 }, async () => {
+    shop = await testCassandra('4.0')
+    const { cql, keyspace, port, cdcRaw } = shop
+    await createShop(shop)
+    const settings = { contactPoints: [`127.0.0.1:${port}`], localDataCenter: LOCAL_DC, tables: [`${keyspace}.customers`, `${keyspace}.orders`], cdcRaw }
+    const context = { mesh: 'test', node: 'shop', dataDir: dir, logger: pino({ level: 'silent' }), metric: () => {} }
+    const findings = await cassandra.check(cassandra.config.parse(settings), context)
+    expect(findings.filter(({ level }) => level !== 'ok')).toEqual([])
+    expect(findings).toContainEqual({ level: 'ok', subject: 'commitlog_sync_period', message: '100 ms' })
+    mesh = new MeshProcess(dir, yaml(shop))
+    mesh.start()
+    await mesh.until('snapshot done', ({ nodes }) => nodes[0]!.snapshot.length === 2 && nodes[0]!.snapshot.every(({ done }) => done))
+    await cql(`insert into customers (id, name, tags, score) values (1000, 'new', {'x'}, 1.5)`)
+    for (let id = 0; id < 300; id += 3) await cql(`update customers set tags = tags + {'more'} where id = ?`, [id])
+    await cql(`update orders set region = 'north' where customer = 'c1'`)
+    await cql(`update orders set lines = lines + {1: 'x', 2: 'y'}, price = 1.50 where customer = 'c2' and id = 2`)
+    await cql('delete from customers where id = 5')
+    await cql(`delete from orders where customer = 'c3' and id > 60 and id <= 400`)
+    await cql(`delete from orders where customer = 'c4'`)
+    const audit = await mesh.audit()
+    expect(audit.map(({ table, equal, differences, source }) => ({ table, equal, differences, rows: source.rows }))).toEqual([
+      { table: `${keyspace}.customers`, equal: true, differences: [], rows: 900 },
+      { table: `${keyspace}.orders`, equal: true, differences: [], rows: 900 - 6 - 15 },
+    ])
     expect(await mesh.stop()).toBe(0)
   })
 

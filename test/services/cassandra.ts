@@ -1,46 +1,20 @@
 /** Real Cassandra servers from Maven's jars, with CDC: one of each release per test file by {@link testCassandra}, private ones by {@link startCassandra}. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, openSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { openSync, readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { Client, policies, types } from 'cassandra-driver'
 import type { LogPlace } from '../../connectors/cassandra/cassandra-offset.ts'
 import { until } from '../../testing/source/source-run.ts'
+import { cassandraCommand, REQUEST_TIMEOUT_S, type Release } from './cassandra-jvm.ts'
 import { freePorts } from './free-ports.ts'
-import { findJava, javaSkipReason, mavenJars } from './maven.ts'
-import { serviceVersion } from './service-version.ts'
 import { sharedService } from './shared-service.ts'
 import { untilAnswering } from './until-answering.ts'
 
-export type Release = '4.1' | '5.0'
+/** Those that the long tests run on; of 4.0, which differs from 4.1 in nothing that is read here, there is one short test. */
 export const RELEASES: readonly Release[] = ['4.1', '5.0']
-const VERSIONS: Readonly<Record<Release, string>> = { '4.1': '4.1.8', '5.0': serviceVersion('cassandra') }
-
-/** Later ones have no Security Manager, which it asks for. */
-const JDK = 17
 const START_DEADLINE_MS = 300_000
-/** Of every kind of request: by its own defaults a node gives up writes after two seconds, which a busy machine takes now and then. */
-const REQUEST_TIMEOUT_S = 120
-const REQUESTS = ['read', 'range', 'write', 'counter_write', 'truncate']
 export const LOCAL_DC = 'datacenter1'
-
-/** What the server's classes reach into. */
-const OPEN = {
-  'java.base': `java.io java.lang java.lang.module java.lang.reflect java.lang.ref java.math java.net java.nio java.util java.util.concurrent
-    java.util.concurrent.atomic jdk.internal.loader jdk.internal.ref jdk.internal.reflect jdk.internal.math jdk.internal.module jdk.internal.util
-    jdk.internal.util.jar sun.nio.ch jdk.internal.misc sun.net.util`,
-  'java.rmi': 'sun.rmi.registry sun.rmi.server sun.rmi.transport sun.rmi.transport.tcp',
-  'java.sql': 'java.sql',
-  'java.management': 'com.sun.jmx.remote.security',
-  'java.management.rmi': 'com.sun.jmx.remote.internal.rmi',
-  'jdk.management': 'com.sun.management.internal',
-  'jdk.management.agent': 'jdk.internal.agent',
-}
-
-/** Why Cassandra cannot run here, or null. */
-export function cassandraSkipReason(): string | null {
-  return findJava(JDK, JDK) === null ? `no JDK ${JDK} found by JAVA_HOME, JAVA17_HOME, PATH or /usr/lib/jvm` : javaSkipReason(JDK)
-}
 
 export interface CassandraServer {
   readonly port: number
@@ -82,13 +56,14 @@ export async function startCassandra(options: CassandraOptions): Promise<Cassand
   // nodes of a cluster have the same ports
   const port = joins?.server.port ?? freeNative
   const storage = joins?.server.storagePort ?? freeStorage
-  const java = findJava(JDK, JDK)
-  if (java === null) throw new Error(cassandraSkipReason() ?? 'no java')
-  const jars = await mavenJars(`cassandra-${VERSIONS[release]}`, [{ group: 'org.apache.cassandra', artifact: 'cassandra-all', version: VERSIONS[release] }])
-  configure(dir, address, port, storage, joins === undefined ? (options.yaml ?? '') : `auto_bootstrap: false\n${options.yaml ?? ''}`)
+  const { java, flags } = await cassandraCommand({
+    ...{ release, dir, address, ports: { storage, jmx, native: port } },
+    yaml: joins === undefined ? (options.yaml ?? '') : `auto_bootstrap: false\n${options.yaml ?? ''}`,
+    main: ['org.apache.cassandra.service.CassandraDaemon'],
+  })
   const run = async (): Promise<ChildProcess> => {
     const out = openSync(path.join(dir, 'server.log'), 'a')
-    const child = spawn(java, flags(dir, jars, jmx), { stdio: ['ignore', out, out], detached: options.detached === true })
+    const child = spawn(java, flags, { stdio: ['ignore', out, out], detached: options.detached === true })
     if (options.detached === true) child.unref()
     const answers = async () => {
       const client = connect({ address, port, access: options.access })
@@ -123,63 +98,6 @@ export async function startCassandra(options: CassandraOptions): Promise<Cassand
     },
   }
   return server
-}
-
-/** Small segments that end soon, and a log that is synced often, so that tests see what takes minutes elsewhere. */
-function configure(dir: string, address: string, port: number, storage: number, more: string): void {
-  mkdirSync(path.join(dir, 'conf'), { recursive: true })
-  const folders = `data_file_directories: [${dir}/data]
-commitlog_directory: ${dir}/commitlog
-cdc_raw_directory: ${dir}/cdc_raw
-hints_directory: ${dir}/hints
-saved_caches_directory: ${dir}/saved_caches`
-  writeFileSync(
-    path.join(dir, 'conf', 'cassandra.yaml'),
-    `cluster_name: millrace
-num_tokens: 1
-allocate_tokens_for_local_replication_factor: 1
-partitioner: org.apache.cassandra.dht.Murmur3Partitioner
-endpoint_snitch: SimpleSnitch
-seed_provider: [{class_name: org.apache.cassandra.locator.SimpleSeedProvider, parameters: [{seeds: "127.0.0.1:${storage}"}]}]
-listen_address: ${address}
-rpc_address: ${address}
-storage_port: ${storage}
-native_transport_port: ${port}
-start_native_transport: true
-${folders}
-cdc_enabled: true
-commitlog_sync: periodic
-commitlog_sync_period: 100ms
-commitlog_segment_size: 1MiB
-${[...REQUESTS.map((kind) => `${kind}_request_timeout`), 'request_timeout', 'native_transport_timeout'].map((name) => `${name}: ${REQUEST_TIMEOUT_S}s`).join('\n')}
-${more}
-`,
-  )
-  writeFileSync(
-    path.join(dir, 'conf', 'logback.xml'),
-    `<configuration><appender name="F" class="ch.qos.logback.core.ConsoleAppender"><encoder><pattern>%-5level %date{HH:mm:ss.SSS} %logger{1} %msg%n</pattern></encoder></appender>
-<root level="WARN"><appender-ref ref="F"/></root></configuration>
-`,
-  )
-}
-
-function flags(dir: string, jars: string, jmx: number): string[] {
-  const agent = readdirSync(jars).find((name) => name.startsWith('jamm-0.3'))
-  return [
-    // the older jamm cannot look into hidden classes without it
-    ...(agent === undefined ? [] : [`-javaagent:${path.join(jars, agent)}`]),
-    ...Object.entries(OPEN).flatMap(([module, packages]) =>
-      packages.split(/\s+/).flatMap((name) => ['--add-opens', `${module}/${name}=ALL-UNNAMED`, '--add-exports', `${module}/${name}=ALL-UNNAMED`]),
-    ),
-    ...['-Xms512m', '-Xmx512m', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-Djava.security.manager=allow', '-Djava.awt.headless=true'],
-    ...['-Djdk.attach.allowAttachSelf=true', '-Dio.netty.tryReflectionSetAccessible=true'],
-    `-Dcassandra.config=file://${dir}/conf/cassandra.yaml`,
-    `-Dlogback.configurationFile=file://${dir}/conf/logback.xml`,
-    `-Dcassandra.storagedir=${dir}`,
-    `-Dcassandra.jmx.local.port=${jmx}`,
-    ...['skip_wait_for_gossip_to_settle=0', 'ring_delay_ms=1', 'superuser_setup_delay_ms=0', 'skip_schema_check=true'].map((flag) => `-Dcassandra.${flag}`),
-    ...['-cp', `${dir}/conf:${jars}/*`, 'org.apache.cassandra.service.CassandraDaemon'],
-  ]
 }
 
 export interface ConnectOptions {

@@ -2,6 +2,7 @@
 // Arguments: a file of statements, one a line (`---` starts a new segment, `1000 x ` before one runs it so often, with each number for %d); the folder for
 // copies of segments, schema.jsonl and <segment>.jsonl; whether these last are written.
 import java.io.PrintStream;
+import java.lang.reflect.Method;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -29,7 +30,6 @@ import org.apache.cassandra.db.rows.RangeTombstoneMarker;
 import org.apache.cassandra.db.rows.Row;
 import org.apache.cassandra.db.rows.Unfiltered;
 import org.apache.cassandra.db.rows.UnfilteredRowIterator;
-import org.apache.cassandra.io.util.File;
 import org.apache.cassandra.schema.TableMetadata;
 import org.apache.cassandra.service.CassandraDaemon;
 import org.apache.cassandra.service.StorageService;
@@ -77,10 +77,21 @@ public class CommitLogLab {
         Files.copy(index, out.resolve(index.getFileName().toString()));
         Files.copy(segment, copy);
         if (args[2].equals("true")) try (PrintStream lines = new PrintStream(copy.toString().replace(".log", ".jsonl"))) {
-          new CommitLogReader().readCommitLogSegment(new Lines(lines), new File(copy.toString()), false);
+          read(copy, new Lines(lines));
         }
       }
     }
+  }
+
+  // takes java.io.File in 4.0, and a File of Cassandra's own later
+  private static void read(Path segment, Lines lines) throws Exception {
+    for (Method method : CommitLogReader.class.getMethods()) {
+      Class<?>[] takes = method.getParameterTypes();
+      if (!method.getName().equals("readCommitLogSegment") || takes.length != 3 || takes[2] != boolean.class) continue;
+      method.invoke(new CommitLogReader(), lines, takes[1].getConstructor(String.class).newInstance(segment.toString()), false);
+      return;
+    }
+    throw new IllegalStateException("the reader is another one");
   }
 
   private static void process(String statement) {

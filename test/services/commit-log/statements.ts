@@ -1,4 +1,5 @@
 /** Everything that CQL writes into a commit log, and every type at its extremes, in the keyspace `lab`. */
+import type { Release } from '../cassandra-jvm.ts'
 
 const DEFINITIONS = [
   "CREATE KEYSPACE lab WITH replication = {'class': 'SimpleStrategy', 'replication_factor': 1}",
@@ -117,7 +118,7 @@ const CHANGES = [
 ]
 
 /** One a line; `---` starts a new segment: what comes before it are definitions. */
-export function labStatements(version: string): readonly string[] {
-  const vectors = version.startsWith('5') ? VECTORS : []
+export function labStatements(release: Release): readonly string[] {
+  const vectors = release === '5.0' ? VECTORS : []
   return [...DEFINITIONS, ...vectors.slice(0, 1), '---', ...CHANGES, ...vectors.slice(1)].map((statement) => statement.replaceAll(/\s*\n\s*/g, ' '))
 }
