@@ -2,8 +2,8 @@ import { type ParseArgsOptionsConfig, parseArgs } from 'node:util'
 import { asMillraceError, EXIT_CODE, MillraceError } from '../../core/errors.ts'
 import { nearest } from '../../core/mesh/edit-distance.ts'
 import { Secrets } from '../../core/mesh/secrets.ts'
+import { packageVersion } from '../../core/package-version.ts'
 import { PluginCatalog } from '../../core/runtime/plugin-catalog.ts'
-import { packageVersion } from '../../core/runtime/runtime.ts'
 import type { Command, CommandInput, CommandIo } from './command.ts'
 
 const EVERYWHERE: ParseArgsOptionsConfig = {
@@ -23,11 +23,11 @@ Exit codes: 0 done · 1 data, history or a bug · 2 settings or schemas · 3 som
  * Runs one command line and returns its exit code. Results go to stdout, everything else to stderr; errors are one message with its fix, without a
  * stack. Never throws.
  */
-export async function runCli(argv: readonly string[], commands: readonly Command[], io: CommandIo): Promise<number> {
+export async function runCli(argv: readonly string[], commands: Readonly<Record<string, () => Promise<Command>>>, io: CommandIo): Promise<number> {
   const [name, ...rest] = argv
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
-    const page = name === 'help' && rest[0] !== undefined ? commands.find((one) => one.name === rest[0]) : undefined
-    io.stdout.write(page === undefined ? overview(commands) : `${pageOf(page)}\n`)
+    const page = name === 'help' && rest[0] !== undefined && Object.hasOwn(commands, rest[0]) ? await commands[rest[0]]!() : undefined
+    io.stdout.write(page === undefined ? overview(await Promise.all(Object.values(commands).map((load) => load()))) : `${pageOf(page)}\n`)
     return name === undefined ? 2 : 0
   }
   if (name === '--version' || name === '-v' || name === 'version') {
@@ -37,8 +37,8 @@ export async function runCli(argv: readonly string[], commands: readonly Command
   const secrets: Secrets[] = []
   const isJson = rest.includes('--json')
   try {
-    const command = commands.find((one) => one.name === name)
-    if (command === undefined) throw unknownCommand(name, commands)
+    if (!Object.hasOwn(commands, name)) throw unknownCommand(name, Object.keys(commands))
+    const command = await commands[name]!()
     const input = parse(command, rest, io, secrets)
     if (input === null) {
       io.stdout.write(`${pageOf(command)}\n`)
@@ -86,8 +86,7 @@ function parse(command: Command, rest: readonly string[], io: CommandIo, secrets
   }
 }
 
-function unknownCommand(name: string, commands: readonly Command[]): MillraceError {
-  const names = commands.map((one) => one.name)
+function unknownCommand(name: string, names: readonly string[]): MillraceError {
   const meant = nearest(name, names)
   return new MillraceError('config.invalid', `no command is called ${name}`, { fix: meant === null ? `one of: ${names.join(', ')}` : `millrace ${meant}` })
 }

@@ -1,10 +1,10 @@
-import { readFileSync } from 'node:fs'
 import type { Logger } from 'pino'
 import { asMillraceError, EXIT_CODE } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import { MemoryBudget } from '../materialize/memory-budget.ts'
 import type { Mesh } from '../mesh/mesh.ts'
 import type { Secrets } from '../mesh/secrets.ts'
+import { packageVersion } from '../package-version.ts'
 import { backoffMs, DEFAULT_RETRY, pause } from '../retry.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
 import { AuditLoop } from './audit-loop.ts'
@@ -232,17 +232,4 @@ async function whenAvailable<T>(open: () => Promise<T>, logger: Logger, signal: 
     }
   }
   return null
-}
-
-/** The version of the package that this file belongs to, in a clone and in `dist`. */
-export function packageVersion(): string {
-  for (const up of ['../../package.json', '../../../package.json']) {
-    try {
-      const { name, version } = JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8')) as { name: string; version: string }
-      if (name === 'millrace') return version
-    } catch {
-      // not at this level
-    }
-  }
-  return '0.0.0'
 }

@@ -10,7 +10,7 @@ import { COMMANDS } from '../../../../control/cli/commands.ts'
 import { runCli } from '../../../../control/cli/run-cli.ts'
 import { MillraceError } from '../../../../core/errors.ts'
 
-async function cli(args: readonly string[], options: { commands?: readonly Command[]; env?: Record<string, string>; cwd?: string } = {}) {
+async function cli(args: readonly string[], options: { commands?: typeof COMMANDS; env?: Record<string, string>; cwd?: string } = {}) {
   const collect = () => {
     const chunks: string[] = []
     const stream = new Writable({
@@ -28,7 +28,9 @@ async function cli(args: readonly string[], options: { commands?: readonly Comma
   return { exitCode, out: out.text(), err: err.text() }
 }
 
-const failing = (error: Error): Command => ({
+const failing = (error: Error) => ({ fail: async () => failingWith(error) })
+
+const failingWith = (error: Error): Command => ({
   name: 'fail',
   summary: 's',
   help: 'millrace fail',
@@ -44,7 +46,9 @@ describe('the command line', () => {
   test('teaches: the overview and a page with examples for every command', async () => {
     const overview = await cli(['--help'])
     expect(overview.exitCode).toBe(0)
-    for (const { name, summary } of COMMANDS) {
+    for (const [name, load] of Object.entries(COMMANDS)) {
+      const { summary, ...command } = await load()
+      expect(command.name).toBe(name)
       expect(overview.out).toMatch(new RegExp(`${name} +${summary}`))
       const page = await cli([name, '--help'])
       expect([page.exitCode, page.err]).toEqual([0, ''])
@@ -81,12 +85,12 @@ describe('the command line', () => {
     ['record.rejected', 1],
     ['sink.conflict', 1],
   ] as const)('%s ends with %d', async (code, exitCode) => {
-    const run = await cli(['fail'], { commands: [failing(new MillraceError(code, 'no', { fix: 'do' }))], env: { PASSWORD: 'hunter22' } })
+    const run = await cli(['fail'], { commands: failing(new MillraceError(code, 'no', { fix: 'do' })), env: { PASSWORD: 'hunter22' } })
     expect(run).toEqual({ exitCode, out: '', err: `millrace: ${code}: no\n  fix: do\n` })
   })
 
   test('masks secrets in errors, stacks and JSON, and shows stacks when asked or for a bug', async () => {
-    const commands = [failing(new MillraceError('source.unreachable', 'password hunter22 refused', { cause: new Error('sent hunter22') }))]
+    const commands = failing(new MillraceError('source.unreachable', 'password hunter22 refused', { cause: new Error('sent hunter22') }))
     const env = { PASSWORD: 'hunter22' }
     const json = await cli(['fail', '--json', '--debug'], { commands, env })
     expect(JSON.parse(json.out)).toEqual({
@@ -97,7 +101,7 @@ describe('the command line', () => {
     })
     expect(json.err).toMatch(/\n\s+at [\s\S]*caused by Error: sent \[secret\]/)
     expect(json.out + json.err).not.toContain('hunter22')
-    const bug = await cli(['fail'], { commands: [failing(new TypeError('oops'))], env })
+    const bug = await cli(['fail'], { commands: failing(new TypeError('oops')), env })
     expect([bug.exitCode, bug.err]).toEqual([1, expect.stringMatching(/invariant\.broken: oops[\s\S]*\n\s+at /)])
   })
 })
