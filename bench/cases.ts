@@ -299,6 +299,8 @@ export const iceberg: BenchCase = async (options) => {
       before: 0,
       expected: rows * 1.5,
       records: () => lake.rowsOf('lake'),
+      // each look is a request to the measured process
+      pollMs: 50,
       pid: () => lake.pid,
       launchedAt: lake.startedAt,
     }),
