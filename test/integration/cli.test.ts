@@ -56,6 +56,16 @@ async function status(): Promise<MeshStatus | null> {
   return result
 }
 
+/** While it runs: others write on the same server, and the log of a mesh that stands still cannot reach a view from after that. */
+async function expectEqual(): Promise<void> {
+  const run = start(['run', file])
+  await until('runs', async () => (await status()) !== null)
+  const audit = await millrace('audit', file, '--wait', '120')
+  expect(audit.code, audit.out + audit.err).toBe(0)
+  run.child.kill('SIGINT')
+  await run.finished
+}
+
 const lines = (text: string): Record<string, unknown>[] => text.split('\n').flatMap((line) => (line === '' ? [] : [JSON.parse(line)]))
 
 beforeAll(async () => {
@@ -263,7 +273,7 @@ describe('the command line on a real mesh', { timeout: 900_000 }, () => {
     const last = await millrace('run', file, '--until-idle', '1', '--json')
     const lake = (JSON.parse(last.out).result as { status: MeshStatus }).status.nodes.find((one) => one.node === 'lake')
     expect([last.code, lake?.pausedSince, (lake?.rows ?? 0) >= 1]).toEqual([0, null, true])
-    expect(await millrace('audit', file)).toMatchObject({ code: 0 })
+    await expectEqual()
   })
 
   test('a mesh that is given up leaves nothing on its server, and never goes on as if nothing had happened', async () => {
@@ -303,7 +313,7 @@ describe('the command line on a real mesh', { timeout: 900_000 }, () => {
     const again = await millrace('run', file, '--until-idle', '1', '--resnapshot', 'shop')
     expect(again.code, again.err).toBe(0)
     expect(await kept()).toEqual([slot, publication])
-    expect(await millrace('audit', file)).toMatchObject({ code: 0 })
+    await expectEqual()
   })
 
   test('what keeps nothing on its server has nothing to drop, and what is away is not given up', async () => {
