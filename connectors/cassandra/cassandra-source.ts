@@ -16,25 +16,19 @@ import type { CdcDirectory } from './cdc-directory.ts'
 import type { CdcTail, TailedBlock } from './cdc-tail.ts'
 import type { Mutation, PartitionUpdate, WriteTime } from './commit-log-events.ts'
 import type { CqlClient } from './cql-client.ts'
-import type { DueRow, KnownRow, KnownRows } from './known-rows.ts'
+import type { KnownRow, KnownRows } from './known-rows.ts'
 import type { MutationDecoder } from './mutation-decoder.ts'
 import { newestOf, type RowChange, RowChanges } from './row-changes.ts'
-import { RowLookUps, type WantedRow } from './row-look-ups.ts'
-import { RowQuery } from './row-query.ts'
+import { type QueriedRow, RowQuery } from './row-query.ts'
 import { writeKey, writeRow } from './row-writer.ts'
 import { SeenMutations } from './seen-mutations.ts'
 import { segmentError } from './segment-error.ts'
-import { CassandraSnapshotReader } from './snapshot-reader.ts'
+import { CassandraSnapshotReader, dueOf } from './snapshot-reader.ts'
 import type { MappedTable } from './table-mapping.ts'
 import { tokenOf } from './token.ts'
 
 /** Rows that are looked at again, at most, between two looks at the log. */
 const DUE_ROWS = 100
-/** Rows that are read before their entries are taken: at most so many, and of about so many bytes. */
-const AHEAD_ROWS = 256
-const AHEAD_BYTES = 2 * 1024 * 1024
-/** Where so many entries in a row ask for none, no more are looked through. */
-const BARREN_ENTRIES = 32
 /** The source yields after so many changes, so that a slow log holds it. */
 const PIECE_CHANGES = 100
 /** What was acknowledged is written down this often. */
@@ -170,14 +164,8 @@ export class CassandraSource implements SourceConnector {
       // all that was written before is streamed, once what ended by then is as well
       const through = (lookedAt - this.#parts.syncMs) * 1000
       const due = known.due(through, DUE_ROWS)
-      const rows = this.#lookUps()
-      if (due.length > 0)
-        await rows.read(
-          [],
-          due.flatMap((row) => this.#wanted(row) ?? []),
-        )
-      for (const row of due) {
-        await this.#look(row, rows, output, signal)
+      for (const { tableId, partition, clustering } of due) {
+        await this.#look(tableId, partition, clustering, output, signal)
         yield this.#offset
         if (signal.aborted) return
       }
@@ -196,12 +184,8 @@ export class CassandraSource implements SourceConnector {
     return writeOffset(isBehind(this.#at, start) ? start : this.#at)
   }
 
-  async *#block(folder: string, tailed: TailedBlock, output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
+  async *#block(folder: string, { segment, file, block }: TailedBlock, output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
     const { start } = this.#parts
-    const { segment, file, block } = tailed
-    const rows = this.#lookUps()
-    /** Entries before this one were looked through for rows to read. */
-    let foreseen = 0
     let unyielded = 0
     for (let i = 0; i < block.starts.length; i++) {
       if (signal.aborted) return
@@ -216,16 +200,9 @@ export class CassandraSource implements SourceConnector {
       const into = comparePlaces({ segment, position }, start.logs[folder]!) > 0 ? output : null
       let updates = this.#unseen(mutation)
       if (updates.length > 0) {
+        const rows = new Map<string, QueriedRow | null>()
         let planned = this.#plan(updates, into === null)
-        const ahead = () => {
-          if (i < foreseen) return []
-          // those of before are passed
-          rows.forget()
-          const found = this.#foresee(folder, tailed, i + 1)
-          foreseen = found.until
-          return found.rows
-        }
-        for (let wait = this.#waitFor(planned, rows, into, ahead); wait !== null; wait = this.#waitFor(planned, rows, into, ahead)) {
+        for (let wait = this.#waitFor(planned, rows, into); wait !== null; wait = this.#waitFor(planned, rows, into)) {
           // nothing is waited for between a change and its offset, so that both land together
           if (unyielded > 0) yield this.#offset
           unyielded = 0
@@ -285,46 +262,15 @@ export class CassandraSource implements SourceConnector {
     })
   }
 
-  /**
-   * Rows that entries will be read for, as far as that can be told before those between are taken: what is foreseen wrongly is read too much, or later.
-   * @param from the first entry. @returns where it ended
-   */
-  #foresee(folder: string, { segment, file, block }: TailedBlock, from: number): { readonly rows: readonly WantedRow[]; readonly until: number } {
-    const { start } = this.#parts
-    const rows: WantedRow[] = []
-    let bytes = 0
-    let until = from
-    for (let barren = 0; until < block.starts.length && barren < BARREN_ENTRIES; until++, barren++) {
-      const position = block.positions[until]!
-      let planned: readonly Planned[]
-      try {
-        const mutation = this.#decode(block.bytes, block.starts[until]!, block.ends[until]!, file, position)
-        if (mutation === null) break
-        planned = this.#plan(this.#unseen(mutation), comparePlaces({ segment, position }, start.logs[folder]!) <= 0)
-      } catch {
-        // it fails again in its turn
-        break
-      }
-      for (const row of toRead(planned)) {
-        bytes += this.#query(row.mapped).rowBytes
-        if (rows.length === AHEAD_ROWS || bytes > AHEAD_BYTES) return { rows, until }
-        rows.push(row)
-        barren = 0
-      }
-    }
-    return { rows, until }
-  }
-
-  #lookUps(): RowLookUps {
-    return new RowLookUps((table) => this.#query(table))
-  }
-
-  /** What must be there before these changes are written; null: all is. @param ahead rows to read beside those that are missing */
-  #waitFor(planned: readonly Planned[], rows: RowLookUps, into: CaptureOutput | null, ahead: () => readonly WantedRow[]): Promise<void> | null {
-    const isMissing = (row: WantedRow) => rows.find(row) === undefined
-    if (toRead(planned).some(isMissing)) {
-      const more = ahead()
-      return rows.read(toRead(planned).filter(isMissing), more)
+  /** What must be there before these changes are written; null: all is. */
+  #waitFor(planned: readonly Planned[], rows: Map<string, QueriedRow | null>, into: CaptureOutput | null): Promise<unknown> | null {
+    const missing = planned.filter(({ mapped, change }) => change.kind === 'read' && !rows.has(nameOf(mapped, change)))
+    if (missing.length > 0) {
+      return Promise.all(
+        missing.map(async ({ mapped, change }) => {
+          rows.set(nameOf(mapped, change), await this.#query(mapped).one(change.key.partition, change.key.clustering!))
+        }),
+      )
     }
     if (into === null) return null
     for (const { mapped } of planned) if (!this.#isReady(mapped, into)) return this.#openWriter(mapped, into)
@@ -345,7 +291,7 @@ export class CassandraSource implements SourceConnector {
   #take(
     updates: readonly PartitionUpdate[],
     planned: readonly Planned[],
-    rows: RowLookUps,
+    rows: ReadonlyMap<string, QueriedRow | null>,
     into: CaptureOutput | null,
     place: { readonly segment: number; readonly position: number; readonly file: string },
   ): number {
@@ -382,15 +328,15 @@ export class CassandraSource implements SourceConnector {
     return commit
   }
 
-  #apply(mapped: MappedTable, change: RowChange, rows: RowLookUps, into: CaptureOutput | null, ordinal: number): void {
+  #apply(mapped: MappedTable, change: RowChange, rows: ReadonlyMap<string, QueriedRow | null>, into: CaptureOutput | null, ordinal: number): void {
     const { known } = this.#parts
     const { partition, clustering } = change.key
     let next: KnownRow = { ...change.known, unsure: false }
     if (change.kind === 'read') {
-      const row = rows.find({ mapped, partition, clustering: clustering! }) ?? null
+      const row = rows.get(nameOf(mapped, change)) ?? null
       if (row !== null) this.#write(mapped, into, ordinal, 'u', change.key, row.values)
       else if (change.before?.alive === true) this.#write(mapped, into, ordinal, 'd', change.key, null)
-      next = row === null ? { ...next, alive: false, marked: false, due: 0 } : { ...next, due: row.due }
+      next = row === null ? { ...next, alive: false, marked: false, due: 0 } : { ...next, due: dueOf(row) }
     } else if (change.kind === 'delete') this.#write(mapped, into, ordinal, 'd', change.key, null)
     else if (change.kind === 'set') this.#write(mapped, into, ordinal, change.op, change.key, change.values)
     // what the log of Millrace was told then may be something else: such rows are looked at once more
@@ -425,35 +371,31 @@ export class CassandraSource implements SourceConnector {
   }
 
   /** A row that may have ended, or lost its last column: what has become of it is read, and written when it is something else. */
-  async #look(due: DueRow, rows: RowLookUps, output: CaptureOutput, signal: AbortSignal): Promise<void> {
+  async #look(tableId: string, partition: Buffer, clustering: Buffer, output: CaptureOutput, signal: AbortSignal): Promise<void> {
     const { tables, known } = this.#parts
-    const { tableId, partition, clustering } = due
     const mapped = tables.byId(tableId)
     const before = known.find(tableId, partition, clustering)
     if (before === null || !before.alive) return
-    const wanted = this.#wanted(due)
-    if (wanted !== null) {
-      const nothing: Planned[] = [{ mapped, change: { kind: 'read', key: { partition, clustering }, before, known: before } }]
-      const none = () => []
-      for (let wait = this.#waitFor(nothing, rows, output, none); wait !== null; wait = this.#waitFor(nothing, rows, output, none)) {
+    const isCaptured = tables.current(mapped.table.namespace, mapped.table.name)?.id === tableId
+    const row = isCaptured ? await this.#query(mapped).one(partition, clustering) : null
+    if (isCaptured) {
+      const nothing: Planned[] = [{ mapped, change: { kind: 'note', key: { partition, clustering }, known: before } }]
+      for (let wait = this.#waitFor(nothing, new Map(), output); wait !== null; wait = this.#waitFor(nothing, new Map(), output)) {
         await wait
         if (signal.aborted) return
       }
     }
-    const row = wanted === null ? null : (rows.find(wanted) ?? null)
     const commit = this.#nextCommit(null)
-    if (wanted !== null && (row === null || before.due > before.writtenAt)) {
+    if (isCaptured && (row === null || before.due > before.writtenAt)) {
       output.transaction({ commit, committedAt: BigInt(Date.now()) * 1000n, source: [null, null, null] })
       this.#write(mapped, output, 1, row === null ? 'd' : 'u', { partition, clustering }, row?.values ?? null)
     }
-    known.note(tableId, partition, clustering, row === null ? { ...before, alive: false, marked: false, due: 0 } : { ...before, unsure: false, due: row.due })
-  }
-
-  /** Null: the table is not captured any more. */
-  #wanted({ tableId, partition, clustering }: DueRow): WantedRow | null {
-    const { tables } = this.#parts
-    const mapped = tables.byId(tableId)
-    return tables.current(mapped.table.namespace, mapped.table.name)?.id === tableId ? { mapped, partition, clustering } : null
+    known.note(
+      tableId,
+      partition,
+      clustering,
+      row === null ? { ...before, alive: false, marked: false, due: 0 } : { ...before, unsure: false, due: dueOf(row) },
+    )
   }
 
   #query(mapped: MappedTable): RowQuery {
@@ -544,8 +486,8 @@ export class CassandraSource implements SourceConnector {
   }
 }
 
-function toRead(planned: readonly Planned[]): readonly WantedRow[] {
-  return planned.flatMap(({ mapped, change: { kind, key } }) => (kind === 'read' ? [{ mapped, partition: key.partition, clustering: key.clustering! }] : []))
+function nameOf(mapped: MappedTable, { key }: RowChange): string {
+  return `${mapped.id} ${key.partition.length} ${key.partition.toString('latin1')}${key.clustering!.toString('latin1')}`
 }
 
 /** Of the newest thing that the update says. */

@@ -11,17 +11,14 @@ export interface QueriedRow {
   readonly token: bigint
   /** Of the newest of its columns that can tell; 0: none can. */
   readonly writtenAt: WriteTime
-  /** When to look at it again (microseconds): the first of its columns ends; 0: none does. */
-  readonly due: number
+  /** Seconds until the first of its columns ends; 0: none does. */
+  readonly endsIn: number
 }
 
 export interface QueriedPage {
   readonly rows: readonly QueriedRow[]
   readonly next: string | null
 }
-
-/** Until one was read. */
-const UNREAD_ROW_BYTES = 64 * 1024
 
 const quote = (name: string) => `"${name.replaceAll('"', '""')}"`
 
@@ -37,7 +34,6 @@ export class RowQuery {
   /** Columns that have one write time. */
   readonly #single: readonly number[]
   readonly #doing: string
-  #rowBytes = UNREAD_ROW_BYTES
 
   constructor(client: CqlClient, table: MappedTable, consistency: NonNullable<CqlOptions['consistency']>) {
     const { keyspace, name } = table.description
@@ -66,38 +62,13 @@ export class RowQuery {
     return { rows: result.rows.map((row) => this.#row(row)), next: result.next }
   }
 
-  /** Rows of one partition, in the order of the keys, by one SELECT; null: there is none. */
-  async some(partition: Buffer, clusterings: readonly Buffer[]): Promise<readonly (QueriedRow | null)[]> {
-    const { partitionColumns, columns, clustering } = this.#table
-    const names = columns.filter(({ isKey }) => isKey).map(({ name }) => quote(name))
-    const equal = (some: readonly string[]) => some.map((name) => `${name} = ?`)
-    const [one] = clusterings
-    const within = clusterings.length > 1
-    const marks = (count: number, mark: string) => new Array<string>(count).fill(mark).join()
-    const where = within
-      ? [
-          ...equal(names.slice(0, partitionColumns)),
-          `(${names.slice(partitionColumns).join()}) IN (${marks(clusterings.length, `(${marks(clustering.length, '?')})`)})`,
-        ]
-      : equal(names)
-    const values = [...unpackPartition(partition, partitionColumns), ...(within ? clusterings.flatMap(unpackClustering) : unpackClustering(one!))]
-    const options = { consistency: this.#consistency }
-    const found = new Map<string, QueriedRow>()
-    let page: string | null = null
-    do {
-      const result = await this.#client.raw(this.#doing, `${this.#select} WHERE ${where.join(' AND ')}`, values, { ...options, page })
-      for (const row of result.rows.map((each) => this.#row(each))) found.set(keyOf(this.#table, row.values)!.clustering.toString('latin1'), row)
-      page = result.next
-    } while (page !== null)
-    let bytes = 0
-    for (const { values: read } of found.values()) for (const value of read) bytes += value?.length ?? 0
-    if (found.size > 0) this.#rowBytes = Math.max(bytes / found.size, this.#rowBytes / 2)
-    return clusterings.map((key) => found.get(key.toString('latin1')) ?? null)
-  }
-
-  /** About how large a row is, by those that were read by their keys. */
-  get rowBytes(): number {
-    return this.#rowBytes
+  /** Null: there is none. */
+  async one(partition: Buffer, clustering: Buffer): Promise<QueriedRow | null> {
+    const { partitionColumns, columns } = this.#table
+    const key = columns.filter(({ isKey }) => isKey).map(({ name }) => `${quote(name)} = ?`)
+    const values = [...unpackPartition(partition, partitionColumns), ...unpackClustering(clustering)]
+    const { rows } = await this.#client.raw(this.#doing, `${this.#select} WHERE ${key.join(' AND ')}`, values, { consistency: this.#consistency })
+    return rows.length === 0 ? null : this.#row(rows[0]!)
   }
 
   #row(row: Readonly<Record<string, unknown>>): QueriedRow {
@@ -110,8 +81,7 @@ export class RowQuery {
       if (ttl !== null && ttl > 0 && (endsIn === 0 || ttl < endsIn)) endsIn = ttl
     }
     if (typeof writtenAt === 'bigint' && writtenAt <= BigInt(Number.MAX_SAFE_INTEGER)) writtenAt = Number(writtenAt)
-    const due = endsIn === 0 ? 0 : (Math.floor(Date.now() / 1000) + endsIn) * 1_000_000
-    return { values: this.#table.columns.map((_, i) => row[`c${i}`] as Buffer | null), token: row.at as bigint, writtenAt, due }
+    return { values: this.#table.columns.map((_, i) => row[`c${i}`] as Buffer | null), token: row.at as bigint, writtenAt, endsIn }
   }
 }
 

@@ -64,7 +64,7 @@ export class CassandraSnapshotReader implements SnapshotReader {
       // static columns of a partition without rows have no place
       return key === null ? [] : [{ row, key }]
     })
-    const ends = keyed.map(({ row, key }) => ({ ...key, row: { writtenAt: seen(row, streamed, readAt), alive: true, marked: false, due: row.due } }))
+    const ends = keyed.map(({ row, key }) => ({ ...key, row: { writtenAt: seen(row, streamed, readAt), alive: true, marked: false, due: dueOf(row) } }))
     // rows that a truncation took meanwhile are none that are known: the table is read anew
     const isSame = tables.current(table.namespace, table.name)?.table.incarnation === mapped.table.incarnation
     if (isSame) known.addRead(mapped.id, ends, { token: last ?? from ?? 0n, done: last === null })
@@ -89,6 +89,11 @@ export class CassandraSnapshotReader implements SnapshotReader {
   sees(): boolean {
     return true
   }
+}
+
+/** When a row is to be looked at again. */
+export function dueOf({ endsIn }: QueriedRow): number {
+  return endsIn === 0 ? 0 : (Math.floor(Date.now() / 1000) + endsIn) * 1_000_000
 }
 
 /** What the stream brings still is newer than this. A time of the future, which all that comes will lose against, is kept. */

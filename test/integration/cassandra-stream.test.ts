@@ -2,10 +2,9 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import os from 'node:os'
 import path from 'node:path'
 import pino from 'pino'
-import { afterAll, afterEach, describe, expect, test, vi } from 'vitest'
+import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { readOffset, writeOffset } from '../../connectors/cassandra/cassandra-offset.ts'
 import cassandra from '../../connectors/cassandra/index.ts'
-import { RowQuery } from '../../connectors/cassandra/row-query.ts'
 import { tokenOf } from '../../connectors/cassandra/token.ts'
 import { asMillraceError, type MillraceError, type PluginContext, type SourceConnector, type SourceOffset, UNCHANGED } from '../../core/plugin.ts'
 import { until } from '../../testing/source/source-run.ts'
@@ -212,43 +211,6 @@ describe.skipIf(skip !== null).each(RELEASES)(`Cassandra %s${skip === null ? '' 
     const again = await Capture.start({}, writeOffset({ ...from, logs: { [db.cdcRaw]: place } }))
     await again.caughtUp()
     expect(again.of('items').filter(({ op }) => op !== 'd')).toEqual([])
-  })
-
-  test('rows that many entries of the log do not tell are read together', async () => {
-    const run = await begin(release, 'sets (p int, c int, d text, tags set<text>, v int, primary key (p, c, d)) with clustering order by (c desc, d asc)')
-    const { offset } = run
-    await run.stop()
-    capture = null
-    // all in the log before any is streamed
-    const keys = Array.from({ length: 300 }, (_, n) => [n % 3, n, `d${n % 2}`] as const)
-    const each = (text: string, some: (n: number) => boolean = () => true) => Promise.all(keys.filter((_, n) => some(n)).map((key) => db.cql(text, key)))
-    await each(`insert into sets (p, c, d, tags, v) values (?, ?, ?, {'a'}, 1)`)
-    await each(`update sets set tags = tags + {'b'} where p = ? and c = ? and d = ?`)
-    await each('delete from sets where p = ? and c = ? and d = ?', (n) => n % 5 === 0)
-    await each('update sets set v = 2 where p = ? and c = ? and d = ?', (n) => n % 7 === 0)
-    await each(`update sets set tags = tags - {'a'} where p = ? and c = ? and d = ?`, (n) => n % 2 === 0)
-    await db.synced()
-    const some = vi.spyOn(RowQuery.prototype, 'some')
-    const again = await Capture.start({}, offset)
-    await again.caughtUp()
-    const selects = some.mock.calls.length
-    some.mockRestore()
-    const rows = new Map<string, unknown>()
-    for (const { op, after, key } of again.output.of(`${db.keyspace}.sets`)) {
-      const at = Object.values((after ?? key)!)
-        .slice(0, 3)
-        .join()
-      const before = (rows.get(at) ?? {}) as Record<string, unknown>
-      if (op === 'd') rows.delete(at)
-      else rows.set(at, Object.fromEntries(Object.entries(after!).map(([name, value]) => [name, value === UNCHANGED ? before[name] : value])))
-    }
-    const expected = await db.cql('select p, c, d, tags, v from sets')
-    expect(expected.length).toBeGreaterThan(240)
-    const byKey = (one: Record<string, unknown>) => [one.p, one.c, one.d].join()
-    const plain = expected.map((one) => [byKey(one), { ...one, tags: one.tags === null ? null : [...(one.tags as Set<string>)] }] as const)
-    expect(Object.fromEntries(rows)).toEqual(Object.fromEntries(plain))
-    // 450 changes ask for their row
-    expect(selects).toBeLessThan(100)
   })
 
   test('a write from a clock that is ahead does not put what follows out of sight of an audit', async () => {
