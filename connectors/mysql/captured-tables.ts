@@ -56,7 +56,7 @@ export class CapturedTables {
   }
 
   async #refresh(): Promise<readonly TableSchema[]> {
-    const { fit, unfit } = await this.#look()
+    const { fit, unfit } = await this.#look(this.#options.settings)
     this.unfit = unfit
     const schemas = Array.from(fit.values(), ({ table }) => table)
     for (const table of schemas) {
@@ -68,8 +68,8 @@ export class CapturedTables {
     return schemas
   }
 
-  async #look(): Promise<FitTables> {
-    const { connections, server, settings } = this.#options
+  async #look(settings: TableSettings): Promise<FitTables> {
+    const { connections, server } = this.#options
     const changes = this.#changes
     const tables = await connections.run('to look at the tables', (connection) => fitTables(connection, server, settings, this.#found.tables))
     if (changes >= this.#found.changes) this.#found = { tables, changes }
@@ -79,6 +79,8 @@ export class CapturedTables {
   /** The stream has come to a statement that may have changed definitions: what was listed before says nothing about rows from here on. */
   changed(): void {
     this.#changes++
+    // compared with the log, an older list would say that the log's new shapes are outdated
+    this.#list.expire()
     this.#described.clear()
     this.#alone = 0
   }
@@ -137,8 +139,8 @@ export class CapturedTables {
     this.#described.add(key)
     if (this.#found.changes !== this.#changes) {
       if (this.#alone++ < Math.max(FEW, this.#found.tables.listed.size * PART)) return null
-      // what is wrong with another table must not set this one aside
-      await this.#look().catch(() => {})
+      // what is wrong with another table must not set this one aside; and which are captured is not asked here
+      await this.#look({ ...this.#options.settings, cascades: 'ignore' }).catch(() => {})
       if (this.#found.changes !== this.#changes) return null
     }
     const { listed, fit } = this.#found.tables

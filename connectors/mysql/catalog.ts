@@ -13,7 +13,7 @@ export interface CatalogTable extends TableDefinition {
   /** Columns that existing rows may have a value in although none was written: those with a default, or computed ones. */
   readonly filled: ReadonlySet<string>
   readonly engine: string
-  /** Nothing of it changed within the last seconds, so whatever changes of it from now on shows in `fingerprint`. */
+  /** On MariaDB: nothing of it changed within the last seconds, so whatever changes of it from now on shows in `fingerprint`. */
   readonly isSettled: boolean
   /** Of all that was read of it: the same while nothing of it changes. */
   readonly fingerprint: string
@@ -24,7 +24,7 @@ export type CatalogTables = ReadonlyMap<string, CatalogTable>
 
 const NONE: CatalogTables = new Map()
 
-/** The server says to the second when a definition was made: what is younger may change without that. */
+/** MariaDB says to the second when a definition was made: what is younger may change without that. MySQL says when the statement that made it began. */
 const SETTLED_S = 2
 
 export function isCapturable(namespace: string, patterns: TablePatterns, name: string): boolean {

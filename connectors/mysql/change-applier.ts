@@ -167,9 +167,10 @@ export class ChangeApplier {
     this.#options.output.park(table, error)
   }
 
-  /** Rows of the table that exist may read differently from here on. */
+  /** Rows of the table that exist may read differently from here on. Without a key no row would replace what the log has. */
   reread(table: Pick<TableMap, 'namespace' | 'name'>): void {
-    if (this.#options.output.shape(table) !== null) this.#options.output.reread(table)
+    const { output } = this.#options
+    if ((output.shape(table)?.key.length ?? 0) > 0) output.reread(table)
   }
 
   /** A table was created: what the log has under its name are rows of another. */

@@ -6,8 +6,8 @@ import { protocolError } from './mysql-error.ts'
 
 export interface DefinitionsOptions {
   readonly isCaptured: (namespace: string, name: string) => boolean
-  /** A statement that may have changed definitions, for the log. */
-  readonly onStatement: (namespace: string, kind: string) => void
+  /** Definitions of tables may be others from here on. */
+  readonly onChanged: (namespace: string) => void
   readonly ahead: DescribedAhead
   /** Rows of the table from before this statement were read by its names after it; the table is read anew. */
   readonly onMisread: (table: NamedTable, place: string) => void
@@ -37,7 +37,7 @@ export class Definitions {
   async apply(statement: Statement, namespace: string, { place, mark, isCaptured }: StatementPlace): Promise<void> {
     const { kind } = statement
     if (kind === 'other' || kind === 'change' || kind === 'xa') return
-    this.#options.onStatement(namespace, kind)
+    this.#options.onChanged(namespace)
     if (kind !== 'truncate') this.#applier.forget()
     if (kind === 'definition') return
     if (kind === 'drop database') return this.#dropped.addAll(statement.namespace)

@@ -30,7 +30,7 @@ export interface FitTables {
 export async function fitTables(connection: WireConnection, server: Server, settings: TableSettings, before?: FitTables): Promise<FitTables> {
   const listed = await listTables(connection, new TablePatterns(settings.tables), before?.listed)
   const cascades: KnownCascades = before?.cascades ?? new WeakMap()
-  const unlogged = await unloggedTables(connection, server, [...listed.values()], { ...settings, known: cascades })
+  const unlogged = await unloggedTables(connection, server, [...listed.values()], { ...settings, ...(server.flavor === 'mariadb' && { known: cascades }) })
   const fit = new Map<string, MappedTable>()
   const unfit: UnfitTable[] = []
   for (const [key, table] of listed) {

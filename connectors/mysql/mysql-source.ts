@@ -107,7 +107,7 @@ export class MysqlSource implements SourceConnector {
       ahead: await this.#describedAhead(start),
       current: (namespace, name) => tables.current(namespace, name),
       find: (mapped, columns, key) => this.snapshot.find(mapped, columns, key),
-      onStatement: (namespace) => {
+      onChanged: (namespace) => {
         tables.changed()
         context.logger.debug({ namespace }, 'a definition may have changed')
       },

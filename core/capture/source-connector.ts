@@ -27,8 +27,8 @@ export interface SourceConnector extends AsyncDisposable {
   /** Why a table that was captured is not among `tables()`, as `was dropped`; null: the settings leave it out now. */
   whyAbsent(table: Pick<TableSchema, 'namespace' | 'name'>): Promise<string | null>
   /**
-   * Whether rows that existed when a table was `before` may read differently now that it is `now`, without changes in the stream: a column was added with a
-   * default, or has another type. Then the table is read again, in chunks, while it streams.
+   * Whether rows that existed when a table was `before` may read differently now that it is `now`, without changes in the stream: as when a column was added
+   * with a default, or has another type. Then the table is read again, in chunks, while it streams.
    */
   isRewritten(before: TableSchema, now: TableSchema): Promise<boolean>
   /**

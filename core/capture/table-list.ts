@@ -26,4 +26,9 @@ export class TableList {
     }
     return this.#last
   }
+
+  /** What was seen last is known to be outdated: the next call looks anew. */
+  expire(): void {
+    this.#last = null
+  }
 }

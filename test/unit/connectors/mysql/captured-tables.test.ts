@@ -152,11 +152,14 @@ describe('descriptions of captured tables', () => {
     expect(askedFor()).toEqual(['t1'])
   })
 
-  test('a list for descriptions leaves the captured tables as they were listed last', async () => {
+  test('after a statement that may have changed definitions the tables are listed anew, by who asks for the captured ones too', async () => {
     const tables = open()
     const listed = await tables.list()
-    tables.changed()
-    for (let i = 0; i < 9; i++) await tables.describe(mapOf(`t${i}`))
+    askedFor()
     expect(await tables.list()).toBe(listed)
+    expect(askedFor()).toEqual([])
+    tables.changed()
+    expect(await tables.list()).toEqual(listed)
+    expect(askedFor()).toEqual(['all'])
   })
 })

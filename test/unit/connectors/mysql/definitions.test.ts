@@ -19,7 +19,7 @@ async function effects(statements: readonly string[], ahead = new DescribedAhead
     reread: ({ namespace, name }: { namespace: string; name: string }) => done.push(`reread ${namespace}.${name}`),
     setAside: ({ namespace, name }: { namespace: string; name: string }) => done.push(`park ${namespace}.${name}`),
   }
-  const options = { isCaptured: (_: string, name: string) => name === 'a', onStatement: () => {}, ahead, onMisread: () => done.push('tell') }
+  const options = { isCaptured: (_: string, name: string) => name === 'a', onChanged: () => {}, ahead, onMisread: () => done.push('tell') }
   const definitions = new Definitions(applier as unknown as ChangeApplier, options)
   for (const [mark, text] of statements.entries()) await definitions.apply(readStatement(text, SESSION), 'shop', { place: 'file:4', mark, isCaptured })
   return done

@@ -23,3 +23,11 @@ test('a look that failed is told once, and the next one is a new one', async () 
   await expect(list.tables()).rejects.toThrow('away')
   expect(await list.tables()).toEqual([table])
 })
+
+test('what is known to be outdated is looked at anew, however young it is', async () => {
+  let looks = 0
+  const list = new TableList(Number.POSITIVE_INFINITY, async () => [{ ...table, name: `look ${++looks}` }])
+  await list.tables()
+  list.expire()
+  expect([await list.tables(), await list.tables()].map(([one]) => one!.name)).toEqual(['look 2', 'look 2'])
+})
