@@ -29,7 +29,8 @@ export function readQuery(event: BinlogEvent, bytes: Buffer, charsets: Charsets)
   const text = type === EVENT.mariadbQueryCompressed ? inflate(bytes, textAt, end, place) : bytes.subarray(textAt, end)
   const { mode, collation } = readVariables(bytes, variablesAt, schemaAt)
   const charset = collation === null ? undefined : charsets.ofCollation.get(collation)
-  const decode = charset === undefined ? null : decoderOf(charset)
+  // names that are sent as binary are taken as they are, which is UTF-8
+  const decode = charset === undefined || charset === 'binary' ? null : decoderOf(charset)
   return {
     text: decode == null ? text.toString('utf8') : decode(text, 0, text.length),
     session: {

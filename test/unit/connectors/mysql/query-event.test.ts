@@ -8,6 +8,7 @@ const CHARSETS = {
     [8, 'latin1'],
     [28, 'gbk'],
     [45, 'utf8mb4'],
+    [63, 'binary'],
   ]),
   widths: new Map(),
 }
@@ -41,6 +42,7 @@ test.each([
   ['UTF-8', [FLAGS, mode(0), CATALOG, INCREMENT, collation(45)], Buffer.from('truncate table é')],
   ['latin1', [FLAGS, mode(0), CATALOG, collation(8)], Buffer.from('truncate table é', 'latin1')],
   ['a character set of several bytes', [collation(28)], Buffer.from([...Buffer.from('truncate table '), 0xa8, 0xa6])],
+  ['binary, of which the server converts nothing', [collation(63)], Buffer.from('truncate table é')],
   ['a collation that is not known', [collation(99)], Buffer.from('truncate table é')],
 ])('a statement is in the character set of its session: %s', (_, variables, text) => {
   expect(read(variables, text)).toEqual({ text: 'truncate table é', session: { namespace: 'shop', ansiQuotes: false, noBackslashEscapes: false } })
