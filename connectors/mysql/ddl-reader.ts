@@ -34,12 +34,27 @@ export interface StatementSession extends Quoting {
 }
 
 const DEFINITION: Statement = { kind: 'definition' }
-const CHANGES = new Set(['insert', 'update', 'delete', 'replace', 'load', 'call', 'with'])
-const OTHERS = new Set(['savepoint', 'release', 'rollback', 'grant', 'revoke', 'set', 'flush', 'analyze', 'optimize', 'begin', 'commit'])
+const CHANGES = new Set(['insert', 'update', 'delete', 'replace', 'load', 'call', 'with', 'select', 'do'])
+const OTHERS = new Set(['savepoint', 'release', 'rollback', 'grant', 'revoke', 'set', 'flush', 'optimize', 'begin', 'commit'])
 
 /** What kind of statement it is. Never fails: what is not understood may have changed definitions. */
 export function readStatement(text: string, session: StatementSession): Statement {
   return read(new Reader(wordsOf(text, session), session))
+}
+
+/**
+ * Whether a statement names a captured table, or may: any word of it may be a table of the database in use, any two a database and its table. Reads no further
+ * than to the first, and holds no words: statements may have gigabytes.
+ */
+export function mayConcern(text: string, session: StatementSession, isCaptured: (namespace: string, name: string) => boolean): boolean {
+  let before: string | null = null
+  for (const { kind, raw } of wordsOf(text, session)) {
+    if (kind !== 'word' && kind !== 'name') continue
+    const name = session.lowerCase ? raw.toLowerCase() : raw
+    if (isCaptured(session.namespace, name) || (before !== null && isCaptured(before, name))) return true
+    before = name
+  }
+  return false
 }
 
 function read(words: Reader): Statement {
@@ -60,6 +75,14 @@ function read(words: Reader): Statement {
       return readRename(words)
     case 'alter':
       return readAlter(words)
+    case 'analyze':
+      if (words.take('table', 'tables', 'local', 'no_write_to_binlog')) return { kind: 'other' }
+      // MariaDB's ANALYZE [FORMAT = JSON] runs what follows
+      if (words.take('format')) {
+        words.sign('=')
+        words.keyword()
+      }
+      return read(words)
     case 'set':
       // MariaDB's SET STATEMENT a = 1, b = (…) FOR what is run with these
       if (!words.take('statement')) return { kind: 'other' }
@@ -83,7 +106,21 @@ function readCreate(words: Reader): Statement {
   if (!words.take('table')) return DEFINITION
   const isConditional = words.condition()
   const tables = words.table()
+  // in row format the event has the columns in place of the query, and the rows follow
+  if (hasQuery(words)) return { kind: 'change' }
   return replaces ? { kind: 'truncate', tables } : { kind: 'create', tables, isConditional }
+}
+
+/** SELECT, VALUES (…), VALUES ROW (…) or TABLE t in the rest of a CREATE TABLE, where partitions have VALUES, too. */
+function hasQuery(words: Reader): boolean {
+  let before = ''
+  for (const [{ kind, text }] of words.rest(true)) {
+    const word = kind === 'word' && before !== '.' ? text : ''
+    if (word === 'select' || word === 'table') return true
+    if (before === 'values' && (word === 'row' || (kind === 'sign' && text === '('))) return true
+    before = kind === 'sign' ? text : word
+  }
+  return false
 }
 
 function readDrop(words: Reader): Statement {
@@ -126,19 +163,28 @@ function readAlter(words: Reader): Statement {
   words.wait()
   let changes: 'columns' | 'rows' | null = null
   const others: NamedTable[] = []
-  let left: readonly NamedTable[] = []
+  const left: NamedTable[] = []
   do {
-    const what = readAction(words)
+    if (words.isAtEnd) break
+    const verb = words.keyword()
+    // stands alone or at the end, and has commas of its own
+    const isLast = words.isNext(LISTS)
+    const what = readAction(verb, words)
     if (what === 'loses') isLossy = true
     else if (what === 'rename') {
       others.push(...words.renamed())
-      left = own
+      left.push(...own)
     } else if (what === 'rows' || (what === 'columns' && changes === null)) changes = what
-    let before = ''
-    for (const option of words.restOfAction()) {
-      if (option === 'blackhole') isLossy = true
-      // EXCHANGE PARTITION p WITH TABLE t, CONVERT PARTITION p TO TABLE t
-      else if (what === 'loses' && option === 'table' && (before === 'with' || before === 'to')) others.push(...words.table())
+    let before = verb
+    for (const [{ kind, text }, depth] of words.rest(isLast)) {
+      if (before === 'engine' && kind === 'sign' && text === '=') continue
+      const option = kind === 'word' && depth === 0 ? text : ''
+      if (before === 'engine' && text.toLowerCase() === 'blackhole') isLossy = true
+      else if (what === 'loses' && option === 'table') {
+        // EXCHANGE PARTITION p WITH TABLE t, CONVERT PARTITION p TO TABLE t; CONVERT TABLE t TO PARTITION p
+        if (before === 'with' || before === 'to') others.push(...words.table())
+        else if (before === 'convert') left.push(...words.table())
+      }
       before = option
     }
   } while (words.sign(','))
@@ -153,17 +199,16 @@ const HARMLESS = new Set(
   `alter order enable disable force engine type comment auto_increment row_format key_block_size algorithm lock default character charset collate checksum
    table_checksum stats_persistent stats_auto_recalc stats_sample_pages max_rows min_rows avg_row_length pack_keys delay_key_write tablespace union insert_method
    data connection compression encryption encrypted encryption_key_id page_compressed page_compression_level page_checksum transactional autoextend_size
-   secondary_engine secondary_load secondary_unload with without reorganize coalesce analyze check optimize rebuild repair remove partition`.split(/\s+/),
+   engine_attribute secondary_engine secondary_engine_attribute secondary_load secondary_unload with without reorganize coalesce analyze check optimize rebuild
+   repair remove partition`.split(/\s+/),
 )
 
 /**
  * What one action of an ALTER TABLE, up to where it is read, may do: nothing to columns or rows, change `columns` in a way that leaves all values as they are, have
  * existing `rows` read differently, lose rows (`loses`), or `rename` the table. What is not known may do all but the last two.
  */
-function readAction(words: Reader): 'nothing' | 'columns' | 'rows' | 'loses' | 'rename' {
-  if (words.isAtEnd) return 'nothing'
-  const action = words.keyword()
-  switch (action) {
+function readAction(verb: string, words: Reader): 'nothing' | 'columns' | 'rows' | 'loses' | 'rename' {
+  switch (verb) {
     case 'add':
       if (words.isNext(INDEXES) || words.isNext(PARTITION)) return 'nothing'
       return readAdded(words)
@@ -182,24 +227,46 @@ function readAction(words: Reader): 'nothing' | 'columns' | 'rows' | 'loses' | '
     case 'import':
       return 'loses'
     default:
-      return HARMLESS.has(action) ? 'nothing' : 'rows'
+      return HARMLESS.has(verb) ? 'nothing' : 'rows'
   }
 }
 
 const PARTITION = new Set(['partition'])
+/** After an action's verb: lists may follow without parentheses. */
+const LISTS = new Set([...PARTITION, 'by'])
 /** In a column's definition: existing rows have a value in it that is not NULL. */
-const FILLS = new Set(['as', 'generated', 'auto_increment', 'serial', 'primary', 'timestamp', 'period', 'system'])
+const FILLS = new Set(['as', 'generated', 'auto_increment', 'serial', 'primary'])
+/** Before NULL: it is not what the column's definition allows. */
+const NOT_BARE = new Set(['not', 'default', 'set'])
 
 /** ADD COLUMN, of one or of several in parentheses. */
 function readAdded(words: Reader): 'columns' | 'rows' {
-  const rest = words.restOfAction(1)
-  let before = ''
-  let what: 'columns' | 'rows' = 'columns'
-  for (const word of rest) {
-    if (FILLS.has(word) || (before === 'default' && word !== 'null') || (before === 'not' && word === 'null')) what = 'rows'
-    before = word
+  words.take('column')
+  words.condition()
+  const isList = words.sign('(')
+  const definitions: string[][] = [[]]
+  for (const [{ kind, text }, depth] of words.rest(false, isList ? 1 : 0)) {
+    if (isList && depth === 1 && kind === 'sign' && text === ',') definitions.push([])
+    else definitions.at(-1)!.push(kind === 'word' && depth === (isList ? 1 : 0) ? text : '')
   }
-  return what
+  return definitions.some(fills) ? 'rows' : 'columns'
+}
+
+/** @param definition of a column, or of an index in a list of columns: its keywords, empty for what is none and for what is in parentheses */
+function fills(definition: readonly string[]): boolean {
+  const [name = '', second] = definition
+  if ((name === 'period' && (second === 'for' || second === 'if')) || (name === 'system' && second === 'versioning')) return true
+  // a column may have a keyword's name; what begins an index may not
+  const words = INDEXES.has(name) ? definition : ['', ...definition.slice(1)]
+  return words.some((word, i) => {
+    const before = words[i - 1] ?? ''
+    if (before === 'after') return false
+    // without explicit_defaults_for_timestamp it is NOT NULL unless it says NULL
+    if (word === 'timestamp') return !words.some((other, j) => other === 'null' && !NOT_BARE.has(words[j - 1]!))
+    // alone, it is PRIMARY KEY
+    if (word === 'key') return i > 0 && !INDEXES.has(before)
+    return FILLS.has(word) || (before === 'default' && word !== 'null') || (before === 'not' && word === 'null')
+  })
 }
 
 /** Takes the words of a statement one by one. */
@@ -268,13 +335,13 @@ class Reader {
     }
   }
 
-  /** Keywords up to the comma that ends the action, or the statement's end; those in parentheses up to `deepest` deep. The rest of them is skipped when the loop ends. */
-  *restOfAction(deepest = 0): Generator<string> {
-    for (let depth = 0; this.#next !== null; ) {
-      if (depth === 0 && this.#next.kind === 'sign' && this.#next.text === ',') return
-      const { kind, text } = this.#advance()!
-      if (kind === 'sign') depth += text === '(' ? 1 : text === ')' ? -1 : 0
-      yield kind === 'word' && depth <= deepest ? text : ''
+  /** Words up to the statement's end, or to the comma that ends the action unless it `isLast`; each with how many parentheses are open, `depth` of them before. */
+  *rest(isLast: boolean, depth = 0): Generator<readonly [word: Word, depth: number]> {
+    for (let open = depth; this.#next !== null; ) {
+      if (open === 0 && !isLast && this.#next.kind === 'sign' && this.#next.text === ',') return
+      const word = this.#advance()!
+      if (word.kind === 'sign') open += word.text === '(' ? 1 : word.text === ')' ? -1 : 0
+      yield [word, open]
     }
   }
 
@@ -294,6 +361,8 @@ class Reader {
   /** A table with or without its database; empty when there is none. */
   table(): readonly NamedTable[] {
     const { namespace } = this.#session
+    // .t is t of the database in use
+    this.sign('.')
     const first = this.name()
     if (first === null) return []
     if (!this.sign('.')) return [{ namespace, name: first }]

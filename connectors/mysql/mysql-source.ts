@@ -13,14 +13,13 @@ import type { CapturedTables } from './captured-tables.ts'
 import { isCapturable } from './catalog.ts'
 import { ChangeStream } from './change-stream.ts'
 import type { Charsets } from './column-definition.ts'
-import type { StatementSession } from './ddl-reader.ts'
+import { mayConcern } from './ddl-reader.ts'
 import { DescribedAhead } from './described-ahead.ts'
 import { GtidSet, MariadbPosition } from './gtid-set.ts'
 import { type MysqlOffset, readOffset, resumeGtids, writeOffset } from './mysql-offset.ts'
 import { binlogEnd, fileMark, type Server } from './server.ts'
 import { type AppliedMark, MysqlSnapshotReader } from './snapshot-reader.ts'
 import type { SqlConnections } from './sql-connection.ts'
-import { wordsOf } from './statement-words.ts'
 import type { TypeMappingOptions } from './type-mapping.ts'
 import type { WireConnection } from './wire-connection.ts'
 
@@ -113,7 +112,7 @@ export class MysqlSource implements SourceConnector {
       },
       onMisread: (table, place) =>
         context.logger.warn({ table: tableId(table), place }, 'rows from before an ALTER TABLE were read by its names after it: the table is read anew'),
-      concerns: (text, session) => mayConcern(patterns, text, session),
+      concerns: (text, session) => mayConcern(text, session, (namespace, name) => isCapturable(namespace, patterns, name)),
     })
     this.#stream = changes
     let complete = start
@@ -158,12 +157,4 @@ export class MysqlSource implements SourceConnector {
     await snapshots[Symbol.asyncDispose]()
     await connections[Symbol.asyncDispose]()
   }
-}
-
-/** A statement is about a captured table when it may be: its database, or one that it names, has some. */
-function mayConcern(patterns: TablePatterns, text: string, session: StatementSession): boolean {
-  const words = [...wordsOf(text, session)].filter(({ kind }) => kind === 'word' || kind === 'name')
-  const names = words.map(({ raw }) => (session.lowerCase ? raw.toLowerCase() : raw))
-  const following = names.slice(1)
-  return names.some((name) => isCapturable(session.namespace, patterns, name)) || following.some((name, i) => isCapturable(names[i]!, patterns, name))
 }

@@ -7,7 +7,7 @@ export interface Quoting {
 }
 
 export interface Word {
-  /** A `word` may be a keyword, a `name` is quoted by backticks or double quotes, `text` by single ones; a `sign` is any other character. */
+  /** A `word` may be a keyword, a `name` is quoted by backticks, double quotes or brackets, `text` by single ones; a `sign` is any other character. */
   readonly kind: 'word' | 'name' | 'text' | 'sign'
   /** Of a word in lower case, too; of what was quoted without its quotes. */
   readonly text: string
@@ -30,10 +30,12 @@ export function* wordsOf(text: string, { ansiQuotes, noBackslashEscapes }: Quoti
     const char = text[at]!
     const comment = commentEnd(text, at)
     if (comment > at) at = comment
-    else if (char === '`' || char === "'" || char === '"') {
-      const escapes = char === '`' || noBackslashEscapes || (char === '"' && ansiQuotes) ? '' : '\\'
-      const end = quotedEnd(text, at, char, escapes)
-      const inner = text.slice(at + 1, end - 1).replaceAll(char + char, char)
+    else if (char === '`' || char === "'" || char === '"' || char === '[') {
+      const escapes = char === '`' || char === '[' || noBackslashEscapes || (char === '"' && ansiQuotes) ? '' : '\\'
+      // brackets stand in a statement in MariaDB's sql_mode MSSQL only
+      const quote = char === '[' ? ']' : char
+      const end = quotedEnd(text, at, quote, escapes)
+      const inner = text.slice(at + 1, end - 1).replaceAll(quote + quote, quote)
       yield { kind: char === "'" ? 'text' : 'name', text: inner, raw: inner }
       at = end
     } else {

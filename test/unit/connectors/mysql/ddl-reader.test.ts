@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { readStatement } from '../../../../connectors/mysql/ddl-reader.ts'
+import { mayConcern, readStatement } from '../../../../connectors/mysql/ddl-reader.ts'
 
 const SESSION = { namespace: 'shop', ansiQuotes: false, noBackslashEscapes: false, lowerCase: false }
 const read = (text: string, session: Partial<typeof SESSION> = {}) => readStatement(text, { ...SESSION, ...session })
@@ -22,7 +22,21 @@ const STATEMENTS: readonly (readonly [text: string, statement: object])[] = [
   ['delete from items limit 1', { kind: 'change' }],
   ['delete a from a join b', { kind: 'change' }],
   ['create table items (a int)', { kind: 'create', tables: tables('shop.items'), isConditional: false }],
-  ['create table items as select 1', { kind: 'create', tables: tables('shop.items'), isConditional: false }],
+  ['create table items as select 1', { kind: 'change' }],
+  ['create table items (a int) select 1 as a', { kind: 'change' }],
+  ['create table items (select 1)', { kind: 'change' }],
+  ['create table if not exists items with x as (select 1) select * from x', { kind: 'change' }],
+  ['create or replace table items select 1', { kind: 'change' }],
+  ['create table items values (1)', { kind: 'change' }],
+  ['create table items values row(1)', { kind: 'change' }],
+  ['create table items table other', { kind: 'change' }],
+  ['CREATE TABLE `items` ( `select` int ) START TRANSACTION', { kind: 'create', tables: tables('shop.items'), isConditional: false }],
+  [
+    `create table items (a int comment 'select') partition by list (a) (partition p values in (1))`,
+    { kind: 'create', tables: tables('shop.items'), isConditional: false },
+  ],
+  ['create table shop.select (a int references shop.table (a))', { kind: 'create', tables: tables('shop.select'), isConditional: false }],
+  ['create temporary table items select 1', { kind: 'other' }],
   ['create table if not exists other.items like x', { kind: 'create', tables: tables('other.items'), isConditional: true }],
   ['create or replace table items (a int)', truncation('shop.items')],
   ['create temporary table items (a int)', { kind: 'other' }],
@@ -31,6 +45,9 @@ const STATEMENTS: readonly (readonly [text: string, statement: object])[] = [
   ['create or replace view items as select 1', { kind: 'definition' }],
   ['drop table if exists `a`, b.c', { kind: 'drop', tables: tables('shop.a', 'b.c') }],
   ['drop table a restrict', { kind: 'drop', tables: tables('shop.a') }],
+  ['drop table .a, . b', { kind: 'drop', tables: tables('shop.a', 'shop.b') }],
+  ['drop table [a-b], [c].[d]]e]', { kind: 'drop', tables: tables('shop.a-b', 'c.d]e') }],
+  ['create table [items] ([a] int)', { kind: 'create', tables: tables('shop.items'), isConditional: false }],
   ['drop tables a,b', { kind: 'drop', tables: tables('shop.a', 'shop.b') }],
   ['drop temporary table a', { kind: 'other' }],
   ['drop view a', { kind: 'definition' }],
@@ -48,14 +65,24 @@ const STATEMENTS: readonly (readonly [text: string, statement: object])[] = [
   ['alter table a rename = b', replacement(['shop.b'], 'shop.a')],
   ['alter table a add x int, rename as other.b', replacement(['other.b'], 'shop.a')],
   ['alter table a drop partition p1, p2', replacement(['shop.a'])],
+  ['alter table a drop partition if exists rename, p2', replacement(['shop.a'])],
+  ['alter table a truncate partition p1, p2', replacement(['shop.a'])],
+  ['alter table a discard partition p1, rename tablespace', replacement(['shop.a'])],
   ['alter table a truncate partition all', replacement(['shop.a'])],
   ['alter table a import tablespace', replacement(['shop.a'])],
   ['alter table x.a exchange partition p with table y.b', replacement(['x.a', 'y.b'])],
-  ['alter table a convert table b to partition p values less than (9)', replacement(['shop.a'])],
+  ['alter table a convert table x.b to partition p values less than (9)', { ...replacement(['shop.a']), left: tables('x.b') }],
   ['alter table a convert partition p to table b', replacement(['shop.a', 'shop.b'])],
   ['alter ignore table a add unique (b)', replacement(['shop.a'])],
   ['alter online ignore table a comment = 1', replacement(['shop.a'])],
   ['alter table a engine = blackhole', replacement(['shop.a'])],
+  ['alter table a add x int, engine BlackHole', replacement(['shop.a'])],
+  [`alter table a comment 'x' engine = 'blackhole'`, replacement(['shop.a'])],
+  ['alter table a engine="BLACKHOLE"', replacement(['shop.a'])],
+  ['alter table a engine `blackhole`', replacement(['shop.a'])],
+  ['alter table a drop column blackhole', alter('shop.a', true)],
+  ['alter table a add column blackhole int after engine', alter('shop.a', false)],
+  [`alter table a comment 'blackhole'`, { kind: 'definition' }],
   ['alter table a rename column x to y', alter('shop.a', true)],
   ['alter table a change x y int', alter('shop.a', true)],
   ['alter table a modify column x bigint', alter('shop.a', true)],
@@ -75,6 +102,32 @@ const STATEMENTS: readonly (readonly [text: string, statement: object])[] = [
   ['alter table a add x int generated always as (y * 2) virtual', alter('shop.a', true)],
   ['alter table a add x int as (y) stored', alter('shop.a', true)],
   ['alter table a add x timestamp', alter('shop.a', true)],
+  ['alter table a add x timestamp not null', alter('shop.a', true)],
+  ['alter table a add x timestamp default null', alter('shop.a', true)],
+  ['alter table a add x timestamp null default current_timestamp', alter('shop.a', true)],
+  ['alter table a add x timestamp references b (c) on delete set null', alter('shop.a', true)],
+  ['alter table a add x timestamp null', alter('shop.a', false)],
+  ['alter table a add x timestamp(6) null default null on update current_timestamp(6)', alter('shop.a', false)],
+  ['alter table a add (x timestamp, y timestamp null)', alter('shop.a', true)],
+  ['alter table a add (x timestamp null, y timestamp null)', alter('shop.a', false)],
+  ['alter table a add column timestamp datetime null', alter('shop.a', false)],
+  ['alter table a add timestamp timestamp', alter('shop.a', true)],
+  ['alter table a add column if not exists serial int', alter('shop.a', false)],
+  ['alter table a add (period int, system int, generated int)', alter('shop.a', false)],
+  ['alter table a add after timestamp', alter('shop.a', true)],
+  ['alter table a add x int null after system', alter('shop.a', false)],
+  ['alter table a add x int after serial, add y int after generated', alter('shop.a', false)],
+  ['alter table a add x serial', alter('shop.a', true)],
+  ['alter table a add x int auto_increment unique', alter('shop.a', true)],
+  ['alter table a add x int(11) primary key', alter('shop.a', true)],
+  ['alter table a add x int(11) key', alter('shop.a', true)],
+  ['alter table a add x int unique key', alter('shop.a', false)],
+  ['alter table a add (x int, key (x), unique key u (x), constraint c unique (x), check (x is not null))', alter('shop.a', false)],
+  ['alter table a add (x int, primary key (x))', alter('shop.a', true)],
+  ['alter table a add x int check (x is not null)', alter('shop.a', false)],
+  ['alter table a add x int check (x is not null) not null', alter('shop.a', true)],
+  ['alter table a add system versioning', alter('shop.a', true)],
+  ['alter table a add period for system_time (x, y)', alter('shop.a', true)],
   ['alter table a add column x int, add column y int default 1', alter('shop.a', true)],
   ['alter table a add x int, algorithm = instant', alter('shop.a', false)],
   ['alter table a some future action', alter('shop.a', true)],
@@ -90,7 +143,16 @@ const STATEMENTS: readonly (readonly [text: string, statement: object])[] = [
   ['ALTER TABLE `a` DISABLE KEYS', { kind: 'definition' }],
   ['alter table a add partition (partition p values less than (3))', { kind: 'definition' }],
   ['alter table a reorganize partition p into (partition q values less than (3))', { kind: 'definition' }],
+  ['alter table a reorganize partition p0, p1 into (partition q values less than (3), partition r values less than (4))', { kind: 'definition' }],
+  ...['optimize', 'rebuild', 'analyze', 'check', 'repair', 'coalesce'].map(
+    (verb) => [`alter table a ${verb} partition p0, p1`, { kind: 'definition' }] as const,
+  ),
+  ['alter table a order by b, c desc', { kind: 'definition' }],
+  ['alter table a drop b, order by c, d', alter('shop.a', true)],
+  ['alter table a add x int, partition by key (b, c) partitions 4', alter('shop.a', false)],
+  ['alter table a remove partitioning', { kind: 'definition' }],
   ['alter table a engine = innodb row_format = dynamic', { kind: 'definition' }],
+  [`alter table a engine_attribute = '{}', secondary_engine_attribute = '{}'`, { kind: 'definition' }],
   ['alter table a', { kind: 'definition' }],
   ['alter view a as select 1', { kind: 'definition' }],
   ['some future statement', { kind: 'definition' }],
@@ -98,6 +160,13 @@ const STATEMENTS: readonly (readonly [text: string, statement: object])[] = [
   ['UPDATE items SET a = 1', { kind: 'change' }],
   ['load data infile "x" into table items', { kind: 'change' }],
   ['with x as (select 1) delete from items', { kind: 'change' }],
+  ['select f(1)', { kind: 'change' }],
+  ['do f(1)', { kind: 'change' }],
+  ['analyze update items set a = 1', { kind: 'change' }],
+  ['analyze format = json delete from items where a = 1', { kind: 'change' }],
+  ['analyze table items', { kind: 'other' }],
+  ['analyze local table items', { kind: 'other' }],
+  ['analyze no_write_to_binlog tables items', { kind: 'other' }],
   ['savepoint a', { kind: 'other' }],
   ['flush tables', { kind: 'other' }],
   [`set password = 'x'`, { kind: 'other' }],
@@ -160,10 +229,40 @@ test('what is not closed, or is no statement, is read without an error', () => {
     "'",
     '`',
     'alter table `a',
+    'drop table [a',
+    'drop table .',
+    'create table a values',
+    'alter table a add',
+    'alter table a add (x int',
+    'alter table a engine',
+    'analyze format',
     "alter table a comment 'x",
     'set statement a = 1',
     'alter table a add x int default (',
   ]) {
     expect(read(text)).toHaveProperty('kind')
   }
+})
+
+test('a statement may concern a captured table when it names one, or a name in it is one in the database in use', () => {
+  const concerns = (text: string, session: Partial<typeof SESSION> = {}) =>
+    mayConcern(text, { ...SESSION, namespace: 'none', ...session }, (namespace, name) => namespace === 'shop' && name === 'items')
+  for (const text of ['update shop.items set a = 1', 'update x, `shop` . "items" set a = 1', 'insert into [shop].[items] values (1)'])
+    expect(concerns(text)).toBe(true)
+  for (const text of ['', 'update items set a = 1', 'update items.shop set a = 1', `update x set a = 'shop.items'`, 'update x /* shop.items */ set a = 1']) {
+    expect(concerns(text)).toBe(false)
+  }
+  expect(concerns('update items set a = 1', { namespace: 'shop' })).toBe(true)
+  expect(concerns('update Shop.ITEMS set a = 1')).toBe(false)
+  expect(concerns('update Shop.ITEMS set a = 1', { lowerCase: true })).toBe(true)
+})
+
+test('a statement is read no further than to the first captured name', () => {
+  const seen: string[] = []
+  const concerns = mayConcern('update a set b = 1', SESSION, (namespace, name) => {
+    seen.push(`${namespace}.${name}`)
+    return name === 'a'
+  })
+  expect(concerns).toBe(true)
+  expect(seen).not.toContain('shop.set')
 })
