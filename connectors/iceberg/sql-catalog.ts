@@ -1,6 +1,6 @@
 /** The SQL catalog that PyIceberg (`SqlCatalog`) and Java (`JdbcCatalog`, schema V1) share, in a SQLite file. */
 import { randomUUID } from 'node:crypto'
-import { existsSync, mkdirSync } from 'node:fs'
+import { mkdirSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { MillraceError } from '../../core/plugin.ts'
@@ -39,7 +39,7 @@ export class SqlCatalog implements Catalog {
   /** Only read, and there is no catalog in the file yet. */
   #isAbsent = false
 
-  /** @throws sink.unreachable when the file cannot be opened */
+  /** @throws sink.forbidden when the file or its folder may not be entered, sink.unreachable when it cannot be opened */
   constructor(options: SqlCatalogOptions, files: FileStore) {
     this.files = files
     this.#options = options
@@ -48,15 +48,24 @@ export class SqlCatalog implements Catalog {
 
   #connect(): DatabaseSync {
     const { path: file, readOnly } = this.#options
+    let db: DatabaseSync | null = null
     try {
       if (!readOnly) mkdirSync(path.dirname(file), { recursive: true })
       // not SQLite's own readOnly: that cannot take back what a killed writer left half done
-      const db = new DatabaseSync(readOnly && !existsSync(file) ? ':memory:' : file, { timeout: 10_000 })
+      const isMissing = readOnly && statSync(file, { throwIfNoEntry: false }) === undefined
+      db = new DatabaseSync(isMissing ? ':memory:' : file, { timeout: 10_000 })
       this.#isAbsent = readOnly && db.prepare("select 1 from sqlite_schema where name = 'iceberg_tables'").get() === undefined
       if (!readOnly || this.#isAbsent) db.exec(readOnly ? TABLES.replaceAll('create table if not exists', 'create temp table') : TABLES)
+      if (readOnly) db.exec('pragma query_only = 1')
       return db
     } catch (error) {
-      throw new MillraceError('sink.unreachable', `cannot open the catalog ${file}: ${(error as Error).message}`, { cause: error })
+      db?.close()
+      const { code, message } = error as NodeJS.ErrnoException
+      if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') {
+        const fix = `let this user into its folder${readOnly ? '' : ' to write there'}`
+        throw new MillraceError('sink.forbidden', `the catalog ${file} may not be opened: ${message}`, { cause: error, fix })
+      }
+      throw new MillraceError('sink.unreachable', `cannot open the catalog ${file}: ${message}`, { cause: error })
     }
   }
 

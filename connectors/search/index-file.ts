@@ -1,5 +1,5 @@
 /** The SQLite file of search indexes: its tables, how it is opened, and what its errors mean. */
-import { existsSync, mkdirSync, realpathSync } from 'node:fs'
+import { mkdirSync, realpathSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -55,13 +55,21 @@ function isMarked(db: DatabaseSync, file: string): boolean {
   throw new MillraceError('config.invalid', `${file} is a database of something else`, { fix: "set the sink's path to a file of its own" })
 }
 
+/** Whether there is something of that name. @throws sink.forbidden when that may not be seen */
+export function isThere(file: string): boolean {
+  return guarded(file, () => statSync(file, { throwIfNoEntry: false }) !== undefined)
+}
+
 /**
- * Opens the file to read it; what it lacks, or all when there is none, is empty, and nothing is made on disk.
+ * Opens the file to read it; what it lacks, or all when there is none, is empty, and no file is made. While it is open, SQLite keeps `-wal` and `-shm` beside
+ * it, of this process's user when no writer has made them. Who closes it last removes them and first brings in what a killed writer left there; without the
+ * right to write the file they stay.
  * @throws sink.forbidden, sink.unreachable, config.invalid when the file is something else
  */
 export function readIndexFile(file: string): DatabaseSync {
   return guarded(file, () => {
-    const db = existsSync(file) ? new DatabaseSync(file, { readOnly: true, timeout: 1_000 }) : new DatabaseSync(':memory:')
+    // not SQLite's own readOnly: that never removes -wal and -shm, which another user's writer may not write
+    const db = new DatabaseSync(isThere(file) ? file : ':memory:', { timeout: 1_000 })
     try {
       isMarked(db, file)
       const found = new Set(
@@ -71,12 +79,18 @@ export function readIndexFile(file: string): DatabaseSync {
           .map(({ name }) => name),
       )
       for (const [name, columns] of Object.entries(TABLES)) if (!found.has(name)) db.exec(`CREATE TEMP TABLE ${name}${columns}`)
+      db.exec('PRAGMA query_only = 1')
       return db
     } catch (error) {
       db.close()
       throw error
     }
   })
+}
+
+/** Whether a file that was opened to read it lacked a table then; a table that its writer makes since is not seen through `db`. */
+export function lackedTables(db: DatabaseSync): boolean {
+  return db.prepare('SELECT 1 FROM sqlite_temp_schema LIMIT 1').get() !== undefined
 }
 
 const SQLITE_BUSY = 5

@@ -1,7 +1,6 @@
-import { existsSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import { type Json, MillraceError, type TableSchema } from '../../core/plugin.ts'
-import { guarded, type IndexDescription, readIndexFile } from './index-file.ts'
+import { guarded, type IndexDescription, isThere, readIndexFile } from './index-file.ts'
 import { displayJson, rowCodec, searchText } from './row-codec.ts'
 
 export interface SearchOptions {
@@ -22,11 +21,11 @@ export interface SearchHit {
 
 /**
  * Searches an index in a file of the search sink, also while the sink writes to it.
- * @throws config.invalid when the file, the index or the query's syntax is wrong
+ * @throws config.invalid when the file, the index or the query's syntax is wrong, sink.forbidden, sink.unreachable
  */
 export function searchIndex(file: string, index: string, query: string, options: SearchOptions = {}): readonly SearchHit[] {
   const match = options.syntax === 'fts5' ? query : wordsQuery(query)
-  if (!existsSync(file))
+  if (!isThere(file))
     throw new MillraceError('config.invalid', `there is no index file ${file}`, { fix: 'run the mesh first (millrace run), or correct the path' })
   const db = readIndexFile(file)
   try {

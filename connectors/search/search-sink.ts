@@ -17,7 +17,7 @@ import {
   UNCHANGED,
   unpackPosition,
 } from '../../core/plugin.ts'
-import { beginWriting, guarded, type IndexDescription, inTurn, openIndexFile, readIndexFile, sinkError } from './index-file.ts'
+import { beginWriting, guarded, type IndexDescription, inTurn, lackedTables, openIndexFile, readIndexFile, sinkError } from './index-file.ts'
 import { checkEvolution, mergeTypes, type TextColumn, textColumns } from './index-schema.ts'
 import { type RowCodec, rowCodec, searchText } from './row-codec.ts'
 
@@ -114,9 +114,9 @@ export class SearchSink implements SinkConnector {
     return row?.id ?? NO_INDEX
   }
 
-  /** Its writer may have made the index that was not there. */
+  /** Its writer may have made the index, or the table, that was not there. */
   #lookAgain(): void {
-    if (!this.#options.readOnly || this.#id !== NO_INDEX) return
+    if (!this.#options.readOnly || (this.#id !== NO_INDEX && !lackedTables(this.#db))) return
     const before = this.#db
     this.#db = readIndexFile(this.#options.file)
     before.close()

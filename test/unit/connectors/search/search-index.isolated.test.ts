@@ -1,4 +1,4 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -6,9 +6,11 @@ import fc from 'fast-check'
 import { pino } from 'pino'
 import { afterEach, expect, test, vi } from 'vitest'
 import plugin, { type SearchConfig } from '../../../../connectors/search/index.ts'
+import { openIndexFile, readIndexFile } from '../../../../connectors/search/index-file.ts'
 import { type SearchOptions, searchIndex, wordsQuery } from '../../../../connectors/search/search-index.ts'
 import type { TableSchema } from '../../../../core/event/table-schema.ts'
 import { History, ITEMS, targetRows } from '../../../../testing/sink-history.ts'
+import { shutOut } from '../shut-out.ts'
 
 const opened: (() => PromiseLike<void> | void)[] = []
 afterEach(async () => {
@@ -189,6 +191,50 @@ test('opened to be read, it makes neither file nor folder, no index in a file th
   expect(await early.committed()).toEqual(await writer.committed())
   await early.prepare(ITEMS)
   expect(await targetRows(early)).toHaveLength(1)
+})
+
+test('a table that the file lacked is seen once its writer makes it', async () => {
+  const { file, sink, history, open, context } = await products()
+  if (plugin.kind !== 'sink') throw new Error('search is a sink')
+  await sink[Symbol.asyncDispose]()
+  {
+    // as an older version, which had no memos, leaves it
+    using db = new DatabaseSync(file)
+    db.exec('DROP TABLE millrace_memo')
+  }
+  await using early = await plugin.open(
+    plugin.config.parse({}),
+    { ...context, readOnly: true },
+    { topic: 'shop.public.items', namespace: 'public', table: 'items' },
+  )
+  expect(await early.recall!()).toBeNull()
+  const writer = await open()
+  await writer.prepare(ITEMS)
+  await writer.apply({ ...history.batch([history.put('u', [1n, 'cap', null, 1, 1n])]), memo: () => 'counted' }, still)
+  expect([await early.recall!(), await early.committed()]).toEqual(['counted', await writer.committed()])
+})
+
+test('a reader leaves nothing beside a file that nobody has open, and cannot change it', () => {
+  const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-search-'))
+  opened.push(() => rmSync(dir, { recursive: true, force: true }))
+  const file = path.join(dir, 'search.db')
+  openIndexFile(file).close()
+  const db = readIndexFile(file)
+  expect(() => db.exec("INSERT INTO millrace_memo VALUES(1, '')")).toThrow(/readonly/)
+  db.close()
+  expect(readdirSync(dir)).toEqual(['search.db'])
+})
+
+test.skipIf(process.platform === 'win32')('a file that may not be seen is no empty index', () => {
+  const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-search-'))
+  opened.push(() => rmSync(dir, { recursive: true, force: true }))
+  const file = path.join(dir, 'closed', 'search.db')
+  mkdirSync(path.dirname(file))
+  const refused = expect.objectContaining({ code: 'sink.forbidden', fix: expect.any(String) })
+  shutOut(path.dirname(file), () => {
+    expect(() => readIndexFile(file)).toThrow(refused)
+    expect(() => searchIndex(file, 'items', 'shoe')).toThrow(refused)
+  })
 })
 
 test('forgets what was deleted after a week, also while it runs', async () => {
