@@ -1,6 +1,7 @@
 import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
+import { diskError } from '../capture/disk-error.ts'
 import { MillraceError } from '../errors.ts'
 
 /** How another process finds a running mesh: written beside its state. */
@@ -56,7 +57,7 @@ export class DataFolder implements Disposable {
     return this.#load<string>(PAUSED_FILE, 'names the paused nodes', 'pause again what should be')
   }
 
-  /** Durable when it returns. @returns since when it is paused, which may be earlier */
+  /** Durable when it returns. @returns since when it is paused, which may be earlier @throws log.full; so do the others that write */
   pause(node: string): string {
     const since = this.paused.get(node) ?? new Date().toISOString()
     this.#store(PAUSED_FILE, new Map([...this.paused, [node, since]]))
@@ -103,11 +104,20 @@ export class DataFolder implements Disposable {
     }
   }
 
+  /** @throws log.full, config.invalid when the file cannot be written */
   #store(name: string, entries: ReadonlyMap<string, unknown>): void {
     const file = path.join(this.dir, name)
+    try {
+      this.#replace(file, JSON.stringify(Object.fromEntries(entries)))
+    } catch (cause) {
+      throw diskError(cause, `${file} cannot be written`)
+    }
+  }
+
+  #replace(file: string, text: string): void {
     const fresh = openSync(`${file}.new`, 'w', 0o600)
     try {
-      writeFileSync(fresh, JSON.stringify(Object.fromEntries(entries)))
+      writeFileSync(fresh, text)
       fsyncSync(fresh)
     } finally {
       closeSync(fresh)

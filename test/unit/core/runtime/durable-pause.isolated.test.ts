@@ -6,6 +6,8 @@ import { DataFolder } from '../../../../core/runtime/data-folder.ts'
 
 const synced = vi.hoisted(() => [] as { readonly what: string; readonly nodes: string }[])
 let file = ''
+/** What the next sync of a file fails with. */
+let failure: string | null = null
 
 /** What the file of paused nodes has as something is made durable. */
 const present = () => (fs.existsSync(file) ? Object.keys(JSON.parse(readFileSync(file, 'utf8')) as object).join() : 'no file')
@@ -14,6 +16,7 @@ vi.mock('node:fs', async (original) => {
   const real = await original<typeof fs>()
   const fsyncSync = (fd: number) => {
     synced.push({ what: real.fstatSync(fd).isDirectory() ? 'folder' : 'file', nodes: present() })
+    if (failure !== null) throw Object.assign(new Error(`${failure}: fsync`), { code: failure })
     real.fsyncSync(fd)
   }
   return { ...real, fsyncSync }
@@ -30,4 +33,20 @@ test.skipIf(process.platform === 'win32')('a pause and its end are durable with 
     { what: 'file', nodes: 'shop' },
     { what: 'folder', nodes: '' },
   ])
+})
+
+test('what cannot be noted is said as an error of the disk, and what was noted before stays', () => {
+  using folder = new DataFolder(path.join(mkdtempSync(path.join(os.tmpdir(), 'millrace-folder-')), 'state'))
+  const since = folder.pause('shop')
+  folder.want('shop', 'public.items')
+  const writes = [() => folder.pause('lake'), () => folder.resume('shop'), () => folder.want('shop', null), () => folder.grant('shop', 'public.items')]
+  for (const [code, told] of [
+    ['ENOSPC', 'log.full'],
+    ['EIO', 'config.invalid'],
+  ] as const) {
+    failure = code
+    for (const write of writes) expect(write).toThrow(expect.objectContaining({ code: told, fix: expect.any(String) }))
+  }
+  failure = null
+  expect([[...folder.paused], [...folder.wanted]]).toEqual([[['shop', since]], [['shop', ['public.items']]]])
 })
