@@ -56,11 +56,13 @@ export class Metrics {
 
   /**
    * A plugin's own metric: `name` gets the prefix `millrace_` and the label node. A name is of the kind that it was first recorded as.
-   * @throws RangeError for a name of Millrace's own, or a count that is no number from 0 on
+   * @throws RangeError for a name of Millrace's own, a value that is no number, or a count that is none from 0 on
    */
   record(node: string, name: string, value: number, kind: 'count' | 'gauge'): void {
     const full = PREFIX + this.#redact(name).replace(/[^a-zA-Z0-9_]/g, '_')
     if (TAKEN.has(full)) throw new RangeError(`the metric ${full} is Millrace's own`)
+    // plugins in JavaScript come by no compiler, and one wrong value would fail every scrape
+    if (typeof value !== 'number') throw new RangeError(`the metric ${full} is no number but a ${typeof value}`)
     if (kind === 'count' && !(value >= 0 && value < Number.POSITIVE_INFINITY)) throw new RangeError(`the metric ${full} cannot count ${value}`)
     let metric = this.#own.get(full)
     if (metric === undefined) this.#own.set(full, (metric = { kind, byNode: new Map() }))

@@ -35,6 +35,7 @@ test('a plugin cannot spoil what is scraped', async () => {
   expect(() => metrics.record('a', 'rows_total', 1, 'gauge')).toThrow(RangeError)
   expect(() => metrics.record('a', 'retries', -1, 'count')).toThrow(RangeError)
   expect(() => metrics.record('a', 'retries', Number.NaN, 'count')).toThrow(RangeError)
+  for (const wrong of [5n, '5', null, undefined]) expect(() => metrics.record('a', 'fill', wrong as unknown as number, 'gauge')).toThrow(RangeError)
   metrics.record('a', 'retries', 1, 'count')
   metrics.record('a', 'retries', 7, 'gauge')
   const { text } = await metrics.scrape()
