@@ -37,6 +37,13 @@ export async function resnapshot(log: Log, { node, table }: Resnapshot): Promise
   await writer.append({ frames: [], count: 0, progress })
 }
 
+/** Why a source that an operator has paused cannot be asked to read again. */
+export function pausedSource(node: string): MillraceError {
+  return new MillraceError('config.invalid', `the source ${node} is paused and reads nothing`, {
+    fix: `millrace resume FILE ${node} first, and then this again`,
+  })
+}
+
 function unknownTable(node: string, table: string): MillraceError {
   return new MillraceError('config.invalid', `the source ${node} has captured no table ${table}`, { fix: 'write it as NODE/schema.table' })
 }

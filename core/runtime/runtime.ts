@@ -13,7 +13,7 @@ import { type NodeCommand, openHttpServer } from './http-server.ts'
 import { isReady, type MeshStatus, type NodeStatus } from './mesh-status.ts'
 import { Metrics } from './metrics.ts'
 import { openLog, openRegistry, serveOwnRegistry } from './open-log.ts'
-import { checkResnapshot, parseResnapshot, type Resnapshot } from './resnapshot.ts'
+import { checkResnapshot, parseResnapshot, pausedSource, type Resnapshot } from './resnapshot.ts'
 import type { RunningNode, RuntimeContext } from './runtime-context.ts'
 import { SinkRunner } from './sink-runner.ts'
 import { SourceRunner } from './source-runner.ts'
@@ -28,7 +28,7 @@ export interface RunOptions {
   readonly port?: number
   /** End once snapshots are done and nothing has moved for this long, in milliseconds; what failed or is paused is not waited for. Absent: run until the signal. */
   readonly untilIdleMs?: number
-  /** NODE: a source that, once nobody else has it, forgets its progress and reads its tables anew; NODE/TABLE: only this table. */
+  /** NODE: a source, not a paused one, that, once nobody else has it, forgets its progress and reads its tables anew; NODE/TABLE: only this table. */
   readonly resnapshot?: string
   /** Not ready when a node neither moved nor was at the end for this long. */
   readonly staleMs?: number
@@ -63,7 +63,11 @@ export async function runMesh(mesh: Mesh, options: RunOptions): Promise<RunResul
   const run = new Run(mesh, options, folder, stop, signal)
   if (log === null || registry === null) return run.result('stopped')
   const resnapshot = options.resnapshot === undefined ? null : parseResnapshot(mesh, options.resnapshot)
-  if (resnapshot !== null) await checkResnapshot(log, resnapshot)
+  if (resnapshot !== null) {
+    // this process would end without the source, and with it what was asked
+    if (folder.paused.has(resnapshot.node)) throw pausedSource(resnapshot.node)
+    await checkResnapshot(log, resnapshot)
+  }
   // awaited here: leaving the block would close the log first
   return await run.run(log, registry, resnapshot)
 }

@@ -8,7 +8,7 @@ import type { LogWriter, Progress } from '../log/log.ts'
 import type { SourceNode } from '../mesh/mesh.ts'
 import { pause } from '../retry.ts'
 import { type NodeStatus, type ParkedTableStatus, statusError } from './mesh-status.ts'
-import { type Resnapshot, resnapshot } from './resnapshot.ts'
+import { pausedSource, type Resnapshot, resnapshot } from './resnapshot.ts'
 import { pluginContext, type RunningNode, type RuntimeContext } from './runtime-context.ts'
 import { SupervisedUnit, type UnitReport } from './supervised-unit.ts'
 
@@ -66,10 +66,7 @@ export class SourceRunner implements RunningNode {
     const captured = this.#capture
     const isKnown = (captured?.snapshot ?? []).some((one) => one.table === table) || (captured?.parked ?? []).some((one) => one.table === table)
     if (table !== null && captured !== null && !isKnown) return false
-    if (this.#unit.state === 'paused') {
-      const fix = `millrace resume FILE ${this.name} first, and then this again`
-      throw new MillraceError('config.invalid', `the source ${this.name} is paused and reads nothing`, { fix })
-    }
+    if (this.#unit.state === 'paused') throw pausedSource(this.name)
     this.#context.folder.want(this.name, table)
     this.#wanted.add(table)
     this.#unit.pause()
@@ -181,12 +178,15 @@ export class SourceRunner implements RunningNode {
     }
   }
 
-  /** Makes durable what is wanted, while nobody else has the source. @throws source.in_use, and what is unavailable */
+  /** Makes durable what is wanted, while nobody else has the source. @throws what leaves open whether somebody has; all is wanted still */
   async #readAnew(config: unknown, stop: AbortSignal): Promise<void> {
     const resume = offsetIn(await this.#context.log.progress(this.name))
     await using _ = await this.#open(config, resume, stop).catch((thrown: unknown) => {
       const error = asMillraceError(thrown)
-      if (error.code === 'source.in_use' || error.category === 'unavailable') throw error
+      const { category, code } = error
+      // who may not look, or has not looked yet, must not fence whoever captures it
+      const isUnseen = category === 'unavailable' || code === 'source.forbidden' || code === 'source.unprepared'
+      if (stop.aborted || category === 'conflict' || isUnseen) throw error
       // a lost history is what a new reading is for; anything else is said when the source is opened for that
       return null
     })
@@ -199,8 +199,9 @@ export class SourceRunner implements RunningNode {
         if (error.code !== 'config.invalid') throw error
         this.#context.logger.error({ node: this.name, table, fix: error.fix }, error.message)
       }
-      this.#wanted.delete(table)
+      // first: what cannot be noted is done again by this process, not by the next one after all was read
       this.#context.folder.grant(this.name, table)
+      this.#wanted.delete(table)
     }
   }
 

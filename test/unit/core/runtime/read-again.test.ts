@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import pino from 'pino'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { z } from 'zod'
 import { commandRunning } from '../../../../control/cli/running-mesh.ts'
 import type { Mesh } from '../../../../core/mesh/mesh.ts'
@@ -19,7 +19,7 @@ afterAll(() => rmSync(dir, { recursive: true, force: true }))
 /** The offsets that the source was opened at, and those that were durable; how it answers; called at each. */
 const opened: (SourceOffset | null)[] = []
 const durable: SourceOffset[] = []
-let refusal: MillraceError | null = null
+let refusal: Error | null = null
 let onCall = () => {}
 
 const idle = {
@@ -105,6 +105,78 @@ test('what a running source was asked to read again it reads after a restart, wh
   expect(opened).toEqual([{ at: 1 }, null])
   await captureOnce()
   expect(opened).toEqual([{ at: 1 }])
+})
+
+/** As a running mesh notes that it was asked to. */
+function want(): void {
+  using folder = new DataFolder(mesh.dataDir)
+  folder.want('shop', null)
+}
+
+function wanted(): unknown[] {
+  using folder = new DataFolder(mesh.dataDir)
+  return [...folder.wanted]
+}
+
+test.each(['source.forbidden', 'source.unprepared', 'log.fenced'] as const)('who cannot look whether a source is captured (%s) fences nobody', async (code) => {
+  await captureOnce()
+  want()
+  refusal = new MillraceError(code, 'not so')
+  const { outcome, status } = await run(() => {})
+  refusal = null
+  expect([outcome, status.nodes[0]?.error?.code, opened]).toEqual(['failed', code, [{ at: 1 }]])
+  expect(wanted()).toEqual([['shop', [null]]])
+  await run(untilOpened(2))
+  expect(opened).toEqual([{ at: 1 }, null])
+})
+
+test('a stop while it looks fences nobody either, whatever the plugin throws', async () => {
+  await captureOnce()
+  refusal = new DOMException('given up', 'AbortError')
+  const { outcome } = await run(untilOpened(1), 'shop')
+  refusal = null
+  expect([outcome, opened]).toEqual(['stopped', [{ at: 1 }]])
+  await captureOnce()
+  expect(opened).toEqual([{ at: 1 }])
+})
+
+test.each([
+  'source.history_lost',
+  'config.invalid',
+  'invariant.broken',
+] as const)('a source that cannot go on from its offset (%s) is read again', async (code) => {
+  await captureOnce()
+  await run((stop) => {
+    refusal = opened.length === 1 ? new MillraceError(code, 'of something else') : null
+    if (durable.length > 0) stop.abort()
+  }, 'shop')
+  expect(opened).toEqual([{ at: 1 }, null])
+})
+
+test('what could not be noted as read again is noted by the same process', async () => {
+  await captureOnce()
+  want()
+  const grant = vi.spyOn(DataFolder.prototype, 'grant').mockImplementationOnce(() => {
+    throw new MillraceError('log.full', 'no room')
+  })
+  try {
+    await captureOnce()
+  } finally {
+    grant.mockRestore()
+  }
+  expect(opened).toEqual([{ at: 1 }, null, null])
+  expect(wanted()).toEqual([])
+})
+
+test('a paused source is not asked to read again by a run that would end without it', async () => {
+  await captureOnce()
+  {
+    using folder = new DataFolder(mesh.dataDir)
+    folder.pause('shop')
+  }
+  await expect(run((stop) => stop.abort(), 'shop')).rejects.toMatchObject({ code: 'config.invalid', fix: expect.stringContaining('millrace resume FILE shop') })
+  using folder = new DataFolder(mesh.dataDir)
+  folder.resume('shop')
 })
 
 test('which tables are to be read again is durable with the data folder, until the log knows', () => {
