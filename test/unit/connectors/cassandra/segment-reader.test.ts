@@ -1,4 +1,5 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { registerHooks } from 'node:module'
 import os from 'node:os'
 import path from 'node:path'
 import fc from 'fast-check'
@@ -149,6 +150,23 @@ test('a database that died says the length of the file: what was written is read
   const compressed = writtenSegment(sections, { compressor: 'LZ4Compressor' })
   expect(compressed.bytes.length).toBeLessThan(compressed.ends.at(-1)!)
   expect(await readAll(stored(compressed.bytes), { until: compressed.bytes.length, completed: true })).toMatchObject({ entries: ALL, error: null })
+})
+
+test('a log whose compressor is not installed is none that is broken', async () => {
+  const { bytes } = writtenSegment(sections, { compressor: 'LZ4Compressor' })
+  const hooks = registerHooks({
+    resolve(specifier, context, next) {
+      if (specifier === 'lz4-napi') throw new Error('Cannot find module lz4-napi-of-this-machine')
+      return next(specifier, context)
+    },
+  })
+  try {
+    const { entries, error } = await readAll(stored(bytes), { until: bytes.length, completed: true })
+    expect(entries).toEqual([])
+    expect(error).toMatchObject({ code: 'source.unprepared', message: expect.stringContaining('lz4-napi'), fix: expect.stringContaining('npm install') })
+  } finally {
+    hooks.deregister()
+  }
 })
 
 test('a completed segment of which the rest is zeros is an error with its place', async () => {
