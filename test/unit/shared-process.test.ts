@@ -6,6 +6,8 @@ import { processState } from './shared-process.ts'
 const REACHES_OUT = [
   ['vi of vitest', /import \{[^}]*\bvi\b[^}]*\} from 'vitest'/],
   ['mocks of node:test', /from 'node:test'/],
+  ['hooks of modules', /\bregisterHooks\(/],
+  ['another user', /import \{[^}]*\bshutOut\b[^}]*\} from /],
   ['process.chdir', /\bprocess\.chdir\(/],
   ['a change of process.env', /\bprocess\.env(\.\w+|\[[^\]]+\])? *=[^=>]|delete process\.env|Object\.assign\(process\.env/],
   ['a change of a global', /\b(globalThis|process|Math|Date|performance)\.\w+ *=[^=>]|Object\.(assign|defineProperty)\((globalThis|process|Math|Date)/],
@@ -31,6 +33,8 @@ test.each([
   "import { afterAll, expect, test, vi } from 'vitest'\nvi.mock('node:fs')",
   "import { type Mock,\n  vi,\n} from 'vitest'",
   "import { mock } from 'node:test'",
+  "import { shutOut } from '../shut-out.ts'",
+  'registerHooks({ resolve })',
   'process.chdir(dir)',
   "process.env.MILLRACE_X = '1'",
   "process.env['MILLRACE_X'] = '1'",
