@@ -4,14 +4,13 @@ import os from 'node:os'
 import path from 'node:path'
 import pino from 'pino'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
-import { z } from 'zod'
 import { commandRunning } from '../../../../control/cli/running-mesh.ts'
 import type { Mesh } from '../../../../core/mesh/mesh.ts'
-import { loadMesh } from '../../../../core/mesh/read-mesh.ts'
 import { Secrets } from '../../../../core/mesh/secrets.ts'
-import { definePlugin, MillraceError, type Plugin, type SourceConnector, type SourceOffset } from '../../../../core/plugin.ts'
+import { MillraceError, type SourceOffset } from '../../../../core/plugin.ts'
 import { DataFolder } from '../../../../core/runtime/data-folder.ts'
 import { type RunResult, runMesh } from '../../../../core/runtime/runtime.ts'
+import { emptySource, meshOfSource } from './source-mesh.ts'
 
 const dir = mkdtempSync(path.join(os.tmpdir(), 'read-again-'))
 afterAll(() => rmSync(dir, { recursive: true, force: true }))
@@ -22,43 +21,25 @@ const durable: SourceOffset[] = []
 let refusal: Error | null = null
 let onCall = () => {}
 
-const idle = {
-  start: { at: 1 },
-  tables: async () => [],
-  async *changes(from: SourceOffset, _output: unknown, signal: AbortSignal) {
+const idle = emptySource({
+  async *changes(from, _output, signal) {
     yield from
     if (!signal.aborted) await once(signal, 'abort')
   },
-  acknowledge: (offset: SourceOffset) => {
+  acknowledge: (offset) => {
     durable.push(offset)
     onCall()
   },
-  snapshot: { sees: () => true },
-  lag: async () => ({ retainedBytes: 0, behindBytes: 0 }),
-  async [Symbol.asyncDispose]() {},
-} as unknown as SourceConnector
-
-const plugin = definePlugin({
-  kind: 'source',
-  name: 'idle',
-  summary: 'Has nothing to say.',
-  config: z.strictObject({}),
-  sourceFields: [],
-  check: async () => [],
-  open: async (_config, _context, resume) => {
-    opened.push(resume)
-    onCall()
-    if (refusal !== null) throw refusal
-    return idle
-  },
-  openReader: () => Promise.reject(new Error('not read')),
 })
 
 let mesh: Mesh
 beforeAll(async () => {
-  const file = path.join(dir, 'm.mesh.yaml')
-  writeFileSync(file, 'mesh: m\ndataDir: ./data\nsources:\n  shop: { kind: idle }\n')
-  mesh = await loadMesh(file, { names: [plugin.name], find: async () => plugin as unknown as Plugin<unknown> })
+  mesh = await meshOfSource(dir, async (_config, _context, resume) => {
+    opened.push(resume)
+    onCall()
+    if (refusal !== null) throw refusal
+    return idle
+  })
 })
 
 /** Runs the mesh from a clean record until it ends, or `until` says so after a call of the source or a status. */
