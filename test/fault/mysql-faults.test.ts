@@ -6,6 +6,7 @@ import type { Connection } from 'mysql2/promise'
 import { afterEach, describe, expect, test } from 'vitest'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { databaseOn, FLAVORS, type Flavor, type MysqlDatabase, type MysqlServer, mysqlSkipReason, startMysql } from '../services/mysql.ts'
+import { mysqlMeshYaml } from '../services/mysql-mesh.ts'
 import { createMysqlShop, mysqlTurn } from './mysql-shop.ts'
 
 const skip = mysqlSkipReason()
@@ -86,17 +87,7 @@ async function databaseOf(server: Server, name = 'shop'): Promise<MysqlDatabase>
 }
 
 function meshOf(dir: string, db: MysqlDatabase): MeshProcess {
-  const mesh = new MeshProcess(
-    dir,
-    `mesh: faults
-dataDir: state
-sources:
-  shop: { kind: mysql, url: '${db.url}', tables: ['shop.*'], snapshot: { chunkRows: 300, parallel: 2 } }
-sinks:
-  lake: { kind: iceberg, from: [shop], warehouse: ./lake, commitRows: 5000, commitMs: 200 }
-  search: { kind: search, from: [shop], path: ./search.db }
-`,
-  )
+  const mesh = new MeshProcess(dir, mysqlMeshYaml(db, 300))
   cleanup.push(() => mesh.kill())
   return mesh
 }

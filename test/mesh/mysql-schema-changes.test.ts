@@ -6,6 +6,7 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { MillraceError } from '../../core/errors.ts'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { FLAVORS, type Flavor, type MysqlDatabase, mysqlDatabase, mysqlSkipReason } from '../services/mysql.ts'
+import { mysqlMeshYaml } from '../services/mysql-mesh.ts'
 
 const skip = mysqlSkipReason()
 if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
@@ -92,17 +93,6 @@ function casesOf(flavor: Flavor): readonly [name: string, Case][] {
   return Object.entries(CASES).filter(([, { only }]) => only === undefined || only === flavor)
 }
 
-function yaml({ database, url }: MysqlDatabase): string {
-  return `mesh: ${database.replaceAll('_', '-')}
-dataDir: state
-sources:
-  shop: { kind: mysql, url: '${url}', tables: ['${database}.*'], snapshot: { chunkRows: 500, parallel: 2 } }
-sinks:
-  lake: { kind: iceberg, from: [shop], warehouse: ./lake, commitRows: 5000, commitMs: 200 }
-  search: { kind: search, from: [shop], path: ./search.db }
-`
-}
-
 const COLUMNS = '(id int primary key, a int, c varchar(20), d int) character set utf8mb4'
 
 async function createTables({ flavor, sql }: MysqlDatabase, prefix: string): Promise<void> {
@@ -148,7 +138,7 @@ describe.skipIf(skip !== null)(`schema changes of MySQL and MariaDB${skip === nu
     db = await mysqlDatabase(flavor)
     await createTables(db, 'on')
     await createTables(db, 'off')
-    mesh = new MeshProcess(dir, yaml(db))
+    mesh = new MeshProcess(dir, mysqlMeshYaml(db, 500))
     mesh.start()
     const tables = 2 * casesOf(flavor).length
     await mesh.until('snapshot done', ({ nodes }) => nodes[0]!.snapshot.length === tables && nodes[0]!.snapshot.every(({ done }) => done))
@@ -169,7 +159,7 @@ describe.skipIf(skip !== null)(`schema changes of MySQL and MariaDB${skip === nu
         insert into ${table} with recursive n (i) as (select 1 union all select i + 1 from n where i < 900) select i, i, repeat('x', 90), -i from n`)
       for (let more = 1; more < 20; more++) await db.sql(`insert into ${table} select id + ${900 * more}, a, c, d from ${table} where id <= 900`)
     }
-    mesh = new MeshProcess(dir, yaml(db))
+    mesh = new MeshProcess(dir, mysqlMeshYaml(db, 500))
     mesh.start()
     await mesh.until('in the middle of a table', ({ nodes }) => nodes[0]!.snapshot.some(({ rows }) => rows > 0))
     await db.sql('alter table one rename column a to b; alter table two rename column a to d, rename column d to a')

@@ -4,6 +4,7 @@ import path from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { FLAVORS, type MysqlDatabase, mysqlDatabase, mysqlSkipReason } from '../services/mysql.ts'
+import { mysqlMeshYaml } from '../services/mysql-mesh.ts'
 
 const skip = mysqlSkipReason()
 if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
@@ -18,17 +19,6 @@ afterEach(async () => {
   mesh = null
   rmSync(dir, { recursive: true, force: true })
 })
-
-function yaml({ database, url }: MysqlDatabase): string {
-  return `mesh: ${database.replaceAll('_', '-')}
-dataDir: state
-sources:
-  shop: { kind: mysql, url: '${url}', tables: ['${database}.*'], snapshot: { chunkRows: 500, parallel: 2 } }
-sinks:
-  lake: { kind: iceberg, from: [shop], warehouse: ./lake, commitRows: 5000, commitMs: 200 }
-  search: { kind: search, from: [shop], path: ./search.db }
-`
-}
 
 async function createShop(db: MysqlDatabase): Promise<void> {
   await db.sql(`
@@ -69,7 +59,7 @@ describe.skipIf(skip !== null)(`MySQL and MariaDB${skip === null ? '' : ` (${ski
   test.each(FLAVORS)('%s: snapshot beside a busy stream, a graceful restart, a kill: log, lake and search stay equal', { timeout: 900_000 }, async (flavor) => {
     db = await mysqlDatabase(flavor)
     await createShop(db)
-    mesh = new MeshProcess(dir, yaml(db))
+    mesh = new MeshProcess(dir, mysqlMeshYaml(db, 500))
     const busy = keepBusy(db)
     mesh.start()
     await mesh.until('snapshot done', ({ nodes }) => nodes[0]!.snapshot.length === 2 && nodes[0]!.snapshot.every(({ done }) => done))
