@@ -116,10 +116,11 @@ export class RowChanges {
     const { whole, isSettling, isReading, known, tokenOf } = this.#options
     const before = known.find(table.id, key.partition, key.clustering)
     const oldest = oldestOf(row)
-    // what came after a read may lack its row in the log; while the log has the change already, nothing is written
-    const late = before !== null && (oldest <= before.writtenAt || (before.unsure === true && !again))
-    const values = whole || isSettling(table) || late ? null : written(update, table, cells, emptied)
+    const isOlder = before !== null && oldest <= before.writtenAt
+    const values = whole || isSettling(table) || isOlder ? null : written(update, table, cells, emptied)
     if (values === null) return [this.#read(table, key, row)]
+    // what came after a read may lack its row in the log, and a part of a row is none; while the log has the change already, nothing is written
+    if (before?.unsure === true && !again && !table.isComplete(values)) return [this.#read(table, key, row)]
     const hasValue = values.some((value) => value != null)
     const isInsert = row.liveness !== null
     const marked = (row.liveness !== null && row.liveness.ttl === 0) || (before?.alive === true && before.marked)

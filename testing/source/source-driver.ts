@@ -78,6 +78,8 @@ export interface SourceCapabilities {
   readonly unorderedColumns?: boolean
   /** The columns of its tables are declared: none is added in mid-stream. */
   readonly fixedColumns?: boolean
+  /** Where its log does not say what a row became it reads the row, which may be further by then. */
+  readonly readsBack?: boolean
   /** Bytes that the process may hold beyond the rows of one batch while the log is stalled. */
   readonly heldBytes?: number
   /** Rounds of kills; fewer for slow servers. */

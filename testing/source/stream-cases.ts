@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import { expect, test } from 'vitest'
 import type { ChangeEvent } from '../../core/event/change-event.ts'
 import type { Json } from '../../core/event/offset.ts'
@@ -26,11 +27,14 @@ function plainOf(change: ChangeEvent, mayLack: ExpectedChange['mayLack'], expect
 
 const expectedOf = ({ table, op, id, row }: ExpectedChange): Plain => ({ table, op, id, row: row === null ? null : trimmed({ ...row }) })
 
-/** Exactly these changes, in this order; for a source without an order over keys: in the order of each key. */
+/**
+ * Exactly these changes, in this order; for a source without an order over keys: in the order of each key. One that reads rows back may give a few changes
+ * with what their row became later.
+ */
 export function expectChanges(actual: readonly ChangeEvent[], expected: readonly ExpectedChange[], can: SourceCapabilities): void {
   const perKey = (change: Plain) => `${change.table} ${change.id}`
   const all = inPositionOrder(actual)
-  expect(all.length).toBe(expected.length)
+  if (can.readsBack !== true) expect(all.length).toBe(expected.length)
   if (can.transactions === true) {
     expect(all.map((change, i) => plainOf(change, expected[i]!.mayLack, expected[i]!.row))).toEqual(expected.map(expectedOf))
     return
@@ -38,9 +42,31 @@ export function expectChanges(actual: readonly ChangeEvent[], expected: readonly
   const wanted = Object.groupBy(expected, (change) => perKey(expectedOf(change)))
   const got = Object.groupBy(all, (change) => perKey(plainOf(change, [], null)))
   expect(Object.keys(got).sort()).toEqual(Object.keys(wanted).sort())
+  let readLater = 0
   for (const [key, changes] of Object.entries(wanted)) {
-    expect(got[key]!.map((change, i) => plainOf(change, changes![i]!.mayLack, changes![i]!.row))).toEqual(changes!.map(expectedOf))
+    const exact = changes!.map(expectedOf)
+    const told = got[key]!.map((change, i) => plainOf(change, changes![i]?.mayLack ?? [], changes![i]?.row ?? null))
+    if (can.readsBack === true && !isDeepStrictEqual(told, exact) && isReadBack(got[key]!, changes!)) readLater++
+    else expect(told).toEqual(exact)
   }
+  expect(readLater).toBeLessThanOrEqual(Math.ceil(Object.keys(wanted).length / 20))
+}
+
+/** Changes of one key: an update may have a later state of the row, and from where the row was gone when it was read all is open to its deletion. */
+export function isReadBack(got: readonly ChangeEvent[], wanted: readonly ExpectedChange[]): boolean {
+  const [next, ...others] = wanted
+  if (next === undefined) return got.length === 0
+  const [first, ...rest] = got
+  if (first !== undefined) {
+    const told = plainOf(first, next.mayLack, next.row)
+    const isAsWritten = isDeepStrictEqual(told, expectedOf(next))
+    const isLater = told.op === 'u' && wanted.some((later) => later.row !== null && isDeepStrictEqual(plainOf(first, [], null).row, expectedOf(later).row))
+    if ((isAsWritten || isLater) && isReadBack(rest, others)) return true
+  }
+  const gone = wanted.findIndex(({ op }) => op === 'd')
+  if (gone < 0) return false
+  const after = wanted.slice(gone + 1)
+  return got.some((change, i) => change.kind === 'row' && change.op === 'd' && isReadBack(got.slice(i + 1), after))
 }
 
 /** The log, replayed, holds what the tables hold. */

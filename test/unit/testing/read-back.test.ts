@@ -1,0 +1,47 @@
+import { expect, test } from 'vitest'
+import type { ChangeEvent } from '../../../core/event/change-event.ts'
+import { UNCHANGED } from '../../../core/event/table-schema.ts'
+import type { Item } from '../../../testing/source/source-driver.ts'
+import { isReadBack } from '../../../testing/source/stream-cases.ts'
+import { Oracle } from '../../../testing/source/workload.ts'
+
+const table = { namespace: 'n', name: 'items', columns: ['id', 'name', 'quantity', 'body'].map((name) => ({ name })) }
+const item = (quantity: number, name: string): Item => ({ id: 1, name, quantity, body: 'b' })
+const told = (op: 'c' | 'u', { id, name, quantity, body }: Item) =>
+  ({ kind: 'row', op, table, key: [1], after: [id, name, quantity, body] }) as unknown as ChangeEvent
+const part = (quantity: number) => ({ kind: 'row', op: 'u', table, key: [1], after: [1, UNCHANGED, quantity, UNCHANGED] }) as unknown as ChangeEvent
+const deleted = { kind: 'row', op: 'd', table, key: [1], after: null } as unknown as ChangeEvent
+
+function wanted(isDeleted: boolean) {
+  const oracle = new Oracle({})
+  oracle.apply([
+    { op: 'insert', table: 'items', row: item(1, 'a') },
+    { op: 'update', table: 'items', id: 1, set: { quantity: 2 } },
+    { op: 'update', table: 'items', id: 1, set: { quantity: 3 } },
+    ...(isDeleted ? [{ op: 'delete', table: 'items', id: 1 } as const] : []),
+  ])
+  return oracle.changes
+}
+
+test('a change may come with a later state of its row, and neither be missing nor come twice', () => {
+  const all = wanted(false)
+  expect(isReadBack([told('c', item(1, 'a')), part(2), part(3)], all)).toBe(true)
+  expect(isReadBack([told('u', item(3, 'a')), part(2), part(3)], all)).toBe(true)
+  expect(isReadBack([told('c', item(1, 'a')), told('u', item(3, 'a')), part(3)], all)).toBe(true)
+  expect(isReadBack([told('c', item(1, 'a')), part(3)], all)).toBe(false)
+  expect(isReadBack([told('c', item(1, 'a')), part(2), part(2), part(3)], all)).toBe(false)
+  // a part is no row that was read, and no row was ever like this
+  expect(isReadBack([told('c', item(1, 'a')), part(3), part(3)], all)).toBe(false)
+  expect(isReadBack([told('u', item(3, 'z')), part(2), part(3)], all)).toBe(false)
+  // nothing older is read
+  expect(isReadBack([told('c', item(1, 'a')), told('u', item(1, 'a')), part(3)], all)).toBe(false)
+})
+
+test('a row that was gone when it was read ends with a deletion, once', () => {
+  const all = wanted(true)
+  expect(isReadBack([told('c', item(1, 'a')), part(2), part(3), deleted], all)).toBe(true)
+  expect(isReadBack([told('c', item(1, 'a')), deleted], all)).toBe(true)
+  expect(isReadBack([told('c', item(1, 'a')), deleted, part(3), deleted], all)).toBe(true)
+  expect(isReadBack([told('c', item(1, 'a')), part(2), part(3)], all)).toBe(false)
+  expect(isReadBack([told('c', item(1, 'a')), deleted, part(3)], all)).toBe(false)
+})
