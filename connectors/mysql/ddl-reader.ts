@@ -148,8 +148,12 @@ function readRename(words: Reader): Statement {
     tables.push(...words.table())
   } while (words.sign(','))
   // one after another: a name that is left may be taken again
-  const left = froms.filter((from, i) => !tables.slice(i).some((to) => to.namespace === from.namespace && to.name === from.name))
+  const left = froms.filter((from, i) => !tables.slice(i).some((to) => isSame(to, from)))
   return { kind: 'replace', tables, left }
+}
+
+function isSame(one: NamedTable | undefined, other: NamedTable): boolean {
+  return one?.namespace === other.namespace && one.name === other.name
 }
 
 function readAlter(words: Reader): Statement {
@@ -162,6 +166,7 @@ function readAlter(words: Reader): Statement {
   if (own.length === 0) return { kind: 'alter', tables: own, rewrites: true }
   words.wait()
   let changes: 'columns' | 'rows' | null = null
+  let renamed = own
   const others: NamedTable[] = []
   const left: NamedTable[] = []
   do {
@@ -171,10 +176,8 @@ function readAlter(words: Reader): Statement {
     const isLast = words.isNext(LISTS)
     const what = readAction(verb, words)
     if (what === 'loses') isLossy = true
-    else if (what === 'rename') {
-      others.push(...words.renamed())
-      left.push(...own)
-    } else if (what === 'rows' || (what === 'columns' && changes === null)) changes = what
+    else if (what === 'rename') renamed = words.renamed()
+    else if (what === 'rows' || (what === 'columns' && changes === null)) changes = what
     let before = verb
     for (const [{ kind, text }, depth] of words.rest(isLast)) {
       if (before === 'engine' && kind === 'sign' && text === '=') continue
@@ -188,6 +191,11 @@ function readAlter(words: Reader): Statement {
       before = option
     }
   } while (words.sign(','))
+  // to the name that it has, it is none
+  if (!isSame(renamed[0], own[0]!)) {
+    others.push(...renamed)
+    left.push(...own)
+  }
   if (isLossy || left.length > 0) return { kind: 'replace', tables: [...(isLossy ? own : []), ...others], left }
   if (changes === null) return DEFINITION
   return { kind: 'alter', tables: own, rewrites: changes === 'rows' }

@@ -32,6 +32,7 @@ test.each([
   ['after a drop, once', ['drop table a', CONDITIONAL], ['recreate shop.a']],
   ['after it was renamed away', ['rename table a to old'], ['recreate shop.a']],
   ['after it was renamed away by ALTER TABLE', ['alter table a rename to old'], ['recreate shop.a']],
+  ['after it was renamed to the name that it has', ['alter table a rename to a'], []],
   ['after its database was dropped, once', ['drop database shop', CONDITIONAL], ['recreate shop.a']],
   ['after another database was dropped', ['drop database other'], []],
   ['of a table that another one took the place of', ['drop table a', 'rename table b to a'], ['park shop.a']],
