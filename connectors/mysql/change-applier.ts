@@ -167,10 +167,9 @@ export class ChangeApplier {
     this.#options.output.park(table, error)
   }
 
-  /** Rows of the table that exist may read differently from here on. Without a key no row would replace what the log has. */
+  /** Rows of the table that exist may read differently from here on. */
   reread(table: Pick<TableMap, 'namespace' | 'name'>): void {
-    const { output } = this.#options
-    if ((output.shape(table)?.key.length ?? 0) > 0) output.reread(table)
+    if (this.#options.output.shape(table) !== null) this.#options.output.reread(table)
   }
 
   /** A table was created: what the log has under its name are rows of another. */

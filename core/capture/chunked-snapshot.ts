@@ -165,10 +165,11 @@ export class ChunkedSnapshot implements PendingChunks {
     if (!done) this.#enqueue(state)
   }
 
-  /** Reads a table again from its start; `clear`: after a truncation. */
+  /** Reads a table again from its start; `clear`: after a truncation. Without one a table that has no key stays as it is. */
   reread(table: Pick<TableSchema, 'namespace' | 'name'>, clear: boolean): void {
     const state = this.#tables.get(tableId(table))
-    if (state === undefined) return
+    // rows without a key would come beside those that the log has
+    if (state === undefined || (!clear && state.table.key.length === 0)) return
     state.clear ||= clear
     this.#changed.add(state)
     if (state.done || state.begun) state.again = true

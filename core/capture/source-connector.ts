@@ -28,7 +28,7 @@ export interface SourceConnector extends AsyncDisposable {
   whyAbsent(table: Pick<TableSchema, 'namespace' | 'name'>): Promise<string | null>
   /**
    * Whether rows that existed when a table was `before` may read differently now that it is `now`, without changes in the stream: as when a column was added
-   * with a default, or has another type. Then the table is read again, in chunks, while it streams.
+   * with a default, or has another type. Then the table is read again, in chunks, while it streams; not one without a key, whose rows would come twice.
    */
   isRewritten(before: TableSchema, now: TableSchema): Promise<boolean>
   /**
@@ -80,7 +80,7 @@ export interface CaptureOutput {
   shape(table: Pick<TableSchema, 'namespace' | 'name'>): TableSchema | null
   /**
    * Rows of the table that exist may read differently from here on, without changes in the stream, and its shape need not tell (see `isRewritten`): it is read
-   * again while it streams, by views that are taken from now on. Lands with the next offset. Nothing happens to a table that is parked.
+   * again while it streams, by views that are taken from now on. Lands with the next offset. Nothing happens to a table that is parked, or has no key.
    */
   reread(table: Pick<TableSchema, 'namespace' | 'name'>): void
   /** A transaction begins: all changes until the next call belong to it. */

@@ -425,6 +425,42 @@ test.for([
   expect(reads).toEqual([before, now])
 })
 
+test('a table without a key is read once, whatever tells that existing rows read differently: a list, a change, the source', async () => {
+  const store = new Store()
+  const [before, now] = [
+    { ...table('t', INT), key: [] },
+    { ...table('t', { kind: 'int64' }), key: [] },
+  ]
+  let listed = before
+  let asked = 0
+  const source: Partial<SourceConnector> = {
+    tables: async () => [listed],
+    isRewritten: async () => {
+      asked++
+      return true
+    },
+  }
+  await store.run(async function* (output, transaction) {
+    await read(output, 1)
+    yield
+    transaction()
+    output.reread(before)
+    yield
+  }, source)
+  listed = now
+  await store.run(async function* (output, transaction) {
+    yield
+    transaction()
+    expect((await output.table(now))?.table).toEqual(now)
+    yield
+    expect(output.chunks.size).toBe(0)
+  }, source)
+  expect(asked).toBe(2)
+  expect(store.progress.get('snapshot/public.t')).toMatchObject({ done: true, rows: 1 })
+  expect(store.progress.get('shape/public.t')).toEqual(now)
+  expect(Object.fromEntries(store.counts)).toEqual({ 'n.public.t': 1 })
+})
+
 test('an error that is not of one table ends the capture', async () => {
   const run = new Store().run(async function* (output) {
     output.park(table('t', INT), new MillraceError('source.protocol', 'bytes'))
