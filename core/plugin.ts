@@ -32,7 +32,7 @@ export { writeRows } from './capture/write-rows.ts'
 export { asMillraceError, type ErrorCategory, type ErrorCode, invariant, MillraceError } from './errors.ts'
 export type { ChangeEvent, LogicalMessage, OpLetter, RowChange, Truncation } from './event/change-event.ts'
 export { ipv6Text } from './event/ipv6-text.ts'
-export type { Json, SourceOffset } from './event/offset.ts'
+export { foreignOffset, type Json, type SourceOffset } from './event/offset.ts'
 export { comparePositions, type Position, packPosition, unpackPosition } from './event/position.ts'
 export { decompressSnappyBlock } from './event/snappy-block.ts'
 export { type Column, type ColumnType, type ScalarKind, Special, type TableSchema, type Tuple, tableId, UNCHANGED, type Value } from './event/table-schema.ts'
@@ -60,7 +60,8 @@ export interface SourcePlugin<Config = unknown> extends PluginFacts<Config> {
   /** Avro fields that the source adds to the envelope's `source` record; their values come with each `TransactionStart`. */
   readonly sourceFields: readonly { readonly name: string; readonly type: 'long' | 'string' }[]
   /**
-   * Connects, provisions what is missing (slot, publication) and claims the source. `resume` is the node's durable offset, null on its first run.
+   * Connects, provisions what is missing (slot, publication) and claims the source. `resume` is the node's durable offset, null on its first run. Only errors of
+   * the categories `history`, `schema` and `data` say that it cannot go on from there and that nobody else does: a source that was asked to is then read anew.
    * Once `signal` aborts it is wanted no more: it gives up soon, with any error, whatever the server does. Absent: it is not given up.
    */
   open(config: Config, context: PluginContext, resume: SourceOffset | null, signal?: AbortSignal): Promise<SourceConnector>

@@ -1,4 +1,4 @@
-import type { Json, SourceOffset } from '../../core/plugin.ts'
+import { foreignOffset, type Json, type SourceOffset } from '../../core/plugin.ts'
 
 /** Where a node's log was read up to. */
 export interface LogPlace {
@@ -17,9 +17,11 @@ export interface CassandraOffset {
   readonly through: number
 }
 
+/** @throws source.identity_changed when this source did not write it */
 export function readOffset(offset: SourceOffset | Json): CassandraOffset {
-  const { logs, commit, through } = offset as unknown as { logs: Record<string, LogPlace>; commit: string; through: number }
-  return { logs, commit: BigInt(commit), through }
+  const { logs, commit, through } = offset as { logs?: unknown; commit?: unknown; through?: unknown }
+  if (typeof logs !== 'object' || logs === null || typeof commit !== 'string' || typeof through !== 'number') throw foreignOffset('Cassandra')
+  return { logs: logs as Record<string, LogPlace>, commit: BigInt(commit), through }
 }
 
 export function writeOffset({ logs, commit, through }: CassandraOffset): SourceOffset {

@@ -2,6 +2,7 @@ import {
   asMillraceError,
   type CaptureOutput,
   type ChangeWriter,
+  foreignOffset,
   MillraceError,
   type PluginContext,
   type SourceConnector,
@@ -32,6 +33,13 @@ export interface CockroachdbOffset {
   /** Every change up to this nanosecond's end was written, and none after it. */
   readonly wall: string
   readonly cluster: string | null
+}
+
+/** @throws source.identity_changed when this source did not write it */
+export function readOffset(offset: SourceOffset): CockroachdbOffset {
+  const { wall, cluster } = offset
+  if (typeof wall !== 'string' || !(cluster === null || typeof cluster === 'string')) throw foreignOffset('CockroachDB')
+  return { wall, cluster }
 }
 
 /** What a row's change writes. */
@@ -127,7 +135,7 @@ export class CockroachdbSource implements SourceConnector {
   }
 
   async *changes(from: SourceOffset, output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
-    this.#wall = BigInt((from as unknown as CockroachdbOffset).wall)
+    this.#wall = BigInt(readOffset(from).wall)
     const waker = new Waker(signal)
     while (!signal.aborted) {
       const targets = this.#targets()
@@ -333,7 +341,7 @@ export class CockroachdbSource implements SourceConnector {
   }
 
   acknowledge(offset: SourceOffset): void {
-    this.#following?.release(BigInt((offset as unknown as CockroachdbOffset).wall))
+    this.#following?.release(BigInt(readOffset(offset).wall))
   }
 
   async lag(): Promise<{ readonly retainedBytes: number; readonly behindBytes: number }> {

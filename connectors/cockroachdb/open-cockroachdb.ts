@@ -12,7 +12,7 @@ import {
 } from '../../core/plugin.ts'
 import { CatalogReader } from './catalog.ts'
 import { type CockroachdbConfig, clientConfig } from './cockroachdb-config.ts'
-import { type CockroachdbOffset, CockroachdbSource } from './cockroachdb-source.ts'
+import { CockroachdbSource, readOffset } from './cockroachdb-source.ts'
 import { endOf } from './hlc.ts'
 import { readPage } from './snapshot-reader.ts'
 import { literal, SqlSession } from './sql-session.ts'
@@ -30,7 +30,7 @@ export async function openCockroachdb(config: CockroachdbConfig, context: Plugin
     const mistake = versionMistake(await versionOf(sql))
     if (mistake !== null) throw new MillraceError('source.unprepared', mistake, { fix: 'upgrade the cluster' })
     const reader = new CatalogReader(sql, config)
-    const offset = resume as CockroachdbOffset | null
+    const offset = resume === null ? null : readOffset(resume)
     const cluster = await clusterOf(sql)
     if (offset !== null && offset.cluster !== null && cluster !== null && offset.cluster !== cluster) {
       throw new MillraceError('source.identity_changed', `this is the cluster ${cluster}, and ${offset.cluster} was captured before`, {
@@ -71,7 +71,7 @@ export async function openCockroachdbReader(config: CockroachdbConfig): Promise<
       } while (after !== null)
       return view
     },
-    reached: (offset: SourceOffset, commit: bigint) => BigInt((offset as unknown as CockroachdbOffset).wall) + 1n >= commit,
+    reached: (offset: SourceOffset, commit: bigint) => BigInt(readOffset(offset).wall) + 1n >= commit,
     [Symbol.asyncDispose]: () => sql[Symbol.asyncDispose](),
   }
 }

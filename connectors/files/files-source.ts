@@ -1,6 +1,7 @@
 import {
   type CaptureOutput,
   type ChangeWriter,
+  foreignOffset,
   type Json,
   MillraceError,
   type PluginContext,
@@ -16,7 +17,7 @@ import { FilesSnapshotReader } from './snapshot-reader.ts'
 import { type FoundColumns, type LineReader, TableShapes } from './table-shapes.ts'
 import { type FileMark, hashOf, linesOf, type NextPiece, type Piece } from './tracked-file.ts'
 
-interface FilesOffset {
+export interface FilesOffset {
   readonly files: readonly FileMark[]
   /** Bytes of files that are gone. */
   readonly forgotten: number
@@ -25,10 +26,17 @@ interface FilesOffset {
   readonly next: NextPiece | null
 }
 
+/** @throws source.identity_changed when this source did not write it */
+export function readOffset(offset: SourceOffset): FilesOffset {
+  const { files, forgotten } = offset
+  if (!Array.isArray(files) || typeof forgotten !== 'number') throw foreignOffset('files')
+  return offset as unknown as FilesOffset
+}
+
 /** Opens the folder at an offset, or with all its lines behind it. */
 export async function openFiles(config: FilesConfig, context: PluginContext, resume: SourceOffset | null): Promise<SourceConnector> {
   const files = new FileSet(config, context)
-  const offset = resume as FilesOffset | null
+  const offset = resume === null ? null : readOffset(resume)
   try {
     if (offset === null) await files.begin()
     else await files.resume(offset.files, offset.forgotten, offset.next)
@@ -53,7 +61,7 @@ async function pieceOf({ key, to, hash }: NextPiece, files: FileSet, context: Pl
 
 /** Bytes captured of all files there were up to an offset. */
 export function totalOf(offset: SourceOffset): number {
-  const { files, forgotten } = offset as unknown as FilesOffset
+  const { files, forgotten } = readOffset(offset)
   return files.reduce((sum, { at }) => sum + at, forgotten)
 }
 

@@ -1,4 +1,4 @@
-import { MillraceError, type SourceOffset } from '../../core/plugin.ts'
+import { foreignOffset, type SourceOffset } from '../../core/plugin.ts'
 import { GtidSet } from './gtid-set.ts'
 import type { Flavor } from './server.ts'
 
@@ -21,6 +21,7 @@ export function resumeGtids({ flavor, gtids, prepared }: MysqlOffset): string {
   return flavor === 'mysql' ? String(GtidSet.parse(gtids).without(GtidSet.parse(prepared))) : prepared
 }
 
+/** @throws source.identity_changed when this source did not write it */
 export function readOffset(offset: SourceOffset): MysqlOffset {
   const { flavor, gtids, prepared, ahead } = offset as { flavor?: unknown; gtids?: unknown; prepared?: unknown; ahead?: unknown }
   if (
@@ -29,9 +30,7 @@ export function readOffset(offset: SourceOffset): MysqlOffset {
     !(prepared === undefined || typeof prepared === 'string') ||
     !(ahead === undefined || Array.isArray(ahead))
   ) {
-    throw new MillraceError('source.identity_changed', 'the progress of this node is not one of a MySQL source', {
-      fix: 'give the source a name of its own, or read everything anew: `millrace run FILE --resnapshot NODE`',
-    })
+    throw foreignOffset('MySQL')
   }
   return { flavor, gtids, ...(prepared === undefined ? {} : { prepared }), ...(ahead === undefined ? {} : { ahead }) }
 }

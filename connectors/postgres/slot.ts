@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
-import { MillraceError, type SourceOffset } from '../../core/plugin.ts'
+import { foreignOffset, MillraceError, type SourceOffset } from '../../core/plugin.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
 import type { Ancestor } from './timeline.ts'
 
@@ -25,15 +25,13 @@ export function writeOffset(offset: PostgresOffset): SourceOffset {
   return { lsn: formatLsn(offset.lsn), system: offset.system, timeline: offset.timeline, publication: offset.publication }
 }
 
-/** @throws config.invalid when this source did not write it */
+/** @throws source.identity_changed when this source did not write it */
 export function readOffset(offset: SourceOffset): PostgresOffset {
   const { lsn, system, timeline, publication } = offset
   if (typeof lsn === 'string' && typeof system === 'string' && typeof timeline === 'number' && typeof publication === 'number') {
     return { lsn: parseLsn(lsn), system, timeline, publication }
   }
-  throw new MillraceError('config.invalid', `the stored offset ${JSON.stringify(offset)} is not one of a Postgres source`, {
-    fix: 'give the node another name, or start it over: `millrace run FILE --resnapshot NODE`',
-  })
+  throw foreignOffset('Postgres')
 }
 
 export interface Slot {

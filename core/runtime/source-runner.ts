@@ -2,7 +2,7 @@ import type { CapturedStream } from '../audit/continuous-audit.ts'
 import { type CaptureStatus, capture } from '../capture/capture.ts'
 import type { ParkedStatus } from '../capture/parked-tables.ts'
 import type { SourceConnector } from '../capture/source-connector.ts'
-import { asMillraceError, ERROR_CODES, MillraceError } from '../errors.ts'
+import { asMillraceError, ERROR_CODES, type ErrorCategory, MillraceError } from '../errors.ts'
 import type { SourceOffset } from '../event/offset.ts'
 import type { LogWriter, Progress } from '../log/log.ts'
 import type { SourceNode } from '../mesh/mesh.ts'
@@ -13,6 +13,8 @@ import { pluginContext, type RunningNode, type RuntimeContext } from './runtime-
 import { SupervisedUnit, type UnitReport } from './supervised-unit.ts'
 
 const LAG_POLL_MS = 1000
+/** Errors that a new reading may mend, and that are thrown to who would have the source otherwise. */
+const MENDED: ReadonlySet<ErrorCategory> = new Set(['history', 'schema', 'data'])
 
 /** Runs one source: opens it at its durable offset, captures, and again after what may pass. */
 export class SourceRunner implements RunningNode {
@@ -183,11 +185,8 @@ export class SourceRunner implements RunningNode {
     const resume = offsetIn(await this.#context.log.progress(this.name))
     await using _ = await this.#open(config, resume, stop).catch((thrown: unknown) => {
       const error = asMillraceError(thrown)
-      const { category, code } = error
       // who may not look, or has not looked yet, must not fence whoever captures it
-      const isUnseen = category === 'unavailable' || code === 'source.forbidden' || code === 'source.unprepared'
-      if (stop.aborted || category === 'conflict' || isUnseen) throw error
-      // a lost history is what a new reading is for; anything else is said when the source is opened for that
+      if (stop.aborted || !MENDED.has(error.category)) throw error
       return null
     })
     for (const table of this.#wanted) {

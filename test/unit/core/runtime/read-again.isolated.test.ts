@@ -99,7 +99,14 @@ function wanted(): unknown[] {
   return [...folder.wanted]
 }
 
-test.each(['source.forbidden', 'source.unprepared', 'log.fenced'] as const)('who cannot look whether a source is captured (%s) fences nobody', async (code) => {
+test.each([
+  'source.forbidden',
+  'source.unprepared',
+  'log.fenced',
+  'config.invalid',
+  'config.unsupported',
+  'invariant.broken',
+] as const)('who cannot look whether a source is captured (%s) fences nobody', async (code) => {
   await captureOnce()
   want()
   refusal = new MillraceError(code, 'not so')
@@ -123,8 +130,9 @@ test('a stop while it looks fences nobody either, whatever the plugin throws', a
 
 test.each([
   'source.history_lost',
-  'config.invalid',
-  'invariant.broken',
+  'source.identity_changed',
+  'source.schema_unsupported',
+  'source.protocol',
 ] as const)('a source that cannot go on from its offset (%s) is read again', async (code) => {
   await captureOnce()
   await run((stop) => {
