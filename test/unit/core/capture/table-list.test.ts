@@ -31,3 +31,22 @@ test('what is known to be outdated is looked at anew, however young it is', asyn
   list.expire()
   expect([await list.tables(), await list.tables()].map(([one]) => one!.name)).toEqual(['look 2', 'look 2'])
 })
+
+test('a look that is outdated before it ends is not given to who waits for it, unless that never stops', async () => {
+  let looks = 0
+  let until = 2
+  const list: TableList = new TableList(Number.POSITIVE_INFINITY, async () => {
+    const name = `look ${++looks}`
+    await null
+    if (looks < until) list.expire()
+    return [{ ...table, name }]
+  })
+  expect((await list.tables())[0]!.name).toBe('look 2')
+  list.expire()
+  until = Number.POSITIVE_INFINITY
+  const [last] = await list.tables()
+  expect(last!.name).toBe('look 5')
+  // nor is it kept
+  until = 0
+  expect((await list.tables())[0]!.name).toBe('look 6')
+})
