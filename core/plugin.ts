@@ -40,6 +40,7 @@ export { SingleValue } from './event/value-writer.ts'
 export { viewOf } from './event/view-of.ts'
 export type { LogPosition } from './log/log.ts'
 export type { Rejection, SinkBatch, SinkConnector, SinkLimits } from './materialize/sink-connector.ts'
+export { openSqliteReader, sqliteError } from './materialize/sqlite-file.ts'
 export { http } from './node-http.ts'
 
 export type Plugin<Config = unknown> = SourcePlugin<Config> | SinkPlugin<Config>

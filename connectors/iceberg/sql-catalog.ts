@@ -1,9 +1,9 @@
 /** The SQL catalog that PyIceberg (`SqlCatalog`) and Java (`JdbcCatalog`, schema V1) share, in a SQLite file. */
 import { randomUUID } from 'node:crypto'
-import { mkdirSync, statSync } from 'node:fs'
+import { mkdirSync } from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
-import { MillraceError } from '../../core/plugin.ts'
+import { MillraceError, openSqliteReader, sqliteError } from '../../core/plugin.ts'
 import type { Catalog, CommitOutcome, LoadedTable, TableIdentifier } from './catalog.ts'
 import type { FileStore } from './file-store.ts'
 import { parseLosslessJson, stringifyLosslessJson } from './lossless-json.ts'
@@ -11,6 +11,9 @@ import { applyUpdates, type IcebergSchema, newTableMetadata, type TableMetadata,
 
 /** Metadata files that stay for readers that have just opened one. */
 const METADATA_FILES_KEPT = 20
+
+/** Another process may hold the file for so long. */
+const BUSY_MS = 10_000
 
 const TABLES = `
   create table if not exists iceberg_tables (
@@ -39,7 +42,7 @@ export class SqlCatalog implements Catalog {
   /** Only read, and there is no catalog in the file yet. */
   #isAbsent = false
 
-  /** @throws sink.forbidden when the file or its folder may not be entered, sink.unreachable when it cannot be opened */
+  /** @throws sink.forbidden, config.invalid when the file is something else, sink.unreachable */
   constructor(options: SqlCatalogOptions, files: FileStore) {
     this.files = files
     this.#options = options
@@ -51,21 +54,14 @@ export class SqlCatalog implements Catalog {
     let db: DatabaseSync | null = null
     try {
       if (!readOnly) mkdirSync(path.dirname(file), { recursive: true })
-      // not SQLite's own readOnly: that cannot take back what a killed writer left half done
-      const isMissing = readOnly && statSync(file, { throwIfNoEntry: false }) === undefined
-      db = new DatabaseSync(isMissing ? ':memory:' : file, { timeout: 10_000 })
+      db = readOnly ? openSqliteReader(file, BUSY_MS) : new DatabaseSync(file, { timeout: BUSY_MS })
       this.#isAbsent = readOnly && db.prepare("select 1 from sqlite_schema where name = 'iceberg_tables'").get() === undefined
       if (!readOnly || this.#isAbsent) db.exec(readOnly ? TABLES.replaceAll('create table if not exists', 'create temp table') : TABLES)
       if (readOnly) db.exec('pragma query_only = 1')
       return db
     } catch (error) {
       db?.close()
-      const { code, message } = error as NodeJS.ErrnoException
-      if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') {
-        const fix = `let this user into its folder${readOnly ? '' : ' to write there'}`
-        throw new MillraceError('sink.forbidden', `the catalog ${file} may not be opened: ${message}`, { cause: error, fix })
-      }
-      throw new MillraceError('sink.unreachable', `cannot open the catalog ${file}: ${message}`, { cause: error })
+      throw this.#failure(error)
     }
   }
 
@@ -101,7 +97,7 @@ export class SqlCatalog implements Catalog {
     } catch (error) {
       await this.files.remove([metadataLocation])
       if (this.#location(table) !== null) return null
-      throw unreachable(error)
+      throw this.#failure(error)
     }
     await this.#hint(metadata, metadataLocation)
     return { metadata, metadataLocation }
@@ -148,8 +144,15 @@ export class SqlCatalog implements Catalog {
         .get(this.#options.name, table.namespace.join('.'), table.name)
       return (row?.metadata_location as string | undefined) ?? null
     } catch (error) {
-      throw unreachable(error)
+      throw this.#failure(error)
     }
+  }
+
+  #failure(error: unknown): MillraceError {
+    const { path: file } = this.#options
+    const known = sqliteError(file, error, 'bring back a copy of the catalog: without it nothing says which files are of its tables')
+    if (known instanceof MillraceError) return known
+    return new MillraceError('sink.unreachable', `the catalog ${file} does not answer: ${(error as Error).message}`, { cause: error })
   }
 
   async #write(metadata: TableMetadata, version: number): Promise<string> {
@@ -164,10 +167,6 @@ export class SqlCatalog implements Catalog {
     const version = path.posix.basename(metadataLocation).replace(/\.metadata\.json$/, '')
     await this.files.replace(`${metadata.location}/metadata/version-hint.text`, version).catch(() => {})
   }
-}
-
-function unreachable(error: unknown): MillraceError {
-  return new MillraceError('sink.unreachable', `the SQL catalog does not answer: ${(error as Error).message}`, { cause: error })
 }
 
 function versionOf(location: string): number {

@@ -3,7 +3,7 @@ import { mkdirSync, realpathSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { setTimeout as delay } from 'node:timers/promises'
-import { MillraceError } from '../../core/plugin.ts'
+import { MillraceError, openSqliteReader, sqliteError } from '../../core/plugin.ts'
 import type { StoredTypes } from './index-schema.ts'
 
 const TABLES = {
@@ -68,8 +68,8 @@ export function isThere(file: string): boolean {
  */
 export function readIndexFile(file: string): DatabaseSync {
   return guarded(file, () => {
-    // not SQLite's own readOnly: that never removes -wal and -shm, which another user's writer may not write
-    const db = new DatabaseSync(isThere(file) ? file : ':memory:', { timeout: 1_000 })
+    // not read-only, which would never remove -wal and -shm: another user's writer may not write these
+    const db = openSqliteReader(file, 1_000)
     try {
       isMarked(db, file)
       const found = new Set(
@@ -111,13 +111,7 @@ export async function beginWriting(db: DatabaseSync): Promise<void> {
   }
 }
 
-const SQLITE_PERM = 3
-const SQLITE_READONLY = 8
-const SQLITE_CORRUPT = 11
-const SQLITE_CANTOPEN = 14
-const SQLITE_NOTADB = 26
-
-/** Runs `work` and turns SQLite's and the file system's errors into ours, by their codes. */
+/** Runs `work` and turns SQLite's and the file system's errors into ours. */
 export function guarded<T>(file: string, work: () => T): T {
   try {
     return work()
@@ -126,38 +120,9 @@ export function guarded<T>(file: string, work: () => T): T {
   }
 }
 
-/** Ours stay as they are; SQLite's and the file system's are told apart by result code (sqlite.org/rescode.html) and errno. */
+/** See `sqliteError`. */
 export function sinkError(file: string, error: unknown): unknown {
-  if (error instanceof MillraceError || !(error instanceof Error)) return error
-  const { code, errcode } = error as { readonly code?: unknown; readonly errcode?: unknown }
-  if (code === 'EACCES' || code === 'EPERM' || code === 'EROFS') return forbidden(file, error)
-  if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EIO') return new MillraceError('sink.unreachable', `${file}: ${error.message}`, { cause: error })
-  if (code !== 'ERR_SQLITE_ERROR' || typeof errcode !== 'number') return error
-  switch (errcode & 0xff) {
-    case SQLITE_NOTADB:
-      return new MillraceError('config.invalid', `${file} is not an SQLite file`, { fix: "set the sink's path to a file of its own", cause: error })
-    case SQLITE_CORRUPT:
-      return new MillraceError('sink.forbidden', `${file} is damaged: ${error.message}`, {
-        fix: 'delete the file; the index is made again from the log',
-        cause: error,
-      })
-    case SQLITE_PERM:
-    case SQLITE_READONLY:
-    case SQLITE_CANTOPEN:
-      return forbidden(file, error)
-    case 1: // SQLITE_ERROR and SQLITE_MISUSE: our own statement is wrong
-    case 21:
-      return error
-    default:
-      return new MillraceError('sink.unreachable', `${file}: ${error.message}`, { cause: error })
-  }
-}
-
-function forbidden(file: string, cause: Error): MillraceError {
-  return new MillraceError('sink.forbidden', `${file} cannot be opened for writing: ${cause.message}`, {
-    fix: 'make the file and its folder writable, or set another path',
-    cause,
-  })
+  return sqliteError(file, error, 'delete the file; the index is made again from the log')
 }
 
 const turns = new Map<string, Promise<unknown>>()

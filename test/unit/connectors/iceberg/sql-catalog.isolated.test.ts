@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, readlinkSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { afterAll, expect, test } from 'vitest'
@@ -32,10 +32,31 @@ test.skipIf(process.platform === 'win32')('a catalog that may not be seen is no 
   })
 })
 
+test.skipIf(process.platform === 'win32')('a catalog that may be seen and not be read is forbidden', () => {
+  const file = path.join(dir, 'of-another.db')
+  chmodSync(dir, 0o755)
+  void open(file, false)[Symbol.asyncDispose]()
+  const refused = expect.objectContaining({ code: 'sink.forbidden', fix: expect.any(String) })
+  shutOut(file, () => {
+    for (const readOnly of [true, false]) expect(() => open(file, readOnly)).toThrow(refused)
+  })
+})
+
+test('a damaged catalog is not tried for ever', () => {
+  const file = path.join(dir, 'damaged.db')
+  void open(file, false)[Symbol.asyncDispose]()
+  // the first page's header, after that of the file
+  const handle = openSync(file, 'r+')
+  writeSync(handle, Buffer.alloc(100, 0xff), 0, 100, 100)
+  closeSync(handle)
+  const damaged = expect.objectContaining({ code: 'sink.forbidden', message: expect.stringContaining('damaged'), fix: expect.any(String) })
+  for (const readOnly of [true, false]) expect(() => open(file, readOnly)).toThrow(damaged)
+})
+
 test.runIf(process.platform === 'linux')('a file that is no catalog is let go', () => {
   const file = path.join(dir, 'text.db')
   writeFileSync(file, 'no database, but long enough to be looked at as one: '.repeat(100))
-  for (const readOnly of [true, false]) expect(() => open(file, readOnly)).toThrow(expect.objectContaining({ code: 'sink.unreachable' }))
+  for (const readOnly of [true, false]) expect(() => open(file, readOnly)).toThrow(expect.objectContaining({ code: 'config.invalid', fix: expect.any(String) }))
   expect(openFiles()).not.toContain(file)
 })
 
