@@ -1,7 +1,7 @@
 import { MillraceError } from '../errors.ts'
 
 /**
- * What is thrown when a file of a source's own in its data folder cannot be written or read. An error of ours stays what it is.
+ * What is thrown when a file or folder of the data folder cannot be made, written or read. An error of ours stays what it is.
  * @param what the file and what it is for, as `the scratch file /data/x of a large transaction`
  * @returns log.full when the disk is; else config.invalid
  */

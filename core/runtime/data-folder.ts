@@ -29,11 +29,7 @@ export class DataFolder implements Disposable {
   /** @throws log.locked naming the process that holds it, log.full, config.invalid when the folder cannot be made or locked */
   constructor(dir: string) {
     this.dir = dir
-    try {
-      mkdirSync(dir, { recursive: true, mode: 0o700 })
-    } catch (cause) {
-      throw new MillraceError('config.invalid', `the data folder ${dir} cannot be made`, { cause, fix: 'set dataDir to a folder that can be written' })
-    }
+    makeFolder(dir, 'the data folder', 'make room there, or set dataDir to a folder that can be written')
     let lock: DatabaseSync | null = null
     try {
       lock = new DatabaseSync(path.join(dir, LOCK_FILE), { timeout: 0 })
@@ -46,10 +42,15 @@ export class DataFolder implements Disposable {
     }
   }
 
+  /** @throws log.full; so do the others that write */
   announce(running: RunningMesh): void {
     const file = path.join(this.dir, RUN_FILE)
-    writeFileSync(`${file}.new`, JSON.stringify(running), { mode: 0o600 })
-    renameSync(`${file}.new`, file)
+    try {
+      writeFileSync(`${file}.new`, JSON.stringify(running), { mode: 0o600 })
+      renameSync(`${file}.new`, file)
+    } catch (cause) {
+      throw diskError(cause, `${file} cannot be written`)
+    }
   }
 
   /** Nodes that an operator has paused, with since when (ISO 8601): they stay so when the mesh starts again. @throws config.invalid when the file is damaged */
@@ -57,7 +58,7 @@ export class DataFolder implements Disposable {
     return this.#load<string>(PAUSED_FILE, 'names the paused nodes', 'pause again what should be')
   }
 
-  /** Durable when it returns. @returns since when it is paused, which may be earlier @throws log.full; so do the others that write */
+  /** Durable when it returns. @returns since when it is paused, which may be earlier */
   pause(node: string): string {
     const since = this.paused.get(node) ?? new Date().toISOString()
     this.#store(PAUSED_FILE, new Map([...this.paused, [node, since]]))
@@ -136,13 +137,21 @@ export class DataFolder implements Disposable {
   /** A node's own folder, made when absent. */
   nodeDir(node: string): string {
     const dir = nodeDirOf(this.dir, node)
-    mkdirSync(dir, { recursive: true, mode: 0o700 })
+    makeFolder(dir, 'the folder')
     return dir
   }
 
   [Symbol.dispose](): void {
     rmSync(path.join(this.dir, RUN_FILE), { force: true })
     this.#lock.close()
+  }
+}
+
+function makeFolder(dir: string, what: string, fix?: string): void {
+  try {
+    mkdirSync(dir, { recursive: true, mode: 0o700 })
+  } catch (cause) {
+    throw diskError(cause, `${what} ${dir} cannot be made`, fix)
   }
 }
 
