@@ -42,17 +42,35 @@ export function readStatement(text: string, session: StatementSession): Statemen
   return read(new Reader(wordsOf(text, session), session))
 }
 
+const DIGITS = /^\d+$/
+/** I8: so many names of a statement are known to be none of the database in use. */
+const MOST_ASKED = 1000
+
 /**
- * Whether a statement names a captured table, or may: any word of it may be a table of the database in use, any two a database and its table. Reads no further
- * than to the first, and holds no words: statements may have gigabytes.
+ * Whether a statement names a captured table, or may: any word of it may be a table of the database in use, any two with a dot between them a database and its
+ * table. Reads no further than to the first, and holds few words: statements may have gigabytes.
  */
 export function mayConcern(text: string, session: StatementSession, isCaptured: (namespace: string, name: string) => boolean): boolean {
+  const asked = new Set<string>()
   let before: string | null = null
+  let isDotted = false
   for (const { kind, raw } of wordsOf(text, session)) {
-    if (kind !== 'word' && kind !== 'name') continue
+    if (kind === 'sign' && raw === '.') {
+      isDotted = before !== null
+      continue
+    }
+    const owner = isDotted ? before : null
+    isDotted = false
+    before = null
+    // a name of digits alone is quoted, or has its database before it
+    if (kind !== 'name' && (kind !== 'word' || (owner === null && DIGITS.test(raw)))) continue
     const name = session.lowerCase ? raw.toLowerCase() : raw
-    if (isCaptured(session.namespace, name) || (before !== null && isCaptured(before, name))) return true
     before = name
+    if (owner !== null && isCaptured(owner, name)) return true
+    if (asked.has(name)) continue
+    if (isCaptured(session.namespace, name)) return true
+    if (asked.size >= MOST_ASKED) asked.clear()
+    asked.add(name)
   }
   return false
 }

@@ -263,6 +263,23 @@ test('a statement may concern a captured table when it names one, or a name in i
   expect(concerns('update Shop.ITEMS set a = 1', { lowerCase: true })).toBe(true)
 })
 
+test('neighbours without a dot are no database and table, numbers no tables, and each name is asked for once', () => {
+  const asked: string[] = []
+  const ask = (namespace: string, name: string) => asked.push(`${namespace}.${name}`) === 0
+  expect(mayConcern('insert into a . b values (1, 2.5, .5, `7`), (1, a b)', SESSION, ask)).toBe(false)
+  expect(asked).toEqual(['shop.insert', 'shop.into', 'shop.a', 'a.b', 'shop.b', 'shop.values', 'shop.7'])
+  asked.length = 0
+  expect(mayConcern('update shop.1, a set b = 1e5', SESSION, ask)).toBe(false)
+  expect(asked).toContain('shop.1')
+})
+
+test('many names are asked for again rather than all kept', () => {
+  const names = Array.from({ length: 1500 }, (_, i) => `t${i}`).join()
+  let asked = 0
+  mayConcern(`${names},${names}`, SESSION, () => ++asked === 0)
+  expect(asked).toBeGreaterThan(1500)
+})
+
 test('a statement is read no further than to the first captured name', () => {
   const seen: string[] = []
   const concerns = mayConcern('update a set b = 1', SESSION, (namespace, name) => {
