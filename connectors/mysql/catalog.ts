@@ -1,6 +1,7 @@
 import type { TablePatterns } from '../../core/plugin.ts'
 import { type ColumnDefinition, defineColumn } from './column-definition.ts'
 import { ServerError } from './mysql-error.ts'
+import type { Flavor } from './server.ts'
 import type { TableDefinition } from './type-mapping.ts'
 import { identifier, literal, type Row, type WireConnection } from './wire-connection.ts'
 
@@ -56,26 +57,44 @@ const FOREIGN_KEY = /^\s*CONSTRAINT `((?:[^`]|``)+)` FOREIGN KEY .*\sON (?:DELET
 /** No such table, and one that the user may not read. */
 const ABSENT: ReadonlySet<number> = new Set([1146, 1142])
 
-/** Of tables that are settled, the name of a foreign key that changes or deletes their rows when its parent's are; empty: they have none. */
+/** What foreign keys do to a table's rows when their parent's are changed or deleted. */
+const CASCADES = `('CASCADE', 'SET NULL', 'SET DEFAULT')`
+
+/** Of MariaDB's tables that are settled, the name of a foreign key that changes or deletes their rows when its parent's are; empty: they have none. */
 export type KnownCascades = WeakMap<CatalogTable, string>
 
 /**
- * Those of the tables whose rows are changed or deleted by a foreign key when its parent is, with the name of one. By the definition itself, as MariaDB shows
- * information_schema.referential_constraints to who may do more than read.
+ * Those of the tables whose rows are changed or deleted by a foreign key when its parent is, with the name of one.
  * @param known is used, and added to
  */
 export async function cascadesOf(
   connection: WireConnection,
+  flavor: Flavor,
   tables: readonly CatalogTable[],
   known: KnownCascades,
-): Promise<readonly (Name & { readonly constraint: string })[]> {
-  const found: (Name & { readonly constraint: string })[] = []
+): Promise<readonly Cascaded[]> {
+  if (flavor === 'mysql') return await cascadesOfMysql(connection, tables)
+  const found: Cascaded[] = []
+  // one by one, as MariaDB shows referential_constraints to who may do more than read
   for (const table of tables) {
     const constraint = known.get(table) ?? (await cascadeOf(connection, table))
     if (table.isSettled && constraint !== undefined) known.set(table, constraint)
     if (constraint !== undefined && constraint !== '') found.push({ namespace: table.namespace, name: table.name, constraint })
   }
   return found
+}
+
+/** Also of a user who may only read. */
+async function cascadesOfMysql(connection: WireConnection, tables: readonly CatalogTable[]): Promise<readonly Cascaded[]> {
+  const rows = await connection.query(
+    `select constraint_schema, table_name, constraint_name from information_schema.referential_constraints
+       where update_rule in ${CASCADES} or delete_rule in ${CASCADES} order by constraint_name`,
+  )
+  const constraints = new Map(rows.map(([namespace, name, constraint]) => [catalogKey(namespace!, name!), constraint!]))
+  return tables.flatMap(({ namespace, name }) => {
+    const constraint = constraints.get(catalogKey(namespace, name))
+    return constraint === undefined ? [] : [{ namespace, name, constraint }]
+  })
 }
 
 /** undefined: it cannot be seen. */
@@ -92,6 +111,10 @@ async function cascadeOf(connection: WireConnection, { namespace, name }: Name):
 interface Name {
   readonly namespace: string
   readonly name: string
+}
+
+interface Cascaded extends Name {
+  readonly constraint: string
 }
 
 /** In the order of `names`, without those that are not there. */

@@ -30,7 +30,7 @@ export interface FitTables {
 export async function fitTables(connection: WireConnection, server: Server, settings: TableSettings, before?: FitTables): Promise<FitTables> {
   const listed = await listTables(connection, new TablePatterns(settings.tables), before?.listed)
   const cascades: KnownCascades = before?.cascades ?? new WeakMap()
-  const unlogged = await unloggedTables(connection, server, [...listed.values()], { ...settings, ...(server.flavor === 'mariadb' && { known: cascades }) })
+  const unlogged = await unloggedTables(connection, server, [...listed.values()], { ...settings, known: cascades })
   const fit = new Map<string, MappedTable>()
   const unfit: UnfitTable[] = []
   for (const [key, table] of listed) {
@@ -67,7 +67,7 @@ export async function unloggedTables(
 ): Promise<ReadonlyMap<string, Unlogged>> {
   const found = new Map<string, Unlogged>()
   if (cascades === 'refuse' && !server.logsCascades) {
-    for (const { constraint, ...table } of await cascadesOf(connection, tables, known)) {
+    for (const { constraint, ...table } of await cascadesOf(connection, server.flavor, tables, known)) {
       found.set(tableId(table), {
         why: `is changed by its foreign key ${constraint}, whose cascades the server does not write to its binlog`,
         fix: 'make the foreign key ON DELETE RESTRICT ON UPDATE RESTRICT and delete in the application, or set `cascades: ignore`: such rows then stay in the targets',

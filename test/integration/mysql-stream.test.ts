@@ -5,8 +5,12 @@ import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Connection } from 'mysql2/promise'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { cascadesOf, listTables } from '../../connectors/mysql/catalog.ts'
 import mysql from '../../connectors/mysql/index.ts'
-import { type SourceOffset, UNCHANGED } from '../../core/plugin.ts'
+import { connectOptions } from '../../connectors/mysql/mysql-config.ts'
+import { SESSION } from '../../connectors/mysql/server.ts'
+import { SqlConnections } from '../../connectors/mysql/sql-connection.ts'
+import { type SourceOffset, TablePatterns, UNCHANGED } from '../../core/plugin.ts'
 import { databaseOn, FLAVORS, type MysqlDatabase, type MysqlServer, mysqlDatabase, mysqlSkipReason, startMysql } from '../services/mysql.ts'
 import { MysqlCapture, mysqlContext, mysqlSettings } from './mysql-capture.ts'
 import { RecordingOutput } from './recording-output.ts'
@@ -357,6 +361,28 @@ describe.skipIf(skip !== null).each(FLAVORS)('foreign keys of %s', (flavor) => {
     }
     await using reader = await mysql.openReader!(mysqlSettings(db), mysqlContext(db))
     expect((await reader.tables()).map(({ name }) => name)).toEqual(await names())
+  })
+})
+
+describe.skipIf(skip !== null).each(FLAVORS)('foreign keys of %s, as a user sees them who may only read', (flavor) => {
+  test('are told with what they do to rows', async () => {
+    const rules = {
+      gone: 'on delete cascade',
+      emptied: 'on delete set null',
+      moved: 'on update cascade on delete restrict',
+      kept: 'on delete no action',
+      bare: '',
+    }
+    const child = ([name, rule]: readonly [string, string]) =>
+      `create table ${name} (p int, constraint fk_${name} foreign key (p) references parents (id) ${rule})`
+    await begin(flavor, ['create table parents (id int primary key)', ...Object.entries(rules).map(child)].join(';'))
+    await using connections = new SqlConnections(connectOptions(mysqlSettings(db)), SESSION)
+    const found = await connections.run('to look', async (connection) => {
+      const tables = await listTables(connection, new TablePatterns([`${db.database}.*`]))
+      return await cascadesOf(connection, flavor, [...tables.values()], new WeakMap())
+    })
+    const told = (name: string) => ({ namespace: db.database, name, constraint: `fk_${name}` })
+    expect(found).toEqual(['emptied', 'gone', 'moved'].map(told))
   })
 })
 

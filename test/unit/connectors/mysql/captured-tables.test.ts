@@ -20,16 +20,23 @@ let catalog: Map<string, { columns: Columns; key: string }>
 let asked: string[]
 /** What happens while the catalog is read, before it answers. */
 let meanwhile: () => void
+/** The table that a foreign key changes. */
+let cascading: string | null
 
 beforeEach(() => {
   catalog = new Map(Array.from({ length: 40 }, (_, i) => [`t${i}`, { columns: PLAIN, key: 'id' }]))
   asked = []
   meanwhile = () => {}
+  cascading = null
 })
 
 const connection = {
   query: async (statement: string): Promise<readonly Row[]> => {
     if (statement.startsWith('show')) return [['binlog.000001', '4', '', '', '']]
+    if (statement.includes('referential_constraints')) {
+      asked.push('foreign keys')
+      return cascading === null ? [] : [['shop', cascading, 'f']]
+    }
     asked.push('all')
     return [...catalog.keys()].map((name) => ['shop', name])
   },
@@ -47,11 +54,11 @@ const connection = {
   },
 }
 
-function open(): CapturedTables {
+function open(logsCascades = true): CapturedTables {
   const connections = { run: (_: string, work: (of: typeof connection) => unknown) => work(connection) } as unknown as SqlConnections
   return new CapturedTables({
     connections,
-    server: { flavor: 'mysql', version: 90_700, logsCascades: true } as Server,
+    server: { flavor: 'mysql', version: 90_700, logsCascades } as Server,
     settings: { tables: ['shop.*'], cascades: 'refuse', unrepresentable: 'error' },
     charsets: { ofCollation: new Map(), widths: new Map() },
     logger: pino({ level: 'silent' }),
@@ -140,6 +147,18 @@ describe('descriptions of captured tables', () => {
     askedFor()
     for (let i = 0; i < 40; i++) expect((await of(tables, mapOf(`t${i}`, PLAIN, [1]))).key).toEqual([1])
     expect(askedFor()).toEqual([...Array.from({ length: 8 }, (_, i) => `t${i}`), 'all'])
+  })
+
+  test('foreign keys decide which tables are captured, and nothing of what their rows are', async () => {
+    const tables = open(false)
+    cascading = 't9'
+    expect(await tables.list()).toHaveLength(39)
+    expect(askedFor()).toEqual(['all', 'foreign keys'])
+    tables.changed()
+    for (let i = 0; i < 8; i++) await of(tables, mapOf(`t${i}`))
+    askedFor()
+    for (const i of [8, 9]) expect((await of(tables, mapOf(`t${i}`))).name).toBe(`t${i}`)
+    expect(askedFor()).toEqual(['all'])
   })
 
   test('a list that began before a statement came says nothing about rows behind it', async () => {

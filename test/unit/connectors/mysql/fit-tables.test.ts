@@ -40,6 +40,35 @@ test('a replica that does not log what it replicates lacks that', () => {
   expect(lacks({ ...server, omitsReplicated: true }).map(({ subject }) => subject)).toEqual(['log_replica_updates'])
 })
 
+test('MySQL tells the foreign keys of all tables at once, with each look', async () => {
+  const columns = ['a', 'b', 'c'].map((name): Row => ['shop', name, 'id', 'int', null, 'NO', '0'])
+  const cascading: Row[] = []
+  const statements: string[] = []
+  const connection = {
+    query: async (statement: string): Promise<readonly Row[]> => {
+      statements.push(statement)
+      if (statement.startsWith('select table_schema, table_name from')) return columns.map(([namespace, name]) => [namespace!, name!])
+      return statement.includes('referential_constraints') ? cascading : [['binlog.000001', '4', '', '', '']]
+    },
+    queries: async (): Promise<readonly (readonly Row[])[]> => [
+      columns,
+      columns.map(([, name]): Row => ['shop', name!, 'PRIMARY', 'id', '']),
+      columns.map(([, name]): Row => ['shop', name!, 'InnoDB', '2026-01-01 00:00:00', '1']),
+    ],
+  } as unknown as WireConnection
+  const settings: TableSettings = { tables: ['shop.*'], cascades: 'refuse', unrepresentable: 'error' }
+  let found: Awaited<ReturnType<typeof fitTables>> | undefined
+  const look = async () => {
+    found = await fitTables(connection, { ...server, version: 80_400, logsCascades: false }, settings, found)
+    return { asked: statements.splice(0).filter((text) => /constraint|show create/.test(text)).length, unfit: found.unfit.map(({ why }) => why) }
+  }
+  expect(await look()).toEqual({ asked: 1, unfit: [] })
+  cascading.push(['shop', 'b', 'to_a'], ['crm', 'c', 'of_another'])
+  expect(await look()).toEqual({ asked: 1, unfit: [expect.stringContaining('foreign key to_a')] })
+  cascading.length = 0
+  expect(await look()).toEqual({ asked: 1, unfit: [] })
+})
+
 test('foreign keys are asked for again only of tables that changed, or may have since without a trace', async () => {
   const made = new Map([
     ['old', { at: '2026-01-01 00:00:00', isSettled: '1' }],
