@@ -5,7 +5,7 @@ import { CapturedTables, publicationLacks, publicationLost, requireIdentity } fr
 import { CatalogConnection, connectClient } from './catalog-connection.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
 import { objectName, type PostgresConfig, unsupportedSettings } from './postgres-config.ts'
-import { postgresError, type ServerError } from './postgres-error.ts'
+import type { ServerError } from './postgres-error.ts'
 import { reachServer } from './postgres-hosts.ts'
 import { PostgresSource } from './postgres-source.ts'
 import { createPublication, findPublication, listTables, type Publication, quoteName, wholeFix } from './publication.ts'
@@ -28,6 +28,7 @@ import {
   waitUntilFree,
 } from './slot.ts'
 import { PostgresSnapshotReader } from './snapshot-reader.ts'
+import { StreamForm } from './stream-form.ts'
 import { parseTimelineHistory } from './timeline.ts'
 
 const REFRESH_MS = 3000
@@ -106,7 +107,18 @@ export async function openPostgres(
   const start: PostgresOffset = { lsn, system: history.system, timeline: history.timeline, publication: publication.oid }
 
   await catalog.run('to claim the slot', (client) => waitUntilFree(client, claim.slot, server.version, answerMs))
-  await connection.start(startCommand(config, claim.slot, publication.name, lsn, server.version), (error) => explain(error, claim, publication.name))
+  const form = await catalog.run('to look at the types of its tables', (client) =>
+    StreamForm.choose(client, {
+      setting: config.binary,
+      slot: `${history.system}/${claim.slot}`,
+      publication: publication.name,
+      patterns,
+      logger: context.logger,
+    }),
+  )
+  await connection.start(startCommand(config, form.binary, claim.slot, publication.name, lsn, server.version), (error) =>
+    explain(error, form, claim, publication.name),
+  )
   connection.received = lsn
   connection.confirmed = lsn
   const applied = new AppliedTransactions(await catalog.run('to look for commits that cannot be seen yet', unseenCommits))
@@ -118,6 +130,7 @@ export async function openPostgres(
     tables,
     patterns,
     mapping,
+    form,
     snapshot: new PostgresSnapshotReader({
       connect: () => connectClient(connect),
       mapping,
@@ -213,11 +226,11 @@ async function prepareSlot(catalog: CatalogConnection, config: PostgresConfig, c
   })
 }
 
-function startCommand(config: PostgresConfig, slot: string, publication: string, lsn: bigint, version: number): string {
+function startCommand(config: PostgresConfig, binary: boolean, slot: string, publication: string, lsn: bigint, version: number): string {
   const options = [
     `proto_version '${version >= 160_000 ? 4 : version >= 150_000 ? 3 : 2}'`,
     `publication_names '${quoteName(publication).replaceAll("'", "''")}'`,
-    `binary '${config.binary}'`,
+    `binary '${binary}'`,
     `messages '${config.messages}'`,
   ]
   if (config.streaming) options.push(`streaming 'on'`)
@@ -226,7 +239,7 @@ function startCommand(config: PostgresConfig, slot: string, publication: string,
   return `START_REPLICATION SLOT ${quoteName(slot)} LOGICAL ${formatLsn(lsn)} (${options.join(', ')})`
 }
 
-function explain(error: Error & ServerError, claim: SlotClaim, publication: string): MillraceError {
+function explain(error: Error & ServerError, form: StreamForm, claim: SlotClaim, publication: string): MillraceError {
   switch (error.code) {
     case '55006':
       return taken(claim.slot, error)
@@ -236,6 +249,6 @@ function explain(error: Error & ServerError, claim: SlotClaim, publication: stri
     case '42704':
       return historyLost(`the slot ${claim.slot} or its publication ${publication} is gone: ${error.message}`, claim, error)
     default:
-      return postgresError(error, 'while streaming')
+      return form.explain(error)
   }
 }

@@ -38,7 +38,10 @@ export const postgresConfig = z
       .max(3_600_000)
       .default(60_000)
       .describe('A server that sends nothing for so long, in milliseconds, though it was asked for a sign of life, is given up and connected to anew.'),
-    binary: z.boolean().default(true).describe('Receive values in binary form, which costs less.'),
+    binary: z
+      .union([z.literal('auto'), z.boolean()])
+      .default('auto')
+      .describe('Receive values in binary form, which costs less than text; auto: unless a captured table has a type that needs text.'),
   })
   .refine((config) => config.url !== undefined || (config.host !== undefined && config.database !== undefined && config.user !== undefined), {
     message: 'give url, or host, database and user',

@@ -24,6 +24,7 @@ import type { ReplicationConnection } from './replication-connection.ts'
 import { isRewritten } from './rewritten.ts'
 import { historyLost, type PostgresOffset, readOffset, writeOffset } from './slot.ts'
 import { parseFence } from './snapshot-reader.ts'
+import type { StreamForm } from './stream-form.ts'
 import { describeTable, type MappedTable, type TypeMappingOptions } from './type-mapping.ts'
 
 export interface PostgresSourceParts {
@@ -36,6 +37,8 @@ export interface PostgresSourceParts {
   readonly tables: CapturedTables
   readonly patterns: TablePatterns
   readonly mapping: TypeMappingOptions
+  /** Of `connection`. */
+  readonly form: StreamForm
   readonly snapshot: SnapshotReader & AsyncDisposable
   /** Shared with `snapshot`. */
   readonly applied: AppliedTransactions
@@ -92,7 +95,7 @@ export class PostgresSource implements SourceConnector {
   }
 
   async *changes(from: SourceOffset, output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
-    const { connection, context, streamCatalog, patterns, mapping, start } = this.#parts
+    const { connection, context, streamCatalog, patterns, mapping, form, start } = this.#parts
     const { lsn } = readOffset(from)
     // a server that does not answer must not hold a stop up
     const close = () => {
@@ -113,7 +116,9 @@ export class PostgresSource implements SourceConnector {
       describe: (oid, streamed, xid) =>
         streamCatalog.run('to describe a table', async (client) => {
           await untilVisible(client, xid, signal)
-          return await describeTable(client, oid, mapping, streamed)
+          const mapped = await describeTable(client, oid, mapping, streamed)
+          form.requireReadable(mapped)
+          return mapped
         }),
       select: (table, columns, key, xid) =>
         streamCatalog.run('to read columns that were not sent', async (client) => {

@@ -7,6 +7,8 @@ import { objectName, type PostgresConfig, unsupportedSettings } from './postgres
 import { reachServer } from './postgres-hosts.ts'
 import { findPublication, listTables, quoteName, type SourceTable, tableName, wholeFix } from './publication.ts'
 import { FAILOVER_VERSION, findSlot } from './slot.ts'
+import { nameOf } from './stream-form.ts'
+import { TEXT_FIX, type TextColumn, textColumns } from './type-mapping.ts'
 
 const NEWEST_TESTED_VERSION = 190_000
 
@@ -148,8 +150,26 @@ async function tableFindings(client: pg.Client, facts: Facts, config: PostgresCo
     [tables.map((table) => table.oid)],
   )
   const rights = new Map(rows.map((row) => [Number(row.oid), row]))
-  for (const table of tables) found.push(...oneTable(table, rights.get(table.oid), publication?.allTables === true, facts.role))
+  const asText = await textColumns(
+    client,
+    tables.map((table) => table.oid),
+  )
+  for (const table of tables) {
+    found.push(...oneTable(table, rights.get(table.oid), publication?.allTables === true, facts.role))
+    found.push(...formFinding(table, asText.get(table.oid) ?? [], config.binary))
+  }
   return found
+}
+
+function formFinding(table: SourceTable, columns: readonly TextColumn[], binary: PostgresConfig['binary']): readonly Finding[] {
+  if (columns.length === 0 || binary === false) return []
+  const subject = `binary form of ${tableId(table)}`
+  const named = columns.map(nameOf).join(', ')
+  if (binary === 'auto') {
+    const message = `there is none for ${named}: the whole stream comes as text, which costs more`
+    return [{ level: 'warning', subject, message, fix: 'nothing has to be done; where it is too slow, give the table a source of its own' }]
+  }
+  return [{ level: 'error', subject, message: `there is none for ${named}: its changes cannot be read`, fix: TEXT_FIX }]
 }
 
 function oneTable(

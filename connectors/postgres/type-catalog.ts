@@ -158,21 +158,26 @@ export class TypeCatalog {
     return (type.send === null ? undefined : BY_SEND_FUNCTION.get(type.send)) ?? UNKNOWN
   }
 
+  /** Asked for in binary, a value comes in a form that is known: its binary one, or text where the type has none. */
+  isBinaryReadable(oid: number): boolean {
+    return !this.#breaksBinary(oid) && (this.reader(oid, -1, 0).binary !== null || !this.#hasBinary(oid))
+  }
+
   /** Postgres has a binary form of the type: without one it sends text whatever was asked for, or fails inside a container. */
-  hasBinary(oid: number): boolean {
+  #hasBinary(oid: number): boolean {
     const type = this.#types.get(oid)
     return type === undefined || type.send !== null
   }
 
   /** A part of a container has no binary form: asked for in binary, the server fails. */
-  breaksBinary(oid: number): boolean {
+  #breaksBinary(oid: number): boolean {
     const type = this.#types.get(oid)
     if (type === undefined) return false
-    if (type.kind === 'd') return this.breaksBinary(type.base)
+    if (type.kind === 'd') return this.#breaksBinary(type.base)
     const parts = [type.subtype ?? 0, ...(type.fields ?? []).map((field) => field.type), ...(type.category === 'A' ? [type.element] : [])].filter(
       (part) => part !== 0,
     )
-    return parts.some((part) => !this.hasBinary(part) || this.breaksBinary(part))
+    return parts.some((part) => !this.#hasBinary(part) || this.#breaksBinary(part))
   }
 }
 

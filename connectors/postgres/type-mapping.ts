@@ -53,6 +53,9 @@ export const SESSION_SETTINGS = {
   extra_float_digits: '1',
 } as const
 
+/** The repair where `binary: true` asks for what the server, or Millrace, does not have. */
+export const TEXT_FIX = 'set `binary: auto` on the source, or leave it out: then the stream comes as text where a type needs it'
+
 interface AttributeRow {
   readonly oid: number
   readonly namespace: string
@@ -144,6 +147,28 @@ export async function describeTables(client: pg.ClientBase, oids: readonly numbe
   return described
 }
 
+/** A column whose values must be asked for as text. */
+export interface TextColumn {
+  readonly name: string
+  readonly type: string
+}
+
+/** The columns of tables that are not `binaryReadable`, by the table's oid; without generated ones. */
+export async function textColumns(client: pg.ClientBase, oids: readonly number[]): Promise<ReadonlyMap<number, readonly TextColumn[]>> {
+  const attributes = `from pg_catalog.pg_attribute a where a.attrelid = any($1::oid[]) and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''`
+  const { rows: types } = await client.query<{ type: number }>(`select distinct a.atttypid::int8::float8 as type ${attributes}`, [oids])
+  const asked = types.map(({ type }) => type)
+  const catalog = await TypeCatalog.load(client, asked)
+  const unreadable = asked.filter((type) => !catalog.isBinaryReadable(type))
+  if (unreadable.length === 0) return new Map()
+  const { rows } = await client.query<TextColumn & { oid: number }>(
+    `select a.attrelid::int8::float8 as oid, a.attname::text as name, pg_catalog.format_type(a.atttypid, a.atttypmod) as type ${attributes} and a.atttypid = any($2::oid[])
+      order by a.attrelid, a.attnum`,
+    [oids, unreadable],
+  )
+  return Map.groupBy(rows, ({ oid }) => oid)
+}
+
 function mapTable(
   { oid, namespace, name, identity }: Pick<AttributeRow, 'oid' | 'namespace' | 'name' | 'identity'>,
   attributes: readonly AttributeRow[],
@@ -181,8 +206,7 @@ function mapColumn(row: AttributeRow, key: boolean, identity: string, catalog: T
     column,
     binary: reader.binary ?? undecodable(column),
     text: reader.text,
-    // a type without a binary form comes as text by itself
-    binaryReadable: !catalog.breaksBinary(row.type) && (reader.binary !== null || !catalog.hasBinary(row.type)),
+    binaryReadable: catalog.isBinaryReadable(row.type),
     reader,
     typeOid: row.type,
   }
@@ -191,7 +215,7 @@ function mapColumn(row: AttributeRow, key: boolean, identity: string, catalog: T
 function undecodable({ name, sourceType }: Column): WireReader {
   return () => {
     throw new MillraceError('source.schema_unsupported', `column ${name}: the binary form of ${sourceType} is not known to Millrace`, {
-      fix: 'set `binary: false` on the source: the server then sends every value as text',
+      fix: TEXT_FIX,
     })
   }
 }

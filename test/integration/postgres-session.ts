@@ -7,6 +7,16 @@ import { RecordingWriter } from '../unit/connectors/postgres/recording-writer.ts
 
 export const MAPPING: TypeMappingOptions = { unrepresentable: 'text' }
 
+/** Types of every sort that are not built in. */
+export const TYPES = `
+  create extension citext; create extension hstore; create extension ltree;
+  create type mood as enum ('sad', 'so so', 'happy');
+  create domain positive as numeric(8,2) check (value > 0);
+  create domain relation as regclass;
+  create type address as (number int, street text, codes int[], rest varchar);
+  create type granted as (who aclitem, note text);
+  create type textrange as range (subtype = text, multirange_type_name = textmultirange)`
+
 /** A database of its own with types of every sort, and a session with the settings that the connector asks for. */
 export class PostgresSession {
   readonly client: pg.Client
@@ -19,12 +29,7 @@ export class PostgresSession {
 
   static async open(): Promise<PostgresSession> {
     const db = await testDatabase()
-    await db.sql(`
-      create extension citext; create extension hstore; create extension ltree;
-      create type mood as enum ('sad', 'so so', 'happy');
-      create domain positive as numeric(8,2) check (value > 0);
-      create type address as (number int, street text, codes int[], rest varchar);
-      create type textrange as range (subtype = text, multirange_type_name = textmultirange)`)
+    await db.sql(TYPES)
     const client = new pg.Client({ connectionString: db.url })
     await client.connect()
     for (const [name, value] of Object.entries(SESSION_SETTINGS)) await client.query(`set ${name} = '${value}'`)

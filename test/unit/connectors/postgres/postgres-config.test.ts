@@ -23,7 +23,7 @@ it('reads settings strictly', () => {
   expect(postgresConfig.safeParse({ url: 'postgres://h/d', tables: ['public.*'], tabels: [] }).success).toBe(false)
   expect(postgresConfig.safeParse({ url: 'postgres://h/d', tables: ['orders'] }).success).toBe(false)
   const config = postgresConfig.parse({ host: 'h', database: 'd', user: 'u', password: 'p', tables: ['public.*'] })
-  expect(config).toMatchObject({ port: 5432, streaming: true, twoPhase: false, origin: 'any', messages: false, unrepresentable: 'error', binary: true })
+  expect(config).toMatchObject({ port: 5432, streaming: true, twoPhase: false, origin: 'any', messages: false, unrepresentable: 'error', binary: 'auto' })
   expect(clientConfig(config)).toMatchObject({ host: 'h', database: 'd', user: 'u', password: 'p', port: 5432 })
 })
 
