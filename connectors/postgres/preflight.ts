@@ -142,8 +142,8 @@ async function tableFindings(client: pg.Client, facts: Facts, config: PostgresCo
     })
   }
   if (tables.length === 0) found.push({ level: 'warning', subject: 'tables', message: `no table matches ${config.tables.join(', ')} yet` })
-  const { rows } = await client.query<{ oid: string; readable: boolean; owned: boolean; toastable: string[] }>(
-    `select c.oid::text, has_table_privilege(c.oid, 'SELECT') as readable, pg_has_role(c.relowner, 'USAGE') as owned,
+  const { rows } = await client.query<Rights & { oid: string }>(
+    `select c.oid::text, has_schema_privilege(c.relnamespace, 'USAGE') as reachable, has_table_privilege(c.oid, 'SELECT') as readable, pg_has_role(c.relowner, 'USAGE') as owned,
             coalesce((select array_agg(a.attname::text order by a.attnum) from pg_attribute a
                        where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attlen = -1 and a.attstorage in ('x', 'e')), '{}') as toastable
        from pg_class c where c.oid = any($1::oid[])`,
@@ -172,22 +172,24 @@ function formFinding(table: SourceTable, columns: readonly TextColumn[], binary:
   return [{ level: 'error', subject, message: `there is none for ${named}: its changes cannot be read`, fix: TEXT_FIX }]
 }
 
-function oneTable(
-  table: SourceTable,
-  rights: { readonly readable: boolean; readonly owned: boolean; readonly toastable: readonly string[] } | undefined,
-  allTables: boolean,
-  role: string,
-): readonly Finding[] {
+interface Rights {
+  /** The role may look into its schema, without which it may do nothing with the table, its own or not. */
+  readonly reachable: boolean
+  readonly readable: boolean
+  readonly owned: boolean
+  readonly toastable: readonly string[]
+}
+
+function oneTable(table: SourceTable, rights: Rights | undefined, allTables: boolean, role: string): readonly Finding[] {
   const found: Finding[] = []
   const id = tableId(table)
   if (rights === undefined) return found
-  if (!rights.readable) {
-    found.push({
-      level: 'error',
-      subject: `privileges on ${id}`,
-      message: `role ${role} may not read it`,
-      fix: `GRANT USAGE ON SCHEMA ${quoteName(table.namespace)} TO ${quoteName(role)}; GRANT SELECT ON ${tableName(table)} TO ${quoteName(role)}`,
-    })
+  const grants: string[] = []
+  if (!rights.reachable) grants.push(`GRANT USAGE ON SCHEMA ${quoteName(table.namespace)} TO ${quoteName(role)}`)
+  if (!rights.readable) grants.push(`GRANT SELECT ON ${tableName(table)} TO ${quoteName(role)}`)
+  if (grants.length > 0) {
+    const message = rights.readable ? `role ${role} may not use its schema` : `role ${role} may not read it`
+    found.push({ level: 'error', subject: `privileges on ${id}`, message, fix: grants.join('; ') })
   }
   if (!rights.owned && !table.published && !allTables) {
     found.push({

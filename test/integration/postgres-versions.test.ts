@@ -439,7 +439,7 @@ describe.each(MAJORS)(`Postgres %i${reason === null ? '' : ` (skipped: ${reason}
   it('needs no superuser, and says which privilege is missing', async () => {
     const role = `role_${db.database}`
     const url = db.url.replace('postgres@', `${role}@`)
-    await db.sql(`create role ${role} login; create schema app; grant usage on schema app to ${role}; create table app.t (id int primary key, v text);
+    await db.sql(`create role ${role} login; create schema app; create table app.t (id int primary key, v text);
       insert into app.t values (1, 'a')`)
     try {
       const more = { url, tables: ['app.*'] }
@@ -455,6 +455,12 @@ describe.each(MAJORS)(`Postgres %i${reason === null ? '' : ` (skipped: ${reason}
       await expect(start(more)).rejects.toMatchObject({ code: 'source.forbidden', fix: expect.any(String) })
       expect((await db.sql('select slot_name from pg_replication_slots where database = $1', [db.database])).rows).toEqual([])
       await db.sql(`grant create on database ${db.database} to ${role}; alter table app.t owner to ${role}`)
+      // to own a table is not enough
+      expect((await errors()).map(({ subject, message, fix }) => [subject, message, fix])).toEqual([
+        ['privileges on app.t', `role ${role} may not use its schema`, `GRANT USAGE ON SCHEMA "app" TO "${role}"`],
+      ])
+      await expect(start(more)).rejects.toMatchObject({ code: 'source.forbidden', fix: expect.any(String) })
+      await db.sql(`grant usage on schema app to ${role}`)
       expect(await errors()).toEqual([])
       const capture = await start(more)
       await db.sql(`insert into app.t values (2, 'b')`)
