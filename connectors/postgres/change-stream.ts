@@ -305,7 +305,8 @@ export class ChangeStream {
       return this.#applier.apply(bytes, view)
     }
     if (this.#open) throw protocolError('a message without transaction within a transaction', TAG.message, walStart)
-    this.#applier.begin(decoder.lsn, view.getBigInt64(messageAt + 17) + POSTGRES_EPOCH_US, 0, false)
+    // its LSN is the end of its record, where the commit record of another transaction may lie: the last byte before is its own
+    this.#applier.begin(decoder.lsn - 1n, view.getBigInt64(messageAt + 17) + POSTGRES_EPOCH_US, 0, false)
     const pause = this.#applier.apply(bytes, view)
     if (pause !== undefined) return pause.then(() => this.#applier.end())
     this.#applier.end()

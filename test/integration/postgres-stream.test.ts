@@ -368,6 +368,16 @@ describe('the Postgres stream', () => {
     expect(rows(capture, 'public.p')).toEqual([{ op: 'u', after: { id: 1, v: UNCHANGED, n: 2 } }])
   })
 
+  it('gives a message without transaction a position of its own, also right before a commit', async () => {
+    await db.sql('create table t (id int primary key)')
+    const capture = await start({ messages: true })
+    for (let id = 1; id <= 20; id++)
+      await db.sql(`begin; insert into t values (${id}); select pg_logical_emit_message(false, 'loose', repeat('x', ${id})); commit`)
+    await capture.caughtUp()
+    expect(capture.output.changes.map(({ table }) => table)).toEqual(Array.from({ length: 20 }, () => ['millrace.message', 'public.t']).flat())
+    expect(new Set(capture.output.changes.map(({ commit }) => commit)).size).toBe(40)
+  })
+
   it('refuses a role that may not replicate', async () => {
     await db.sql('create table t (id int primary key)')
     await db.sql(`create role reader_${db.database} login`)
