@@ -3,12 +3,13 @@ import { EVENT } from './binlog-event.ts'
 import type { DescribedTable } from './captured-tables.ts'
 import type { DescribedAhead } from './described-ahead.ts'
 import { keyLiteral } from './key-literal.ts'
+import { compressedValue } from './mariadb-compressed.ts'
 import { protocolError } from './mysql-error.ts'
 import { isFull, RowImages } from './row-images.ts'
 import type { Flavor } from './server.ts'
 import { areEqual } from './short-bytes.ts'
 import type { FoundRow } from './snapshot-reader.ts'
-import { readTableMap, type TableMap } from './table-map.ts'
+import { isCompressed, readTableMap, type TableMap } from './table-map.ts'
 import type { MappedTable, WireReader } from './type-mapping.ts'
 import { readLength } from './wire-connection.ts'
 
@@ -151,7 +152,7 @@ export class ChangeApplier {
       const mapped = relation.isSparse ? sparse(described) : described
       relation.mapped = mapped
       relation.writer = await this.#open(mapped)
-      relation.readers = mapped.readers.map(({ binlog }) => binlog)
+      relation.readers = mapped.readers.map(({ binlog }, i) => (isCompressed(relation.map.columns[i]!) ? compressedValue(binlog) : binlog))
       relation.state = relation.writer === null ? 'parked' : 'bound'
       if (relation.writer !== null && relation.asOf !== null) this.#options.ahead.note(tableId(relation.map), relation.asOf)
     } catch (error) {

@@ -94,6 +94,11 @@ export function stringBytes(meta: number): number {
   return (meta & 0xff) | ((((meta >> 8) & 0x30) ^ 0x30) << 4)
 }
 
+/** Of a varchar or varbinary column at most; one that is compressed has another byte, which says how. */
+function varcharBytes({ type, meta }: WireColumn): number {
+  return type === TYPE.mariadbVarcharCompressed ? meta - 1 : meta
+}
+
 /** A member of an enum or set, which comes in the column's character set. */
 export function memberText(bytes: Buffer, charset: string | null): string {
   return decoderOf(charset ?? 'utf8mb4')?.(bytes, 0, bytes.length) ?? bytes.toString('utf8')
@@ -129,10 +134,12 @@ export function defineWireColumn(wire: WireColumn, charsets: Charsets): ColumnDe
       return column('time', [meta])
     case TYPE.varchar:
     case TYPE.varString:
-      return column(isBytes ? 'varbinary' : 'varchar', [Math.trunc(meta / width)])
+    case TYPE.mariadbVarcharCompressed:
+      return column(isBytes ? 'varbinary' : 'varchar', [Math.trunc(varcharBytes(wire) / width)])
     case TYPE.string:
       return column(isBytes ? 'binary' : 'char', [Math.trunc(stringBytes(meta) / width)])
     case TYPE.blob:
+    case TYPE.mariadbBlobCompressed:
       return column(`${['tiny', '', 'medium', 'long'][meta - 1]}${isBytes ? 'blob' : 'text'}`)
     case TYPE.enum:
       return column('enum', [], wire.values ?? [])
@@ -197,7 +204,7 @@ export function fits(column: ColumnDefinition, wire: WireColumn, charsets: Chars
       return stringBytes(wire.meta) === args[0]! * (charsets.widths.get(column.charset ?? 'binary') ?? 1)
     case 'varchar':
     case 'varbinary':
-      return real === TYPE.mariadbVarcharCompressed || wire.meta === args[0]! * (charsets.widths.get(column.charset ?? 'binary') ?? 1)
+      return varcharBytes(wire) === args[0]! * (charsets.widths.get(column.charset ?? 'binary') ?? 1)
     default:
       return true
   }

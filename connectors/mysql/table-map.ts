@@ -135,6 +135,11 @@ export function realType(type: number, meta: number): number {
   return real === TYPE.enum || real === TYPE.set ? real : TYPE.string
 }
 
+/** Of MariaDB: a column whose values the server keeps compressed, and sends so. */
+export function isCompressed({ type }: WireColumn): boolean {
+  return type === TYPE.mariadbBlobCompressed || type === TYPE.mariadbVarcharCompressed
+}
+
 /** @throws source.protocol */
 export function readTableMap(bytes: Buffer, at: number, end: number, flavor: 'mysql' | 'mariadb', place: string): TableMap {
   try {

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import mysql from '../../connectors/mysql/index.ts'
 import { TupleWriter } from '../../core/event/tuple-writer.ts'
-import { Special, type TableSchema, type Value } from '../../core/plugin.ts'
+import { Special, type TableSchema, UNCHANGED, type Value } from '../../core/plugin.ts'
 import { FLAVORS, type Flavor, type MysqlDatabase, mysqlDatabase, mysqlSkipReason } from '../services/mysql.ts'
 import { MysqlCapture, mysqlContext, mysqlSettings } from './mysql-capture.ts'
 
@@ -349,6 +349,44 @@ const CASES: readonly Case[] = [
     ],
   },
   { type: 'json', only: 'mariadb', values: [[`'{"a":1}'`, '{"a":1}']] },
+  {
+    type: 'text compressed',
+    only: 'mariadb',
+    values: [
+      ["'short'", 'short'],
+      ["repeat('é', 30000)", 'é'.repeat(30000)],
+      ["''", ''],
+    ],
+  },
+  { type: 'tinytext compressed', only: 'mariadb', values: [["repeat('t', 250)", 't'.repeat(250)]] },
+  {
+    type: 'varchar(1000) compressed',
+    only: 'mariadb',
+    values: [
+      ["'ß'", 'ß'],
+      ["repeat('ab ', 300)", 'ab '.repeat(300)],
+      ["''", ''],
+    ],
+  },
+  { type: 'varchar(255) compressed character set latin1', only: 'mariadb', values: [["repeat('€é', 100)", '€é'.repeat(100)]] },
+  { type: 'longtext compressed character set utf16', only: 'mariadb', values: [["repeat('a🏔', 1000)", 'a🏔'.repeat(1000)]] },
+  {
+    type: 'mediumblob compressed',
+    only: 'mariadb',
+    values: [
+      ["repeat(x'80ff', 70000)", bytes('80ff'.repeat(70000))],
+      ["x'80ff'", bytes('80ff')],
+      ["''", bytes('')],
+    ],
+  },
+  {
+    type: 'varbinary(300) compressed',
+    only: 'mariadb',
+    values: [
+      ["repeat(x'00', 300)", new Uint8Array(300)],
+      ["x'00'", bytes('00')],
+    ],
+  },
 ]
 
 /** The text of each JSON document must be the server's own. */
@@ -460,6 +498,42 @@ describe.skipIf(skip !== null).each(FLAVORS)(`types of %s${skip === null ? '' : 
   }
   // MariaDB's JSON is text
   if (flavor === 'mysql') test('JSON documents read as the server writes them', documents)
+
+  const compressed = async () => {
+    const session = await db.connect()
+    await session.query('create table packed (id int primary key, body longtext, n int)')
+    const long = 'many words '.repeat(50)
+    for (const [id, sql] of [
+      `insert into packed values (0, repeat('many words ', 50), 0)`,
+      'alter table packed modify body longtext compressed',
+      `insert into packed values (2, repeat('many words ', 50), 0)`,
+      'set session column_compression_zlib_wrap = ON',
+      `insert into packed values (4, repeat('many words ', 50), 0)`,
+      'set session column_compression_threshold = 0, column_compression_zlib_wrap = OFF',
+      `insert into packed values (6, 'x', 0), (7, null, 0), (8, random_bytes(0), 0)`,
+      `set session binlog_row_image = 'MINIMAL'`,
+      `update packed set body = concat(body, 'more') where id = 4`,
+      'update packed set id = 5 where id = 2',
+      'alter table packed modify body longtext',
+      `update packed set body = concat(body, 'most') where id = 4`,
+    ].entries()) {
+      await session.query(sql)
+      if (id > 8) await capture.caughtUp()
+    }
+    await session.end()
+    expect(capture.of('packed').map(({ op, after }) => [op, ...Object.values(after as object)])).toEqual([
+      ['c', 0, long, 0],
+      ['c', 2, long, 0],
+      ['c', 4, long, 0],
+      ['c', 6, 'x', 0],
+      ['c', 7, null, 0],
+      ['c', 8, '', 0],
+      ['u', 4, `${long}more`, UNCHANGED],
+      ['u', 5, long, 0],
+      ['u', 4, `${long}moremost`, UNCHANGED],
+    ])
+  }
+  if (flavor === 'mariadb') test('values that the server keeps compressed are those that were written, however it does so', compressed)
 
   test('a table of a character set that is not known is left out by name, and stops no other', async () => {
     await db.sql('create table odd (id int primary key, v varchar(10) character set dec8)')

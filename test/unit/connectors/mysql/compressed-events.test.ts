@@ -1,9 +1,11 @@
-import { deflateSync, zstdCompressSync } from 'node:zlib'
+import { deflateRawSync, deflateSync, zstdCompressSync } from 'node:zlib'
 import { expect, test } from 'vitest'
 import { EVENT, HEADER_BYTES } from '../../../../connectors/mysql/binlog-event.ts'
 import { EventCutter } from '../../../../connectors/mysql/event-cutter.ts'
-import { inflate, inflateRows } from '../../../../connectors/mysql/mariadb-compressed.ts'
+import { compressedValue, inflate, inflateRows } from '../../../../connectors/mysql/mariadb-compressed.ts'
 import { type PayloadHead, readPayloadHead, uncompress } from '../../../../connectors/mysql/transaction-payload.ts'
+import { binary } from '../../../../connectors/mysql/type-text.ts'
+import { SingleValue, viewOf } from '../../../../core/plugin.ts'
 
 const PLACE = 'binlog.000001:42'
 const broken = { name: 'MillraceError', code: 'source.protocol', message: expect.stringContaining(PLACE), fix: expect.any(String) }
@@ -102,5 +104,24 @@ test("MariaDB's compressed rows and texts come back, and damaged ones are told",
   const change = (at: number, value: number) => Buffer.from(whole.map((byte, i) => (i === at ? value : byte)))
   for (const wrong of [change(0, 0x92), change(0, 0x80), change(2, 0xf3), change(2, 0xf5), change(5, 0xff), whole.subarray(0, -1), whole.subarray(0, 3)]) {
     expect(thrown(() => inflate(wrong, 0, wrong.length, PLACE))).toMatchObject(broken)
+  }
+})
+
+test("values of MariaDB's compressed columns come back, and damaged ones are told", () => {
+  const text = Buffer.from('value '.repeat(100))
+  const read = (packed: Buffer) => {
+    const single = new SingleValue()
+    const bytes = Buffer.concat([Buffer.from([9]), packed, Buffer.from([9])])
+    compressedValue(binary.binlog)(bytes, viewOf(bytes), 1, packed.length, single)
+    return Buffer.from(single.taken as Uint8Array)
+  }
+  const bare = Buffer.concat([Buffer.from([0x8a, text.length >> 8, text.length & 0xff]), deflateRawSync(text)])
+  expect([Buffer.alloc(0), Buffer.from('\0'), Buffer.from('\0text')].map(read).map(String)).toEqual(['', '', 'text'])
+  for (const whole of [bare, mariadb(text)]) {
+    expect(read(whole)).toEqual(text)
+    const change = (at: number, value: number) => Buffer.from(whole.map((byte, i) => (i === at ? value : byte)))
+    for (const wrong of [change(0, 0x9a), change(0, 0x88), change(2, 0x57), change(2, 0x59), whole.subarray(0, -6), whole.subarray(0, 3)]) {
+      expect(() => read(wrong)).toThrow(Error)
+    }
   }
 })
