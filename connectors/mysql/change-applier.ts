@@ -122,14 +122,8 @@ export class ChangeApplier {
     if (known !== undefined && areEqual(known.body, bytes, at, end)) return
     const map = readTableMap(bytes, at, end, this.#options.flavor, event.place)
     const body = Buffer.from(bytes.subarray(at, end))
-    let images: RowImages
-    let old: RowImages
-    try {
-      images = new RowImages(map.columns)
-      old = new RowImages(map.columns)
-    } catch (cause) {
-      throw protocolError(`a table map of ${tableId(map)} with unknown types`, event.place, cause)
-    }
+    const images = new RowImages(map.columns)
+    const old = new RowImages(map.columns)
     const state = this.#options.isCaptured(map.namespace, map.name) ? 'unbound' : 'skipped'
     this.#relations.set(id, { map, body, images, old, isSparse: false, mapped: null, asOf: null, state, writer: null, readers: [] })
   }
@@ -147,6 +141,7 @@ export class ChangeApplier {
 
   async #bind(relation: Relation): Promise<void> {
     try {
+      if (relation.map.unknownType !== undefined) throw unknownType(relation.map)
       if (relation.mapped === null) Object.assign(relation, await this.#options.describe(relation.map))
       const described = relation.mapped!
       const mapped = relation.isSparse ? sparse(described) : described
@@ -205,7 +200,7 @@ export class ChangeApplier {
       let at = from + 8
       if (type >= EVENT.writeRows) at += view.getUint16(at, true)
       const { value: columns, next } = readLength(bytes, at)
-      if (columns !== relation.images.columns) throw new RangeError(`rows of ${columns} columns`)
+      if (relation.map.unknownType === undefined && columns !== relation.images.columns) throw new RangeError(`rows of ${columns} columns`)
       const bitmap = (columns + 7) >> 3
       const isPartial = type === EVENT.partialUpdateRows
       const isUpdate = type === EVENT.updateRows || type === EVENT.updateRowsV1 || isPartial
@@ -226,10 +221,17 @@ export class ChangeApplier {
     }
   }
 
+  /** Rows of a table that is left out need not be readable: from where they are not, the event's count as one. */
   #skip({ images, map, state }: Relation, bytes: Buffer, from: number, end: number, first: number, second: number, isPartial: boolean): void {
     for (let at = from; at < end; ) {
-      at = images.locate(bytes, at, end, first)
-      if (second >= 0) at = isPartial ? images.locatePartial(bytes, at, end, second) : images.locate(bytes, at, end, second)
+      try {
+        if (map.unknownType !== undefined) throw new RangeError(`a column of type ${map.unknownType}`)
+        at = images.locate(bytes, at, end, first)
+        if (second >= 0) at = isPartial ? images.locatePartial(bytes, at, end, second) : images.locate(bytes, at, end, second)
+      } catch (error) {
+        if (!(error instanceof RangeError)) throw error
+        at = end
+      }
       this.#take()
       if (state === 'parked') this.#options.output.skip(map)
     }
@@ -407,6 +409,12 @@ export class ChangeApplier {
 function unreadable(relation: Relation, event: Placed, error: unknown): never {
   if (error instanceof MillraceError) throw error
   throw protocolError(`rows of ${tableId(relation.map)} that do not read as its columns`, event.place, error)
+}
+
+function unknownType({ unknownType: type, ...table }: TableMap): MillraceError {
+  return new MillraceError('source.schema_unsupported', `rows of ${tableId(table)} have a column of type ${type}, which is not known to Millrace`, {
+    fix: `leave out '!${tableId(table)}' in tables of the source, and report this with the server version`,
+  })
 }
 
 /** Binding may have parked it. */

@@ -3,13 +3,11 @@ import { readLength } from './wire-connection.ts'
 
 /** Column types on the wire. */
 export const TYPE = {
-  decimal: 0,
   tiny: 1,
   short: 2,
   long: 3,
   float: 4,
   double: 5,
-  null: 6,
   timestamp: 7,
   longlong: 8,
   int24: 9,
@@ -23,7 +21,6 @@ export const TYPE = {
   timestamp2: 17,
   datetime2: 18,
   time2: 19,
-  typedArray: 20,
   vector: 242,
   json: 245,
   newdecimal: 246,
@@ -39,6 +36,8 @@ export const TYPE = {
   mariadbBlobCompressed: 140,
   mariadbVarcharCompressed: 141,
 } as const
+
+const KNOWN: ReadonlySet<number> = new Set(Object.values(TYPE))
 
 /** A column as a TABLE_MAP event has it. What the server was not set to write (binlog_row_metadata) is null. */
 export interface WireColumn {
@@ -62,6 +61,8 @@ export interface TableMap {
   readonly columns: readonly WireColumn[]
   /** Columns of the primary key; null when not written. */
   readonly primaryKey: readonly number[] | null
+  /** A column's type that is not known: then no columns are, since its metadata may have any length. */
+  readonly unknownType?: number
 }
 
 const METADATA_BYTES: Readonly<Record<number, number>> = {
@@ -104,18 +105,7 @@ const FIELD = {
   vectorDimension: 13,
 } as const
 
-const NUMERIC = new Set<number>([
-  TYPE.tiny,
-  TYPE.short,
-  TYPE.int24,
-  TYPE.long,
-  TYPE.longlong,
-  TYPE.float,
-  TYPE.double,
-  TYPE.newdecimal,
-  TYPE.decimal,
-  TYPE.year,
-])
+const NUMERIC = new Set<number>([TYPE.tiny, TYPE.short, TYPE.int24, TYPE.long, TYPE.longlong, TYPE.float, TYPE.double, TYPE.newdecimal, TYPE.year])
 const CHARACTER = new Set<number>([
   TYPE.varchar,
   TYPE.varString,
@@ -168,6 +158,8 @@ class TableMapReader {
     const name = this.#name()
     const count = this.#length()
     const types = this.#take(count)
+    const unknownType = types.find((type) => !KNOWN.has(type))
+    if (unknownType !== undefined) return { namespace, name, columns: [], primaryKey: null, unknownType }
     const metadataEnd = this.#length() + this.#at
     const metas = Array.from(types, (type) => this.#metadata(type))
     if (this.#at !== metadataEnd) throw new Error('metadata of another length')

@@ -44,3 +44,34 @@ test('keeps the last table map of each captured table, however many there are', 
   expect(apply(3000)).toBeInstanceOf(Promise)
   expect(() => apply(1500)).toThrow(expect.objectContaining<Partial<MillraceError>>({ code: 'source.protocol' }))
 })
+
+test('a table of a type that is not known stops no other: it is left out, or parked when it is captured', async () => {
+  const parked = new Map<string, unknown>()
+  let skipped = 0
+  const output = {
+    tablesVersion: 0,
+    transaction: () => {},
+    park: ({ name }: { name: string }, error: unknown) => parked.set(name, error),
+    skip: () => skipped++,
+  }
+  const isCaptured = (_: string, name: string) => name === 'u'
+  const applier = new ChangeApplier({ flavor: 'mysql', output, isCaptured } as unknown as ChangeApplierOptions)
+  // its metadata may have any length
+  const unknown = (id: number, name: string) => {
+    const map = tableMap(id, name)
+    return Buffer.concat([map.subarray(0, -3), Buffer.from([20, 3, 1, 2, 3, 1])])
+  }
+  applier.begin({ commit: 1n, committedAt: 0n, source: [] })
+  for (const [id, name] of [
+    [1, 't'],
+    [2, 'u'],
+  ] as const) {
+    const map = unknown(id, name)
+    applier.tableMap(map, 0, map.length, event)
+    await applier.rows(EVENT.writeRows, rows(id), viewOf(rows(id)), 0, rows(id).length, event)
+  }
+  expect([...parked]).toEqual([
+    ['u', expect.objectContaining({ code: 'source.schema_unsupported', message: expect.stringContaining('d.u have a column of type 20') })],
+  ])
+  expect(skipped).toBe(1)
+})
