@@ -573,6 +573,32 @@ describe.skipIf(skip !== null).each(FLAVORS)('rows of %s without the names of th
   })
 })
 
+describe.skipIf(skip !== null)('several replication domains of MariaDB', () => {
+  test('are one stream, which goes on from any of its offsets', async () => {
+    await begin('mariadb', 'create table items (id int primary key, domain int)')
+    const offsets: SourceOffset[] = []
+    const session = await db.connect()
+    for (let id = 0; id < 30; id++) {
+      await session.query(`set session gtid_domain_id = ${id % 3}; insert into items values (${id}, ${id % 3})`)
+      if (id % 10 !== 9) continue
+      await capture.caughtUp()
+      offsets.push(capture.offset)
+    }
+    await session.end()
+    const ids = () => capture.of('items').map(({ after }) => (after as { id: number }).id)
+    const from = (first: number) => Array.from({ length: 30 - first }, (_, i) => first + i)
+    expect(ids()).toEqual(from(0))
+    const commits = capture.output.changes.map(({ commit }) => commit)
+    for (const [n, offset] of offsets.entries()) {
+      await capture.stop()
+      capture = await MysqlCapture.start(db, {}, offset)
+      await capture.caughtUp()
+      expect(ids()).toEqual(from(n * 10 + 10))
+      expect(capture.output.changes.map(({ commit }) => commit)).toEqual(commits.slice(n * 10 + 10))
+    }
+  })
+})
+
 describe.skipIf(skip !== null)('a server that has the names of tables in lower case', () => {
   let dir: string
   let server: MysqlServer

@@ -1,8 +1,11 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import mysql from '../../connectors/mysql/index.ts'
 import { TupleWriter } from '../../core/event/tuple-writer.ts'
 import { Special, type TableSchema, UNCHANGED, type Value } from '../../core/plugin.ts'
-import { FLAVORS, type Flavor, type MysqlDatabase, mysqlDatabase, mysqlSkipReason } from '../services/mysql.ts'
+import { databaseOn, FLAVORS, type Flavor, type MysqlDatabase, type MysqlServer, mysqlDatabase, mysqlSkipReason, startMysql } from '../services/mysql.ts'
 import { MysqlCapture, mysqlContext, mysqlSettings } from './mysql-capture.ts'
 
 const skip = mysqlSkipReason()
@@ -246,6 +249,14 @@ const CASES: readonly Case[] = [
       ["'0000-00-00 00:00:00'", new Special('0000-00-00 00:00:00')],
     ],
   },
+  {
+    type: 'timestamp(6) null',
+    only: 'mariadb',
+    values: [
+      ["'2038-01-19 03:14:08'", micros('2038-01-19T03:14:08')],
+      ["'2106-02-07 06:28:15.999999'", micros('2106-02-07T06:28:15.999', 999n)],
+    ],
+  },
   { type: 'timestamp(6) null', values: [["'2024-06-30 23:59:59.999999'", micros('2024-06-30T23:59:59.999', 999n)]] },
   {
     type: 'char(5)',
@@ -433,15 +444,30 @@ async function chunk(capture: MysqlCapture, table: TableSchema): Promise<readonl
   return rows
 }
 
-describe.skipIf(skip !== null).each(FLAVORS)(`types of %s${skip === null ? '' : ` (${skip})`}`, (flavor) => {
+/** The run's own servers, and those that write no more about rows than servers do unless they are told to. */
+const CONFIGURED: readonly (readonly [name: string, flavor: Flavor, settings: Readonly<Record<string, string>> | null])[] = [
+  ...FLAVORS.map((flavor) => [flavor, flavor, null] as const),
+  ['mysql without names of columns and without checksums', 'mysql', { 'binlog-row-metadata': 'MINIMAL', 'binlog-checksum': 'NONE' }],
+  ['mariadb without metadata and without checksums', 'mariadb', { 'binlog-row-metadata': 'NO_LOG', 'binlog-checksum': 'NONE' }],
+]
+
+describe.skipIf(skip !== null).each(CONFIGURED)(`types of %s${skip === null ? '' : ` (${skip})`}`, (_, flavor, settings) => {
   let capture: MysqlCapture
+  let own: { readonly server: MysqlServer; readonly dir: string } | null = null
   beforeAll(async () => {
-    db = await mysqlDatabase(flavor)
+    if (settings === null) db = await mysqlDatabase(flavor)
+    else {
+      const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-types-'))
+      own = { dir, server: await startMysql({ flavor, dir, settings }) }
+      db = await databaseOn(flavor, own.server.port)
+    }
     capture = await MysqlCapture.start(db, { unrepresentable: 'text' })
-  })
+  }, 150_000)
   afterAll(async () => {
     await capture.stop()
     await db.drop()
+    await own?.server.stop()
+    if (own !== null) rmSync(own.dir, { recursive: true, force: true })
   })
   const cases = CASES.filter(({ only }) => only === undefined || only === flavor)
 
