@@ -6,7 +6,6 @@ export interface NamedTable {
   readonly name: string
 }
 
-/** `tables` is empty where they cannot be read. */
 export type Statement =
   | { readonly kind: 'truncate'; readonly tables: readonly NamedTable[] }
   /** Tables begin empty; those with the condition only where there was none before. */
@@ -17,6 +16,8 @@ export type Statement =
   | { readonly kind: 'replace'; readonly tables: readonly NamedTable[]; readonly left: readonly NamedTable[] }
   /** The tables' columns may be others; with `rewrites`, rows that exist may read differently. */
   | { readonly kind: 'alter'; readonly tables: readonly NamedTable[]; readonly rewrites: boolean }
+  /** Of one of these kinds, with a table that cannot be read; `loses`: rows of any table may be gone, else they may read differently. */
+  | { readonly kind: 'unreadable'; readonly opening: string; readonly loses: boolean }
   /** May have changed definitions, but for which column of a table is which. */
   | { readonly kind: 'definition' }
   /** Changes rows by itself, so it is no definition and its rows are not in the binlog. */
@@ -33,13 +34,29 @@ export interface StatementSession extends Quoting {
   readonly lowerCase: boolean
 }
 
+const OPENING_WORDS = 6
+/** Characters of a name at most. */
+const MOST_NAME = 64
+const NAMING: ReadonlySet<Statement['kind']> = new Set(['truncate', 'create', 'drop', 'drop database', 'replace', 'alter'])
 const DEFINITION: Statement = { kind: 'definition' }
 const CHANGES = new Set(['insert', 'update', 'delete', 'replace', 'load', 'call', 'with', 'select', 'do'])
 const OTHERS = new Set(['savepoint', 'release', 'rollback', 'grant', 'revoke', 'set', 'flush', 'optimize', 'begin', 'commit'])
 
 /** What kind of statement it is. Never fails: what is not understood may have changed definitions. */
 export function readStatement(text: string, session: StatementSession): Statement {
-  return read(new Reader(wordsOf(text, session), session))
+  const words = new Reader(wordsOf(text, session), session)
+  const statement = read(words)
+  if (!words.isMissing || !NAMING.has(statement.kind)) return statement
+  return { kind: 'unreadable', opening: openingOf(text, session), loses: statement.kind !== 'alter' }
+}
+
+/** The first words of a statement, for messages: what follows may have a password (`CONNECTION`). */
+function openingOf(text: string, session: StatementSession): string {
+  const opening: string[] = []
+  for (const { kind, raw } of wordsOf(text, session)) {
+    if (opening.push(kind === 'text' ? "'…'" : raw.slice(0, MOST_NAME)) === OPENING_WORDS) break
+  }
+  return opening.join(' ')
 }
 
 const DIGITS = /^\d+$/
@@ -181,7 +198,7 @@ function readAlter(words: Reader): Statement {
   if (!words.take('table')) return DEFINITION
   words.condition()
   const own = words.table()
-  if (own.length === 0) return { kind: 'alter', tables: own, rewrites: true }
+  if (own.length === 0) return isLossy || mayLose(words) ? { kind: 'replace', tables: own, left: [] } : { kind: 'alter', tables: own, rewrites: true }
   words.wait()
   let changes: 'columns' | 'rows' | null = null
   let renamed = own
@@ -217,6 +234,14 @@ function readAlter(words: Reader): Statement {
   if (isLossy || left.length > 0) return { kind: 'replace', tables: [...(isLossy ? own : []), ...others], left }
   if (changes === null) return DEFINITION
   return { kind: 'alter', tables: own, rewrites: changes === 'rows' }
+}
+
+const LOSING = new Set(['partition', 'tablespace', 'rename', 'engine', 'exchange', 'convert', 'truncate'])
+
+/** Whether what is left of an ALTER TABLE, whose actions are not told apart, may have an action that loses rows or gives them another name. */
+function mayLose(words: Reader): boolean {
+  for (const [{ kind, text }] of words.rest(true)) if (kind === 'word' && LOSING.has(text)) return true
+  return false
 }
 
 const INDEXES = new Set(['index', 'key', 'unique', 'primary', 'fulltext', 'spatial', 'constraint', 'foreign', 'check'])
@@ -300,6 +325,8 @@ class Reader {
   readonly #words: Iterator<Word, undefined>
   readonly #session: StatementSession
   #next: Word | null
+  /** A name was not there where one should be. */
+  isMissing = false
 
   constructor(words: Iterator<Word, undefined>, session: StatementSession) {
     this.#words = words
@@ -379,7 +406,10 @@ class Reader {
 
   name(): string | null {
     const isName = this.#next?.kind === 'word' || this.#next?.kind === 'name'
-    if (!isName) return null
+    if (!isName) {
+      this.isMissing = true
+      return null
+    }
     const { raw } = this.#advance()!
     return this.#session.lowerCase ? raw.toLowerCase() : raw
   }

@@ -2,7 +2,6 @@ import { MillraceError, tableId } from '../../core/plugin.ts'
 import type { ChangeApplier } from './change-applier.ts'
 import type { NamedTable, Statement } from './ddl-reader.ts'
 import type { DescribedAhead } from './described-ahead.ts'
-import { protocolError } from './mysql-error.ts'
 
 export interface DefinitionsOptions {
   readonly isCaptured: (namespace: string, name: string) => boolean
@@ -11,6 +10,10 @@ export interface DefinitionsOptions {
   readonly ahead: DescribedAhead
   /** Rows of the table from before this statement were read by its names after it; the table is read anew. */
   readonly onMisread: (table: NamedTable, place: string) => void
+  /** The captured tables as they are now. */
+  readonly listed: () => Promise<readonly NamedTable[]>
+  /** The tables of a statement that begins so cannot be read: all captured ones are read anew. */
+  readonly onUnreadable: (opening: string, place: string) => void
 }
 
 /** Where a statement is in the binlog. */
@@ -33,7 +36,6 @@ export class Definitions {
     this.#options = options
   }
 
-  /** @throws source.protocol */
   async apply(statement: Statement, namespace: string, { place, mark, isCaptured }: StatementPlace): Promise<void> {
     const { kind } = statement
     if (kind === 'other' || kind === 'change' || kind === 'xa') return
@@ -41,7 +43,7 @@ export class Definitions {
     if (kind !== 'truncate') this.#applier.forget()
     if (kind === 'definition') return
     if (kind === 'drop database') return this.#dropped.addAll(statement.namespace)
-    if (statement.tables.length === 0) throw protocolError(`a statement (${kind}) whose table cannot be read`, place)
+    if (kind === 'unreadable') return isCaptured ? undefined : await this.#applyToAll(statement, place, mark)
     for (const { namespace, name } of statement.tables) {
       if (!this.#options.isCaptured(namespace, name)) continue
       if (kind === 'drop') {
@@ -59,6 +61,17 @@ export class Definitions {
       else if (wasDropped || !statement.isConditional) await this.#applier.recreate(namespace, name)
     }
     if (kind === 'replace') for (const { namespace, name } of statement.left) this.#drop(namespace, name)
+  }
+
+  /** It may have been about any table. */
+  async #applyToAll({ opening, loses }: Statement & { readonly kind: 'unreadable' }, place: string, mark: number): Promise<void> {
+    const tables = await this.#options.listed()
+    this.#options.onUnreadable(opening, place)
+    for (const table of tables) {
+      if (loses) this.#applier.setAside(table, unreadable(tableId(table), opening, place))
+      else this.#alter(table, true, place, mark)
+    }
+    if (loses) this.#dropped.addOthers(tables)
   }
 
   #alter(table: NamedTable, rewrites: boolean, place: string, mark: number): void {
@@ -83,8 +96,16 @@ class DroppedTables {
   /** Databases that were dropped, and their tables that were made since. */
   readonly #databases = new Map<string, Set<string>>()
 
+  /** Since a statement that may have dropped any table, those that were there, or were made; null: there was none. */
+  #kept: Set<string> | null = null
+
   add(namespace: string, name: string): void {
     this.#tables.add(`${namespace}.${name}`)
+  }
+
+  /** Any table but these may be gone. */
+  addOthers(tables: readonly NamedTable[]): void {
+    this.#kept = new Set(tables.map(tableId))
   }
 
   addAll(namespace: string): void {
@@ -94,8 +115,10 @@ class DroppedTables {
   /** There is a table of this name now. @returns whether there was none */
   isMade(namespace: string, name: string): boolean {
     const made = this.#databases.get(namespace)
-    const wasDropped = this.#tables.delete(`${namespace}.${name}`) || made?.has(name) === false
+    const id = `${namespace}.${name}`
+    const wasDropped = this.#tables.delete(id) || made?.has(name) === false || this.#kept?.has(id) === false
     made?.add(name)
+    this.#kept?.add(id)
     return wasDropped
   }
 }
@@ -106,6 +129,16 @@ function replaced(table: string, place: string): MillraceError {
     `the rows of ${table} were replaced at ${place} by a statement that does not say by which: partitions went, or another table took the name`,
     {
       fix: 'have it read anew',
+    },
+  )
+}
+
+function unreadable(table: string, opening: string, place: string): MillraceError {
+  return new MillraceError(
+    'source.table_gone',
+    `the rows of ${table} may be gone: a statement at ${place} (${opening} …) does not say readably of which table`,
+    {
+      fix: 'have it read anew, and report the statement',
     },
   )
 }

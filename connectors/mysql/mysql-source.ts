@@ -112,6 +112,9 @@ export class MysqlSource implements SourceConnector {
       },
       onMisread: (table, place) =>
         context.logger.warn({ table: tableId(table), place }, 'rows from before an ALTER TABLE were read by its names after it: the table is read anew'),
+      listed: () => tables.list(),
+      onUnreadable: (opening, place) =>
+        context.logger.warn({ statement: opening, place }, 'a statement does not say readably which table it is about: all captured tables are read anew'),
       concerns: (text, session) => mayConcern(text, session, (namespace, name) => isCapturable(namespace, patterns, name)),
     })
     this.#stream = changes

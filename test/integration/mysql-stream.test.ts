@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { crc32 } from 'node:zlib'
 import type { Connection } from 'mysql2/promise'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { cascadesOf, listTables } from '../../connectors/mysql/catalog.ts'
@@ -597,6 +598,79 @@ describe.skipIf(skip !== null)('several replication domains of MariaDB', () => {
       expect(capture.output.changes.map(({ commit }) => commit)).toEqual(commits.slice(n * 10 + 10))
     }
   })
+})
+
+/** Puts other bytes of the same length into the one event of the file that has these. */
+function rewriteEvent(file: string, from: string, to: string): void {
+  const bytes = readFileSync(file)
+  const found = bytes.indexOf(from)
+  expect(found).toBeGreaterThan(0)
+  for (let at = 4; at < bytes.length; ) {
+    const end = at + bytes.readUInt32LE(at + 9)
+    if (found > at && found < end) {
+      bytes.write(to, found)
+      bytes.writeUInt32LE(crc32(bytes.subarray(at, end - 4)), end - 4)
+    }
+    at = end
+  }
+  writeFileSync(file, bytes)
+}
+
+describe.skipIf(skip !== null).each(FLAVORS)('what cannot be read of %s', (flavor) => {
+  let dir: string
+  let server: MysqlServer
+  beforeAll(async () => {
+    dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-unreadable-'))
+    server = await startMysql({ flavor, dir })
+  }, 150_000)
+  afterAll(async () => {
+    await server?.stop()
+    rmSync(dir, { recursive: true, force: true })
+  })
+
+  test('a statement has all captured tables read anew, and the stream goes on', async () => {
+    db = await databaseOn(flavor, server.port)
+    await db.sql('create table t (id int primary key, a int); create table aside (id int primary key); create table other (id int primary key)')
+    capture = await MysqlCapture.start(db)
+    await db.sql('insert into t values (1, 10); insert into aside values (1)')
+    await capture.caughtUp()
+    const before = capture
+    await before.stop()
+    await db.sql('alter table t modify a bigint; insert into t values (2, 20); truncate table t; insert into t values (3, 30); insert into other values (3)')
+    const [{ Log_name: last }] = (await db.sql('show binary logs')).slice(-1) as [{ Log_name: string }]
+    await db.sql('flush binary logs')
+    for (const of of ['alter table ', 'truncate table ']) rewriteEvent(path.join(server.dataDir, last), `${of}t`, `${of}(`)
+    const output = new RecordingOutput()
+    output.tables.push(...before.output.tables)
+    capture = await MysqlCapture.start(db, {}, before.offset, output)
+    await capture.caughtUp()
+    expect(output.rereads.map(({ name }) => name).sort()).toEqual(['aside', 't'])
+    const gone = expect.objectContaining({ code: 'source.table_gone', message: expect.stringMatching(/binlog\.\d+:\d+ \(truncate table \( …\)/) })
+    expect([...output.parked].map(([id, { error, skipped }]) => [id.split('.')[1], error, skipped])).toEqual([
+      ['aside', gone, 0],
+      ['t', gone, 1],
+    ])
+    expect(capture.of('t')).toEqual([{ op: 'c', after: { id: 2, a: 20n } }])
+    expect(capture.of('other')).toHaveLength(1)
+  })
+
+  // before MariaDB 10.1, times said nothing of their fractions in row events
+  const rows = async () => {
+    db = await databaseOn(flavor, server.port)
+    const { database, sql } = db
+    await sql(`create table t (id int primary key); create database ${database}_other; set global mysql56_temporal_format = OFF`)
+    const places = [database, `${database}_other`]
+    for (const place of places) await sql(`create table ${place}.aged (id int primary key, a timestamp(6) null)`)
+    await sql('set global mysql56_temporal_format = ON')
+    capture = await MysqlCapture.start(db)
+    const old = places.map((place) => `insert into ${place}.aged values (1, '2024-02-03 04:05:06.789'), (2, null), (3, '2025-02-03 04:05:06.789')`)
+    await sql(`start transaction; ${old.join('; ')}; insert into t values (1); commit; drop database ${database}_other`)
+    await capture.caughtUp()
+    const error = expect.objectContaining({ code: 'source.schema_unsupported', message: expect.stringContaining('type 7') })
+    expect([...capture.output.parked]).toEqual([[`${database}.aged`, expect.objectContaining({ error })]])
+    expect(capture.of('t')).toEqual([{ op: 'c', after: { id: 1 } }])
+  }
+  if (flavor === 'mariadb') test('rows stop no table but their own, and none that is not captured', rows)
 })
 
 describe.skipIf(skip !== null)('a server that has the names of tables in lower case', () => {
