@@ -2,10 +2,10 @@ import type { Logger } from 'pino'
 import { MillraceError, TableList, type TableSchema, tableId } from '../../core/plugin.ts'
 import { type CatalogTable, catalogKey, describeTable } from './catalog.ts'
 import { type Charsets, defineWireColumn, fits } from './column-definition.ts'
-import { type FitTables, fitTables, type TableSettings, type UnfitTable } from './fit-tables.ts'
+import { type FitTables, fitTables, mapCurrent, type TableSettings, type UnfitTable } from './fit-tables.ts'
 import { binlogEnd, fileMark, type Server } from './server.ts'
 import type { SqlConnections } from './sql-connection.ts'
-import type { TableMap } from './table-map.ts'
+import type { TableMap, WireColumn } from './table-map.ts'
 import { type MappedTable, mapTable, type TableDefinition } from './type-mapping.ts'
 
 export interface CapturedTablesOptions {
@@ -28,6 +28,9 @@ export interface DescribedTable {
 /** So many tables, or this part of all, are described one by one before all are listed again, which then costs no more than that did. */
 const FEW = 8
 const PART = 1 / 20
+
+/** The columns of every sequence of MariaDB. */
+const SEQUENCE = 'next_not_cached_value,minimum_value,maximum_value,start_value,increment,cache_size,cycle_option,cycle_count'
 
 const NOTHING: FitTables = { listed: new Map(), fit: new Map(), unfit: [], cascades: new WeakMap() }
 
@@ -93,7 +96,7 @@ export class CapturedTables {
   /** The table as it is defined now; null: there is none. */
   async current(namespace: string, name: string): Promise<MappedTable | null> {
     const table = await this.#describe(namespace, name)
-    return table === null ? null : mapTable(table, this.#options.settings)
+    return table === null || table.kind === 'sequence' ? null : mapCurrent(table, this.#options.settings)
   }
 
   /** Columns by name that existing rows may have a value in although none was written. */
@@ -101,8 +104,12 @@ export class CapturedTables {
     return (await this.#describe(namespace, name))?.filled ?? new Set()
   }
 
-  /** The table as rows with this map have it: as it is now when that fits, else as far as the map itself says. @throws source.schema_unsupported */
-  async describe(map: TableMap): Promise<DescribedTable> {
+  /**
+   * The table as rows with this map have it: as it is now when that fits, else as far as the map itself says; null: it is a sequence.
+   * @throws source.schema_unsupported
+   */
+  async describe(map: TableMap): Promise<DescribedTable | null> {
+    if (map.columns.map(({ name }) => name).join() === SEQUENCE) return null
     const { connections, server, charsets, settings } = this.#options
     const listed = await this.#lookUp(map)
     if (listed !== null) return { mapped: listed, asOf: null }
@@ -114,8 +121,11 @@ export class CapturedTables {
       const { file, position } = await binlogEnd(connection, server)
       return { now, asOf: fileMark(file, position) }
     })
-    if (now !== null && now.columns.length === map.columns.length && now.columns.every((column, i) => fits(column, map.columns[i]!, charsets))) {
-      return { mapped: mapTable(now, settings), asOf }
+    if (now?.kind === 'sequence') return null
+    const mapped = now === null ? null : mapCurrent(now, settings)
+    const columns = shownColumns(map, now)
+    if (now !== null && now.columns.length === columns.length && now.columns.every((column, i) => fits(column, columns[i]!, charsets))) {
+      return { mapped: mapped!, asOf }
     }
     if (!isNamed) {
       throw new MillraceError(
@@ -126,7 +136,7 @@ export class CapturedTables {
         },
       )
     }
-    return { mapped: mapTable(fromMap(map, now, charsets), settings), asOf }
+    return { mapped: mapTable(fromMap({ ...map, columns }, now, charsets), settings), asOf }
   }
 
   /**
@@ -154,14 +164,28 @@ export class CapturedTables {
 }
 
 /** A map with a primary key has names, too. */
-function isSaid({ columns, index, key }: CatalogTable, map: TableMap, charsets: Charsets): boolean {
-  if (index?.name !== 'PRIMARY' || map.primaryKey?.join() !== key.join() || map.columns.length !== columns.length) return false
-  return columns.every((column, i) => map.columns[i]!.nullable === column.nullable && fits(column, map.columns[i]!, charsets))
+function isSaid(table: CatalogTable, map: TableMap, charsets: Charsets): boolean {
+  const { columns, index, key } = table
+  const shown = shownColumns(map, table)
+  if (index?.name !== 'PRIMARY' || map.primaryKey?.join() !== key.join() || shown.length !== columns.length) return false
+  return columns.every((column, i) => shown[i]!.nullable === column.nullable && fits(column, shown[i]!, charsets))
+}
+
+const HASH_COLUMN = /^DB_ROW_HASH_\d+$/
+
+/** The map's columns without those at its end that MariaDB hides: the hashes of unique indexes over long text. */
+function shownColumns({ columns }: TableMap, now: CatalogTable | null): readonly WireColumn[] {
+  let shown = columns.length
+  const isHidden = (name: string) => HASH_COLUMN.test(name) && now?.columns.some((column) => column.name === name) !== true
+  if (columns.at(-1)?.name != null) while (shown > 0 && isHidden(columns[shown - 1]!.name!)) shown--
+  else if (now !== null && columns.length === now.columns.length + now.hashIndexes) shown = now.columns.length
+  return columns.slice(0, shown)
 }
 
 /** A definition from a table map with names. A unique index that stands in for a primary key is known from the present definition only. */
 function fromMap(map: TableMap, now: CatalogTable | null, charsets: Charsets): TableDefinition {
-  const columns = map.columns.map((column) => defineWireColumn(column, charsets))
+  const generated = new Set(now?.columns.filter((column) => column.generated).map(({ name }) => name))
+  const columns = map.columns.map((column) => ({ ...defineWireColumn(column, charsets), generated: generated.has(column.name ?? '') }))
   const named = (now?.index?.columns ?? []).map((name) => columns.findIndex((column) => column.name === name))
   const key = map.primaryKey !== null && map.primaryKey.length > 0 ? map.primaryKey : named.includes(-1) ? [] : [...named].sort((a, b) => a - b)
   return { namespace: map.namespace, name: map.name, columns, key }

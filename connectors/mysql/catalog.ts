@@ -14,6 +14,10 @@ export interface CatalogTable extends TableDefinition {
   /** Columns that existing rows may have a value in although none was written: those with a default, or computed ones. */
   readonly filled: ReadonlySet<string>
   readonly engine: string
+  /** Of MariaDB: with system versioning the binlog has former rows among the table's; a sequence is no table, and has rows in the binlog. */
+  readonly kind: 'table' | 'versioned' | 'sequence'
+  /** Unique indexes of MariaDB over long text, each of which adds a hidden column at the end of the rows in the binlog. */
+  readonly hashIndexes: number
   /** On MariaDB: nothing of it changed within the last seconds, so whatever changes of it from now on shows in `fingerprint`. */
   readonly isSettled: boolean
   /** Of all that was read of it: the same while nothing of it changes. */
@@ -117,16 +121,20 @@ interface Cascaded extends Name {
   readonly constraint: string
 }
 
+const KINDS: Readonly<Record<string, CatalogTable['kind']>> = { 'SYSTEM VERSIONED': 'versioned', SEQUENCE: 'sequence' }
+
 /** In the order of `names`, without those that are not there. */
 async function describeTables(connection: WireConnection, names: readonly Name[], known: CatalogTables): Promise<CatalogTables> {
   if (names.length === 0) return NONE
   const answers = await connection.queries([
     `select table_schema, table_name, column_name, column_type, character_set_name, is_nullable,
-       (column_default is not null and not (column_default = 'NULL' and version() like '%mariadb%')) or extra <> ''
+       (column_default is not null and not (column_default = 'NULL' and version() like '%mariadb%')) or extra <> '',
+       coalesce(generation_expression, '') <> ''
        from information_schema.columns where ${among(names)} order by table_schema, table_name, ordinal_position`,
-    `select table_schema, table_name, index_name, column_name, nullable from information_schema.statistics
+    `select table_schema, table_name, index_name, column_name, nullable, index_type from information_schema.statistics
        where ${among(names)} and non_unique = 0 order by table_schema, table_name, index_name, seq_in_index`,
-    `select table_schema, table_name, engine, create_time, create_time < now() - interval ${SETTLED_S} second from information_schema.tables where ${among(names)}`,
+    `select table_schema, table_name, engine, create_time, create_time < now() - interval ${SETTLED_S} second, table_type
+       from information_schema.tables where ${among(names)}`,
   ])
   const [columns, indexes, tables] = answers.map((rows) => Map.groupBy(rows, ([namespace, name]) => catalogKey(namespace!, name!)))
   const described = new Map<string, CatalogTable>()
@@ -135,17 +143,31 @@ async function describeTables(connection: WireConnection, names: readonly Name[]
     const own = columns!.get(key)
     if (own === undefined) continue
     const parts = indexes!.get(key) ?? []
-    const [, , engine, madeAt, isSettled] = tables!.get(key)?.[0] ?? []
-    const fingerprint = JSON.stringify([own, parts, engine, madeAt, isSettled])
+    const [, , engine, madeAt, isSettled, type] = tables!.get(key)?.[0] ?? []
+    const fingerprint = JSON.stringify([own, parts, engine, madeAt, isSettled, type])
     const before = known.get(key)
-    if (before?.fingerprint === fingerprint) described.set(key, before)
-    else described.set(key, { ...describe(namespace, name, own, parts), engine: engine ?? '', isSettled: isSettled === '1', fingerprint })
+    if (before?.fingerprint === fingerprint) {
+      described.set(key, before)
+      continue
+    }
+    described.set(key, {
+      ...describe(namespace, name, own, parts),
+      engine: engine ?? '',
+      kind: KINDS[type ?? ''] ?? 'table',
+      hashIndexes: engine === 'MEMORY' ? 0 : new Set(parts.filter((row) => row[5] === 'HASH').map((row) => row[2])).size,
+      isSettled: isSettled === '1',
+      fingerprint,
+    })
   }
   return described
 }
 
-function describe(namespace: string, name: string, columns: readonly Row[], parts: readonly Row[]): Omit<CatalogTable, 'engine' | 'isSettled' | 'fingerprint'> {
-  const defined = columns.map(([, , column, type, charset, nullable]) => defineColumn(column!, type!, charset ?? null, nullable === 'YES'))
+type Described = Pick<CatalogTable, 'namespace' | 'name' | 'columns' | 'key' | 'index' | 'filled'>
+
+function describe(namespace: string, name: string, columns: readonly Row[], parts: readonly Row[]): Described {
+  const defined = columns.map(([, , column, type, charset, nullable, , generated]) =>
+    defineColumn(column!, type!, charset ?? null, nullable === 'YES', generated === '1'),
+  )
   const index = identity(
     defined,
     parts.map(([, , key, column, nullable]) => ({ key: key!, column: column ?? null, nullable: nullable === 'YES' })),

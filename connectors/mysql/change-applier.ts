@@ -57,8 +57,8 @@ export interface ChangeApplierOptions {
   readonly flavor: Flavor
   readonly output: CaptureOutput
   readonly isCaptured: (namespace: string, name: string) => boolean
-  /** The table as the rows with this map have it. */
-  readonly describe: (map: TableMap) => Promise<DescribedTable>
+  /** The table as the rows with this map have it; null: they are of no table. */
+  readonly describe: (map: TableMap) => Promise<DescribedTable | null>
   readonly ahead: DescribedAhead
   /** The table as it is defined now; null: there is none. */
   readonly current: (namespace: string, name: string) => Promise<MappedTable | null>
@@ -142,7 +142,14 @@ export class ChangeApplier {
   async #bind(relation: Relation): Promise<void> {
     try {
       if (relation.map.unknownType !== undefined) throw unknownType(relation.map)
-      if (relation.mapped === null) Object.assign(relation, await this.#options.describe(relation.map))
+      if (relation.mapped === null) {
+        const described = await this.#options.describe(relation.map)
+        if (described === null) {
+          relation.state = 'skipped'
+          return
+        }
+        Object.assign(relation, described)
+      }
       const described = relation.mapped!
       const mapped = relation.isSparse ? sparse(described) : described
       relation.mapped = mapped
@@ -210,7 +217,9 @@ export class ChangeApplier {
       if (relation.state === 'skipped' || relation.state === 'parked') this.#skip(relation, bytes, at, end, first, isUpdate ? second : -1, isPartial)
       else {
         const op = type === EVENT.writeRows || type === EVENT.writeRowsV1 ? 'c' : isUpdate ? 'u' : 'd'
-        if (isPartial || !isFull(bytes, first, columns) || !isFull(bytes, second, columns)) {
+        // what the server hides comes last, and need not be there
+        const shown = relation.readers.length
+        if (isPartial || !isFull(bytes, first, shown) || !isFull(bytes, second, shown)) {
           return this.#writeSparse(relation, op, bytes, view, at, end, first, second, isPartial).catch((error) => unreadable(relation, event, error))
         }
         this.#write(relation, op, bytes, view, at, end, first, second)
@@ -304,11 +313,13 @@ export class ChangeApplier {
       if (table.key.some((i) => !old.has(i))) throw withoutKey(relation.map)
       return null
     }
-    const isKnown = (i: number) => images.has(i) || (op === 'u' && old.has(i) && !images.isPartial(i))
+    // MariaDB sends no computed column with an update, MySQL not all of them: what it was before says nothing
+    const isComputed = (i: number) => definition.columns[i]!.generated && !table.key.includes(i)
+    const isKnown = (i: number) => images.has(i) || (op === 'u' && old.has(i) && !images.isPartial(i) && !isComputed(i))
     const missing = table.columns.flatMap((_, i) => (isKnown(i) ? [] : [i]))
     if (missing.length === 0) return null
     if (table.key.length === 0 || !table.key.every(isKnown)) throw withoutKey(relation.map)
-    const wanted = op === 'u' && !this.#isMoved(relation, bytes) ? missing.filter((i) => images.isPartial(i)) : missing
+    const wanted = op === 'u' && !this.#isMoved(relation, bytes) ? missing.filter((i) => images.isPartial(i) || isComputed(i)) : missing
     if (missing.some((i) => !wanted.includes(i) && !relation.writer!.table.columns[i]!.mayBeUnchanged)) {
       relation.isSparse = true
       await this.#bind(relation)

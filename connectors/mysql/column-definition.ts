@@ -15,6 +15,8 @@ export interface ColumnDefinition {
   /** Of character columns; `binary` for those of bytes; null for other types. */
   readonly charset: string | null
   readonly nullable: boolean
+  /** Computed from other columns: rows that come without it may have another value than before. */
+  readonly generated: boolean
 }
 
 export interface Charsets {
@@ -39,7 +41,7 @@ const DEFAULT_ARGS: Readonly<Record<string, readonly number[]>> = {
 }
 
 /** @param type as `COLUMN_TYPE` of information_schema has it: `int(10) unsigned`, `enum('a','b')` */
-export function defineColumn(name: string, type: string, charset: string | null, nullable: boolean): ColumnDefinition {
+export function defineColumn(name: string, type: string, charset: string | null, nullable: boolean, generated = false): ColumnDefinition {
   const match = /^([a-z0-9_ ]+?)\s*(?:\((.*)\))?\s*((?:unsigned|zerofill|signed|\/\*.*\*\/|\s)*)$/is.exec(type.trim())
   const [, first = type, inner = '', rest = ''] = match ?? []
   const word = first.trim().toLowerCase()
@@ -48,7 +50,8 @@ export function defineColumn(name: string, type: string, charset: string | null,
   const listed = base === 'enum' || base === 'set'
   const args = PLAIN.has(base) || listed ? [] : inner === '' ? (DEFAULT_ARGS[base] ?? []) : inner.split(',').map(Number)
   const unsigned = [...attributes, ...rest.toLowerCase().split(/\s+/)].some((attribute) => attribute === 'unsigned' || attribute === 'zerofill')
-  return { name, base, args, unsigned: unsigned && base !== 'year', values: listed ? members(inner) : [], charset: charsetOf(base, charset), nullable }
+  const values = listed ? members(inner) : []
+  return { name, base, args, unsigned: unsigned && base !== 'year', values, charset: charsetOf(base, charset), nullable, generated }
 }
 
 const BYTES = new Set(['binary', 'varbinary', 'tinyblob', 'blob', 'mediumblob', 'longblob'])
@@ -118,6 +121,7 @@ export function defineWireColumn(wire: WireColumn, charsets: Charsets): ColumnDe
     values: values.map((value) => memberText(value, charset)),
     charset: charsetOf(base, charset),
     nullable: wire.nullable,
+    generated: false,
   })
   const real = realType(wire.type, meta)
   if (SIMPLE[real] !== undefined) return column(SIMPLE[real])

@@ -2,7 +2,7 @@ import { MillraceError, TablePatterns, tableId } from '../../core/plugin.ts'
 import { type CatalogTable, type CatalogTables, cascadesOf, type KnownCascades, listTables } from './catalog.ts'
 import type { MysqlConfig } from './mysql-config.ts'
 import { binlogEnd, type Server } from './server.ts'
-import { type MappedTable, mapTable } from './type-mapping.ts'
+import { type MappedTable, mapTable, type TypeMappingOptions } from './type-mapping.ts'
 import type { WireConnection } from './wire-connection.ts'
 
 /** What decides which tables are captured. */
@@ -43,13 +43,23 @@ export async function fitTables(connection: WireConnection, server: Server, sett
     }
     try {
       const mapped = before?.fit.get(key)
-      fit.set(key, mapped?.definition === table ? mapped : mapTable(table, settings))
+      fit.set(key, mapped?.definition === table ? mapped : mapCurrent(table, settings))
     } catch (error) {
       if (!(error instanceof MillraceError) || error.category !== 'schema') throw error
       unfit.push({ table, why: `cannot be captured: ${error.message}`, error })
     }
   }
   return { listed, fit, unfit, cascades }
+}
+
+/** A table as it is now. @throws source.schema_unsupported when its rows cannot be captured */
+export function mapCurrent(table: CatalogTable, settings: TypeMappingOptions): MappedTable {
+  if (table.kind !== 'versioned') return mapTable(table, settings)
+  throw new MillraceError(
+    'source.schema_unsupported',
+    `${tableId(table)} has system versioning: the binlog has its former rows as if they were rows of the table, and its deletes as changes of them`,
+    { fix: `leave it out, '!${tableId(table)}' in tables, or ALTER TABLE … DROP SYSTEM VERSIONING` },
+  )
 }
 
 /** Why the binlog does not have all changes of a table. */

@@ -32,8 +32,14 @@ export interface Server {
 /** From here on MySQL follows foreign keys above the storage engine, unless `innodb_native_foreign_keys` says otherwise. */
 const LOGS_CASCADES = 90_600
 
-/** Text in UTF-8 but for the columns of tables, which come in their own character sets; times in UTC; values as they are stored. */
-export const SESSION: readonly string[] = [`set names utf8mb4`, `set session time_zone = '+00:00', session sql_mode = ''`]
+/**
+ * Text in UTF-8 but for the columns of tables, which come in their own character sets; times in UTC; values as they are stored. MySQL is asked to show primary keys
+ * that it generated, which are in its binlog whether they are shown or not.
+ */
+export const SESSION: readonly string[] = [
+  `set names utf8mb4`,
+  `set session time_zone = '+00:00', session sql_mode = '' /*!80030 , session show_gipk_in_create_table_and_information_schema = ON */`,
+]
 
 export interface Supported {
   readonly product: string

@@ -87,7 +87,7 @@ function mapOf(name: string, columns: Columns = PLAIN, primaryKey: readonly numb
 const askedFor = () => asked.splice(0)
 
 describe('descriptions of captured tables', () => {
-  const of = async (tables: CapturedTables, map: TableMap) => (await tables.describe(map)).mapped.table
+  const of = async (tables: CapturedTables, map: TableMap) => (await tables.describe(map))!.mapped.table
 
   test('those of a list do for the first rows of each, and an unchanged table stays the same object', async () => {
     const tables = open()
