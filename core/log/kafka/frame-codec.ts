@@ -11,14 +11,12 @@ import { decompressSnappy } from './snappy.ts'
 const CODEC: Readonly<Record<Compression, number>> = { none: 0, gzip: 1, snappy: 2, lz4: 3, zstd: 4 }
 const CODEC_BITS = 0x07
 const ZSTD_FAST = { params: { [constants.ZSTD_c_compressionLevel]: 1 } }
-/** Loaded with the first frame that needs it: it takes 7 MB. */
-const lz4 = (): typeof import('lz4-napi') => load('lz4-napi') as typeof import('lz4-napi')
-const load = createRequire(import.meta.url)
 const NAMES = Object.keys(CODEC) as Compression[]
 
 /**
  * The frame [0, end) with its records compressed and its checksum set, as pieces to send. Uncompressed, it is stamped in place and is the only piece;
  * else `buffer` keeps its records and its header is copied, so that it can be compressed again for a retry.
+ * @throws config.unsupported when the code of the compression is not installed
  */
 export function encodeFrame(buffer: Buffer, end: number, compression: Compression): readonly Buffer[] {
   if (compression === 'none') {
@@ -33,14 +31,15 @@ export function encodeFrame(buffer: Buffer, end: number, compression: Compressio
   return [header, body]
 }
 
-/** The same frame uncompressed: itself when it is already, else a new one with codec 0, its length and its checksum. @throws log.corrupt */
+/** The same frame uncompressed: itself when it is already, else a new one with codec 0, its length and its checksum. @throws log.corrupt, config.unsupported */
 export function decodeFrame(frame: Buffer, codec: number): Buffer {
   if (codec === 0) return frame
   const name = NAMES.find((known) => CODEC[known] === codec)
   if (name === undefined) throw new MillraceError('log.corrupt', `a frame has the compression codec ${codec}, which does not exist`)
+  const decompress = decompressorOf(name)
   let body: Buffer
   try {
-    body = decompress(frame.subarray(FRAME_HEADER_BYTES), name)
+    body = decompress(frame.subarray(FRAME_HEADER_BYTES))
   } catch (cause) {
     throw new MillraceError('log.corrupt', `a frame compressed by ${name} cannot be decompressed`, { cause })
   }
@@ -59,23 +58,39 @@ function compress(body: Buffer, compression: Exclude<Compression, 'none'>): Buff
       // one raw block, which Kafka's clients read as well as xerial's
       return compressSnappyBlock(body)
     case 'lz4':
-      return lz4().compressFrameSync(body)
+      return loadLz4().compressFrameSync(body)
     case 'zstd':
       return zstdCompressSync(body, ZSTD_FAST)
   }
 }
 
-function decompress(body: Buffer, compression: Compression): Buffer {
+function decompressorOf(compression: Compression): (body: Buffer) => Buffer {
   switch (compression) {
     case 'none':
-      return body
+      return (body) => body
     case 'gzip':
-      return gunzipSync(body)
+      return (body) => gunzipSync(body)
     case 'snappy':
-      return decompressSnappy(body)
+      return decompressSnappy
     case 'lz4':
-      return lz4().decompressFrameSync(body)
+      return loadLz4().decompressFrameSync
     case 'zstd':
-      return zstdDecompressSync(body)
+      return (body) => zstdDecompressSync(body)
   }
 }
+
+/** Native code of 7 MB, which most logs do not need: loaded with the first frame that does. */
+function loadLz4(): typeof import('lz4-napi') {
+  try {
+    return load('lz4-napi') as typeof import('lz4-napi')
+  } catch (cause) {
+    throw new MillraceError('config.unsupported', 'a topic is compressed by lz4, and the package lz4-napi that does it cannot be loaded', {
+      fix:
+        'install Millrace with its optional packages, which have the native code of lz4-napi for this machine (`npm install --include=optional`), ' +
+        'or set log.compression to zstd: topics that are compressed by lz4 already still need it',
+      cause,
+    })
+  }
+}
+
+const load = createRequire(import.meta.url)
