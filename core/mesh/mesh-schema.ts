@@ -132,6 +132,12 @@ const kafkaLogSchema = z.strictObject({
     .max(600_000)
     .default(30_000)
     .describe('A broker that has not answered a request for so long is taken for dead, in milliseconds.'),
+  unreachableMs: z
+    .int()
+    .min(1000)
+    .max(3_600_000)
+    .default(120_000)
+    .describe('When nothing has succeeded for so long, in milliseconds, nodes are shown as degraded (log.unreachable); they go on trying.'),
 })
 
 export const logSchema = z.discriminatedUnion('kind', [embeddedLogSchema, kafkaLogSchema]).describe('The durable log between all nodes.')
