@@ -2,7 +2,7 @@ import { MillraceError } from '../../core/errors.ts'
 import { loadMesh } from '../../core/mesh/read-mesh.ts'
 import { DataFolder } from '../../core/runtime/data-folder.ts'
 import { openLog } from '../../core/runtime/open-log.ts'
-import { parseResnapshot, resnapshot } from '../../core/runtime/resnapshot.ts'
+import { checkResnapshot, parseResnapshot } from '../../core/runtime/resnapshot.ts'
 import { LOG_HELP, LOG_OPTIONS, openCliLogger } from './cli-logger.ts'
 import type { Command } from './command.ts'
 import { askRunning, commandRunning } from './running-mesh.ts'
@@ -14,8 +14,9 @@ export const resnapshotCommand: Command = {
 
 The streams are emptied by a truncation and filled again while changes go on, and so is everything that follows them. A parked table goes on with it: correct
 what parked it first (millrace status shows it). For a table that is gone it says that this is known. While the mesh runs it happens at once, or as
-soon as the source can be reached, also after a restart; the source starts again for it (a paused one is to be resumed first). Otherwise with the next
-millrace run. Without TABLE, the source starts over as after a lost history.
+soon as the source can be reached, also after a restart; the source starts again for it (a paused one is to be resumed first). Otherwise it is noted in the
+data folder and happens with the next millrace run on it, unless another process has the source then: where the mesh runs elsewhere, ask there. Without
+TABLE, the source starts over as after a lost history.
 
 Examples:
   millrace resnapshot shop.mesh.yaml shop/public.orders
@@ -38,9 +39,11 @@ ${LOG_HELP}`,
     }
     const secrets = input.secrets(mesh.dir)
     await using logger = openCliLogger(input, { redact: (text) => secrets.redact(text), level: 'warn' })
-    using _ = new DataFolder(mesh.dataDir)
+    using folder = new DataFolder(mesh.dataDir)
     await using log = await openLog({ mesh, secrets, logger: logger.logger, readOnly: false })
-    await resnapshot(log, wanted)
+    await checkResnapshot(log, wanted)
+    // not in the log: whoever writes there takes the source from the process that has it, on Kafka perhaps one elsewhere
+    folder.want(wanted.node, wanted.table)
     return { exitCode: 0, result: { ...wanted, running: false }, text: `${what}: read again with the next millrace run` }
   },
 }

@@ -2,13 +2,17 @@ import { once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
+import { PassThrough } from 'node:stream'
 import pino from 'pino'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import type { CommandInput } from '../../../../control/cli/command.ts'
+import { resnapshotCommand } from '../../../../control/cli/resnapshot-command.ts'
 import { commandRunning } from '../../../../control/cli/running-mesh.ts'
 import type { Mesh } from '../../../../core/mesh/mesh.ts'
 import { Secrets } from '../../../../core/mesh/secrets.ts'
 import { MillraceError, type SourceOffset } from '../../../../core/plugin.ts'
 import { DataFolder } from '../../../../core/runtime/data-folder.ts'
+import { openLog } from '../../../../core/runtime/open-log.ts'
 import { type RunResult, runMesh } from '../../../../core/runtime/runtime.ts'
 import { emptySource, meshOfSource } from './source-mesh.ts'
 
@@ -114,6 +118,27 @@ test.each([
   refusal = null
   expect([outcome, status.nodes[0]?.error?.code, opened]).toEqual(['failed', code, [{ at: 1 }]])
   expect(wanted()).toEqual([['shop', [null]]])
+  await run(untilOpened(2))
+  expect(opened).toEqual([{ at: 1 }, null])
+})
+
+test('millrace resnapshot of a mesh that does not run here leaves its source to the process that has it, and is done once nobody has', async () => {
+  await captureOnce()
+  const { plugin } = mesh.sources[0]!
+  const secrets = () => new Secrets({ env: {}, dir })
+  const io = { stderr: new PassThrough(), env: {} }
+  const plugins = { names: [plugin.name], find: async () => plugin }
+  const ask = (what: string) => resnapshotCommand.run({ arguments: [mesh.file, what], options: {}, io, plugins, secrets } as unknown as CommandInput)
+  await expect(ask('shop/public.none')).rejects.toMatchObject({ code: 'config.invalid', message: expect.stringContaining('public.none') })
+  expect(await ask('shop')).toMatchObject({ exitCode: 0, result: { node: 'shop', table: null, running: false } })
+  {
+    await using log = await openLog({ mesh, secrets: secrets(), logger: pino({ level: 'silent' }), readOnly: true })
+    expect((await log.progress('shop')).get('offset')).toEqual({ at: 1 })
+  }
+  refusal = new MillraceError('source.in_use', 'another process captures it')
+  expect((await run(() => {})).outcome).toBe('failed')
+  refusal = null
+  expect(opened).toEqual([{ at: 1 }])
   await run(untilOpened(2))
   expect(opened).toEqual([{ at: 1 }, null])
 })
