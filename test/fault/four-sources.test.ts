@@ -1,13 +1,17 @@
 /** The example of four sources as it stands in mesh-config: four real databases that are written to all the while, and a mesh that is killed. */
+import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { createShop, runWorkload } from '../../control/demo/shop.ts'
-import { type CassandraKeyspace, keyspaceOn, startCassandra } from '../services/cassandra.ts'
+import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
+import { skipReason as registrySkipReason, testRegistry } from '../services/apicurio.ts'
+import { type CassandraKeyspace, type CassandraServer, keyspaceOn, startCassandra } from '../services/cassandra.ts'
 import { cassandraSkipReason } from '../services/cassandra-jvm.ts'
+import { skipReason as kafkaSkipReason, testKafka } from '../services/kafka.ts'
 import { MeshProcess } from '../services/mesh-process.ts'
-import { databaseOn, type Flavor, type MysqlDatabase, mysqlSkipReason, startMysql } from '../services/mysql.ts'
+import { databaseOn, type Flavor, type MysqlDatabase, type MysqlServer, mysqlSkipReason, startMysql } from '../services/mysql.ts'
 import { testDatabase } from '../services/postgres.ts'
 import { ICEBERG_READERS, LOAD_DUCKDB, pythonSession, pythonSkipReason, pythonWith } from '../services/python.ts'
 import { createMysqlShop, mysqlTurn } from './mysql-shop.ts'
@@ -15,9 +19,11 @@ import { RandomKills } from './random-kills.ts'
 import { faultDir, node } from './shop-mesh.ts'
 
 const skip = mysqlSkipReason() ?? cassandraSkipReason() ?? pythonSkipReason()
-if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
+const kafkaSkip = skip ?? kafkaSkipReason() ?? registrySkipReason()
+if (kafkaSkip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${kafkaSkip}`)
 
 const ROUNDS = Number(process.env.MILLRACE_KILL_ROUNDS ?? 6)
+const KAFKA_ROUNDS = Number(process.env.MILLRACE_KILL_ROUNDS ?? 3)
 const SEED = Number(process.env.MILLRACE_SEED ?? 7)
 /** The transaction of a source after which its tables get a column. */
 const ALTER_AT = 60
@@ -35,25 +41,45 @@ def orders(location):
 `
 
 const { dir, remove } = faultDir()
-const cleanup: (() => Promise<unknown> | undefined)[] = [async () => remove()]
-afterAll(async () => {
+type Cleanup = (() => Promise<unknown> | undefined)[]
+const afterAllTests: Cleanup = [async () => remove()]
+const afterTest: Cleanup = []
+const run = async (cleanup: Cleanup) => {
   for (const end of cleanup.splice(0).reverse()) await end()
-})
+}
+afterEach(() => run(afterTest))
+afterAll(() => run(afterAllTests))
 
-async function mysqlDatabase(flavor: Flavor, name: string): Promise<MysqlDatabase> {
-  const server = await startMysql({ flavor, dir: path.join(dir, name) })
-  cleanup.push(() => server.stop('SIGKILL'))
-  const db = await databaseOn(flavor, server.port, name)
-  cleanup.push(() => db.drop())
+interface Servers {
+  readonly mysql: MysqlServer
+  readonly mariadb: MysqlServer
+  readonly cassandra: CassandraServer
+}
+
+/** Servers of this file: its databases have fixed names, and sources take segments of Cassandra's log away. */
+async function startServers(): Promise<Servers> {
+  const started = <S extends { stop(signal: 'SIGKILL'): Promise<void> }>(server: S): S => {
+    afterAllTests.push(() => server.stop('SIGKILL'))
+    return server
+  }
+  const [mysql, mariadb, cassandra] = await Promise.all([
+    startMysql({ flavor: 'mysql', dir: path.join(dir, 'mysql') }).then(started),
+    startMysql({ flavor: 'mariadb', dir: path.join(dir, 'mariadb') }).then(started),
+    startCassandra({ release: '5.0', dir: path.join(dir, 'cassandra') }).then(started),
+  ])
+  return { mysql, mariadb, cassandra }
+}
+
+async function mysqlDatabase(flavor: Flavor, { port }: MysqlServer, name: string): Promise<MysqlDatabase> {
+  const db = await databaseOn(flavor, port, name)
+  afterTest.push(() => db.drop())
   await createMysqlShop(db)
   return db
 }
 
-async function cassandraKeyspace(): Promise<CassandraKeyspace> {
-  const server = await startCassandra({ release: '5.0', dir: path.join(dir, 'cassandra') })
-  cleanup.push(() => server.stop('SIGKILL'))
-  const keyspace = await keyspaceOn('5.0', server.port, server.cdcRaw)
-  cleanup.push(() => keyspace.client.shutdown())
+async function cassandraKeyspace({ port, cdcRaw }: CassandraServer): Promise<CassandraKeyspace> {
+  const keyspace = await keyspaceOn('5.0', port, cdcRaw)
+  afterTest.push(() => keyspace.drop())
   const { cql, client } = keyspace
   await cql('create table sensors (id int primary key, name text, tags set<text>, level double) with cdc = true')
   await cql('create table readings (sensor int, at int, value decimal, note text, place text static, primary key (sensor, at)) with cdc = true')
@@ -129,52 +155,88 @@ function keepBusy(shopUrl: string, mysqls: readonly MysqlDatabase[], devices: Ca
   }
 }
 
+/** Where the streams go, and who reads Cassandra's log: the mesh itself, or an agent beside the database. */
+interface Place {
+  readonly rounds: number
+  /** Lines of the mesh file. */
+  readonly log: string
+  readonly registry: string
+  /** Added to the names of the sources, since the log is shared with other tests. */
+  readonly suffix: string
+  readonly hasAgent: boolean
+}
+
+async function kafka(): Promise<Place> {
+  const { brokers } = await testKafka()
+  const { url } = await testRegistry()
+  const unique = randomBytes(4).toString('hex')
+  return {
+    rounds: KAFKA_ROUNDS,
+    log: `log: { kind: kafka, brokers: [${brokers.map((broker) => `'${broker}'`).join(', ')}], progressTopic: progress-${unique} }\ntopics: { partitions: 3 }`,
+    registry: `registry: { kind: confluent, url: '${url}' }`,
+    suffix: `-${unique}`,
+    hasAgent: true,
+  }
+}
+
 describe.skipIf(skip !== null)(`four sources in one mesh${skip === null ? '' : ` (${skip})`}`, () => {
   let python = ''
+  let servers: Servers
   beforeAll(async () => {
     python = await pythonWith(ICEBERG_READERS)
+    servers = await startServers()
   }, 900_000)
 
-  test(`Postgres, MySQL, MariaDB and Cassandra into one lake and one index: ${ROUNDS} kills under live writes, and all are equal (seed ${SEED})`, async () => {
+  const proveEqual = async ({ rounds, log, registry, suffix, hasAgent }: Place) => {
     const [shop, billing, stock, devices] = await Promise.all([
       testDatabase(),
-      mysqlDatabase('mysql', 'billing'),
-      mysqlDatabase('mariadb', 'stock'),
-      cassandraKeyspace(),
+      mysqlDatabase('mysql', servers.mysql, 'billing'),
+      mysqlDatabase('mariadb', servers.mariadb, 'stock'),
+      cassandraKeyspace(servers.cassandra),
     ])
-    cleanup.push(() => shop.drop())
+    afterTest.push(() => shop.drop())
     await createShop(shop.url, 6000)
     const yaml = readFileSync(path.join(import.meta.dirname, '..', '..', 'mesh-config', 'four-sources.mesh.yaml'), 'utf8')
     // a change that a sink cannot hold is a mistake of ours
     const strict = yaml
       .replaceAll('.millrace-four', 'state')
+      .replace('log: embedded', log)
+      .replace('registry: embedded', registry)
+      .replaceAll(new RegExp(`\\b(${SOURCES.join('|')})(?=[:,\\]])`, 'g'), `$1${suffix}`)
       .replace('devices.*', `${devices.keyspace}.*`)
       .replaceAll(/kind: (iceberg|search)/g, '$&\n    onRejected: halt')
-    const mesh = new MeshProcess(path.join(dir, 'mesh'), strict, {
+    const env = {
       SHOP_URL: shop.url,
       BILLING_URL: billing.url,
       STOCK_URL: stock.url,
       DEVICES_CONTACT_POINT: `127.0.0.1:${devices.port}`,
       DEVICES_CDC_RAW: devices.cdcRaw,
-    })
-    cleanup.push(() => mesh.kill())
-    const kills = new RandomKills(SEED)
+    }
+    const mesh = new MeshProcess(path.join(dir, `mesh${suffix}`), strict, env)
+    const agent = hasAgent ? new MeshProcess(path.join(dir, `agent${suffix}`), strict, env, 'cassandra') : null
+    const processes = agent === null ? [mesh] : [mesh, agent]
+    for (const one of processes) afterTest.push(() => one.kill())
+    if (agent !== null) expect(await mesh.command('pause', `devices${suffix}`)).toMatchObject({ exitCode: 0 })
+    const kills = processes.map((_, i) => new RandomKills(SEED + i))
     const busy = keepBusy(shop.url, [billing, stock], devices)
     let turns: readonly number[] = []
     try {
-      for (let round = 0; round < ROUNDS; round++) {
-        mesh.start()
-        await kills.kill(mesh, 4000)
+      for (let round = 0; round < rounds; round++) {
+        for (const one of processes) one.start()
+        await Promise.all(processes.map((one, i) => kills[i]!.kill(one, 4000)))
       }
-      mesh.start()
-      await mesh.until('every source reads on', (status) => SOURCES.every((name) => node(status, name).rows > 200))
+      for (const one of processes) one.start()
+      const readOn = (names: readonly string[]) => (status: MeshStatus) => names.every((name) => node(status, `${name}${suffix}`).rows > 200)
+      if (agent !== null) await agent.until('its source reads on', readOn(['devices']))
+      await mesh.until('every source reads on', readOn(SOURCES.filter((name) => agent === null || name !== 'devices')))
     } finally {
       turns = await busy.stop()
     }
     expect(Math.min(...turns)).toBeGreaterThan(ALTER_AT)
 
     const tables = await mesh.auditCommand()
-    expect(tables.map(({ node, table }) => `${node} ${table}`.replace(devices.keyspace, 'devices'))).toEqual(TABLES)
+    const plain = (name: string) => name.replace(suffix, '')
+    expect(tables.map(({ node, table }) => `${plain(node)} ${table}`.replace(devices.keyspace, 'devices'))).toEqual(TABLES)
     for (const { table, equal, differences, ledger, source } of tables) {
       expect({ table, equal, differences, ledger: ledger.equal, empty: source.rows === 0 }).toEqual({
         table,
@@ -188,10 +250,19 @@ describe.skipIf(skip !== null)(`four sources in one mesh${skip === null ? '' : `
     const done = Date.now()
     const { audit } = await mesh.until('audited', ({ audit: { throughMs } }) => throughMs !== null && throughMs > done)
     expect(audit).toMatchObject({ differences: [], uncounted: [] })
-    expect(mesh.output).not.toMatch(/audit\.unequal|parked/)
-    expect(await mesh.stop()).toBe(0)
+    for (const one of processes) {
+      expect(one.output).not.toMatch(/audit\.unequal|parked|log\.fenced/)
+      expect(await one.stop()).toBe(0)
+    }
     await using judge = pythonSession(python, ORDERS)
     const orders = await billing.sql('select id, line, customer, cast(price as char) as price, note from orders order by id, line')
     expect(await judge.call('orders', path.join(mesh.dataDir, 'lake', 'billing', 'orders'))).toEqual(orders.map((row) => Object.values(row)))
-  })
+  }
+
+  test(`Postgres, MySQL, MariaDB and Cassandra into one lake and one index: ${ROUNDS} kills under live writes, and all are equal (seed ${SEED})`, () =>
+    proveEqual({ rounds: ROUNDS, log: 'log: embedded', registry: 'registry: embedded', suffix: '', hasAgent: false }))
+
+  test.skipIf(kafkaSkip !== null)(`the same over Kafka, Cassandra by its agent: ${KAFKA_ROUNDS} kills of both processes (seed ${SEED})`, async () =>
+    proveEqual(await kafka()),
+  )
 })

@@ -1,4 +1,4 @@
-/** A mesh as users run it: `millrace run FILE` as a process of its own, killed, stopped and started again on the same state. */
+/** A mesh as users run it: `millrace run FILE`, or an agent for some of its sources, as a process of its own, killed, stopped and started again on the same state. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
@@ -22,17 +22,19 @@ export class MeshProcess {
   readonly file: string
   readonly dataDir: string
   readonly #env: NodeJS.ProcessEnv
+  readonly #command: readonly string[]
   #child: ChildProcess | null = null
   /** The process is gone, and all that it wrote is here. */
   #closed: Promise<void> = Promise.resolve()
   #output = ''
 
-  /** @param yaml the mesh file; its `dataDir` must be `state` */
-  constructor(dir: string, yaml: string, env: Readonly<Record<string, string>> = {}) {
+  /** @param yaml the mesh file; its `dataDir` must be `state` @param agent the kind of the sources that it runs as an agent, and nothing else; null: all nodes */
+  constructor(dir: string, yaml: string, env: Readonly<Record<string, string>> = {}, agent: string | null = null) {
     mkdirSync(dir, { recursive: true })
     this.file = path.join(dir, 'mesh.yaml')
     this.dataDir = path.join(dir, 'state')
     this.#env = { ...process.env, ...env }
+    this.#command = agent === null ? ['run', this.file] : ['agent', agent, '--config', this.file]
     writeFileSync(this.file, yaml)
   }
 
@@ -50,7 +52,7 @@ export class MeshProcess {
   }
 
   start(args: readonly string[] = []): void {
-    const child = spawn(process.execPath, [MILLRACE, 'run', this.file, ...args], { env: this.#env, stdio: ['ignore', 'ignore', 'pipe'] })
+    const child = spawn(process.execPath, [MILLRACE, ...this.#command, ...args], { env: this.#env, stdio: ['ignore', 'ignore', 'pipe'] })
     child.stderr!.setEncoding('utf8').on('data', (text: string) => {
       this.#output += text
     })
