@@ -82,11 +82,7 @@ function unsupported(table: TableSchema, why: string, fix: string): MillraceErro
 
 function check(table: TableSchema): void {
   if (table.key.length === 0) {
-    throw unsupported(
-      table,
-      'the source table has no key, so its rows cannot be updated',
-      'give it a primary key (or replica identity using a unique index), or exclude it from the sink',
-    )
+    throw unsupported(table, 'the source table has no key, so its rows cannot be updated', 'give it a primary key (or replica identity using a unique index)')
   }
   const seen = new Set<string>()
   for (const { name } of table.columns) {

@@ -126,7 +126,7 @@ export class SearchSink implements SinkConnector {
   async prepare(table: TableSchema): Promise<void> {
     if (table.key.length === 0) {
       throw new MillraceError('sink.schema_unsupported', `${tableId(table)} has no key, so its rows cannot be kept equal in an index`, {
-        fix: `add a primary key to ${tableId(table)} (or set its replica identity to a unique index), or leave it out of the sink's from`,
+        fix: `add a primary key to ${tableId(table)} (or set its replica identity to a unique index)`,
       })
     }
     const text = textColumns(table, this.#options.text)

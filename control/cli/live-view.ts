@@ -1,6 +1,6 @@
 import { stripVTControlCharacters, styleText } from 'node:util'
 import { describeDifference } from '../../core/audit/continuous-audit.ts'
-import type { MeshStatus, NodeStatus, TableProgress } from '../../core/runtime/mesh-status.ts'
+import { isParked, type MeshStatus, type NodeStatus, type TableProgress } from '../../core/runtime/mesh-status.ts'
 import type { NodeState } from '../../core/runtime/node-lifecycle.ts'
 import { formatBytes, formatCount, formatDuration } from './figures.ts'
 
@@ -115,13 +115,19 @@ function details(node: NodeStatus, rates: Rates, now: number, paint: (style: 'di
     )
     if (error.fix !== null) lines.push(`    fix: ${oneLine(error.fix)}`)
   }
-  if (node.error !== null && node.parked[0]?.error.message !== node.error.message) {
+  const stopped = node.streams.filter(({ state }) => state === 'failed')
+  const told = [...node.parked, ...stopped].map(({ error }) => error?.message)
+  if (node.error !== null && !told.includes(node.error.message)) {
     const again = node.retryAt === null ? '' : ` (again in ${formatDuration(node.retryAt - now)})`
     lines.push(paint('red', `    ${node.error.code}: ${oneLine(node.error.message)}${again}`))
     if (node.error.fix !== null) lines.push(`    fix: ${oneLine(node.error.fix)}`)
   }
-  for (const stream of node.streams.filter(({ state }) => state === 'failed'))
-    lines.push(paint('red', `    ${stream.stream} stopped: ${stream.error?.code ?? 'unknown'}`))
+  for (const one of stopped) {
+    const { stream, error } = one
+    const what = isParked(one) ? 'is parked' : 'stopped'
+    lines.push(paint('red', `    ${stream} ${what}: ${error === null ? 'unknown' : `${error.code}: ${oneLine(error.message)}`}`))
+    if (error != null && error.fix !== null) lines.push(`    fix: ${oneLine(error.fix)}`)
+  }
   return lines
 }
 

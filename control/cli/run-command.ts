@@ -1,7 +1,7 @@
 import { MillraceError } from '../../core/errors.ts'
 import { loadMesh } from '../../core/mesh/read-mesh.ts'
 import { pause } from '../../core/retry.ts'
-import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
+import { type MeshStatus, standing } from '../../core/runtime/mesh-status.ts'
 import { loadCode } from '../../core/runtime/open-log.ts'
 import { runMesh } from '../../core/runtime/runtime.ts'
 import { LOG_HELP, LOG_OPTIONS, openCliLogger } from './cli-logger.ts'
@@ -93,9 +93,8 @@ ${LOG_HELP}`,
       await showing
       show()
       screen?.end()
-      const failed = result.status.nodes.filter(({ state }) => state === 'failed')
-      for (const { node, error } of failed)
-        if (error !== null) io.stderr.write(`millrace: ${node} ${error.code}: ${error.message}${error.fix === null ? '' : `\n  fix: ${error.fix}`}\n`)
+      for (const { what, error } of standing(result.status))
+        io.stderr.write(`millrace: ${what} ${error.code}: ${error.message}${error.fix === null ? '' : `\n  fix: ${error.fix}`}\n`)
       const paused = result.status.nodes.filter(({ pausedSince }) => pausedSince !== null).map(({ node }) => node)
       const through = paused.length === 0 ? 'everything is through' : `everything is through but for what is paused: ${paused.join(', ')}`
       const text = `${result.outcome === 'failed' ? 'ended: no source is left that can go on' : result.outcome === 'idle' ? `idle: ${through}` : 'stopped'}\n`

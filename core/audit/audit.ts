@@ -1,7 +1,7 @@
 import type { ParkedTable } from '../capture/parked-tables.ts'
 import type { ChangeWriter, SourceReader } from '../capture/source-connector.ts'
 import { capturedThrough, commitBase, SHAPE_ENTRY } from '../capture/start-over.ts'
-import { MillraceError } from '../errors.ts'
+import { asMillraceError, MillraceError } from '../errors.ts'
 import type { SourceOffset } from '../event/offset.ts'
 import { comparePositions, type Position } from '../event/position.ts'
 import type { RowChecksum } from '../event/row-hash.ts'
@@ -47,11 +47,13 @@ export interface TableAudit {
   readonly parked?: true
 }
 
+/** Of what was not compared. */
+const NOTHING: Side = { rows: 0, checksum: '-' }
+
 /** The audit of a table that its source has set aside. */
 export function parkedAudit(table: string, { code, message, fix, since, skipped }: ParkedTable): TableAudit {
-  const nothing: Side = { rows: 0, checksum: '-' }
   const why = `parked since ${since}, ${skipped} changes left out: ${code}: ${message}; fix: ${fix}`
-  return { table, equal: false, parked: true, source: nothing, log: nothing, sinks: {}, ledger: { equal: true, captured: 0, inLog: 0 }, differences: [why] }
+  return { table, equal: false, parked: true, source: NOTHING, log: NOTHING, sinks: {}, ledger: { equal: true, captured: 0, inLog: 0 }, differences: [why] }
 }
 
 export interface TableAuditOptions {
@@ -175,6 +177,8 @@ async function compareOnce(options: TableAuditOptions): Promise<Compared> {
   for (const sink of options.sinks) {
     const connector = await sink.open()
     try {
+      // what refuses the table never comes to the end of its stream
+      await connector.prepare(table)
       await until(options, deadline, `sink ${sink.node} has not reached the end of ${topic} as it was`, async () => reaches(await connector.committed(), ends))
       // the target stays as it is, and rows() gives this shape
       await connector.prepare(table)
@@ -192,6 +196,11 @@ async function compareOnce(options: TableAuditOptions): Promise<Compared> {
         differences.push(`the log has ${say(expected)} up to the position of ${sink.node}, ${sink.node} has ${say(sum)}`)
         unequal.push(sink)
       }
+    } catch (thrown) {
+      const error = asMillraceError(thrown)
+      if (error.code !== 'sink.schema_unsupported') throw error
+      sinks[sink.node] = NOTHING
+      differences.push(`${sink.node} does not take it: ${error.code}: ${error.message}${error.fix === undefined ? '' : `; fix: ${error.fix}`}`)
     } finally {
       await connector[Symbol.asyncDispose]()
     }

@@ -59,6 +59,7 @@ export interface ParkedTableStatus {
 
 export interface StreamStatus {
   readonly stream: string
+  /** `failed` with a `schema` error: it is parked, and its sink is `degraded` while other streams go on. */
   readonly state: NodeState
   readonly rows: number
   readonly rejected: number
@@ -86,4 +87,22 @@ export function isReady(node: NodeStatus, now: number, staleMs: number): boolean
   return (
     node.progressedAt !== null && now - node.progressedAt <= staleMs && node.parked.length === 0 && node.streams.every((stream) => stream.state !== 'failed')
   )
+}
+
+/** One thing is wrong with the table of this stream: the others of the sink go on. */
+export function isParked({ state, error }: { readonly state: NodeState; readonly error: { readonly category: ErrorCategory } | null }): boolean {
+  return state === 'failed' && error?.category === 'schema'
+}
+
+/** What does not go on until somebody repairs it, by node, table or stream: nodes, parked tables and streams. */
+export function standing(status: MeshStatus): readonly { readonly what: string; readonly error: StatusError }[] {
+  return status.nodes.flatMap((node) => {
+    const parts = [
+      ...node.parked.map(({ table, error }) => ({ what: `${node.node} (${table})`, error })),
+      ...node.streams.flatMap(({ stream, state, error }) => (state === 'failed' && error !== null ? [{ what: `${node.node} (${stream})`, error }] : [])),
+    ]
+    const { error, state } = node
+    const isOwn = error !== null && (state === 'failed' || error.category !== 'unavailable') && !parts.some((part) => part.error.message === error.message)
+    return isOwn ? [{ what: node.node, error }, ...parts] : parts
+  })
 }

@@ -1,5 +1,5 @@
 import type { Counter, Gauge, Registry } from 'prom-client'
-import type { MeshStatus } from './mesh-status.ts'
+import { isParked, type MeshStatus } from './mesh-status.ts'
 
 const STATES = ['starting', 'snapshotting', 'running', 'degraded', 'paused', 'failed', 'done'] as const
 const PREFIX = 'millrace_'
@@ -14,7 +14,7 @@ const GAUGES = {
   state: ['node_state', '1 for the state that the node is in', ['node', 'state']],
   snapshotRows: ['snapshot_rows', 'Rows of a table that the snapshot has written', ['node', 'table']],
   snapshotEstimate: ['snapshot_estimated_rows', 'Rows that the source expects in a table', ['node', 'table']],
-  parked: ['parked_tables', 'Tables of a source that cannot go on until they are read again', ['node']],
+  parked: ['parked_tables', 'Tables of a source, or streams of a sink, that do not go on until somebody repairs them', ['node']],
   skipped: ['parked_changes', 'Changes of a parked table that were left out', ['node', 'table']],
   auditThrough: ['audit_through_seconds', 'Unix time up to which all that was captured is known to have landed, but for the differences', []],
   auditDifferences: ['audit_differences', 'Windows of a stream that are not the same in a sink as they were captured', ['node', 'stream']],
@@ -87,9 +87,9 @@ export class Metrics {
       g.rows.set(label, node.rows)
       if (node.role === 'source') {
         g.bytes.set(label, node.bytes)
-        g.parked.set(label, node.parked.length)
         for (const { table, skipped } of node.parked) g.skipped.set({ ...label, table }, skipped)
       }
+      g.parked.set(label, node.parked.length + node.streams.filter(isParked).length)
       if (node.role === 'sink') g.rejected.set(label, node.rejected)
       if (node.lagMs !== null) g.lag.set(label, node.lagMs / 1000)
       if (node.behind !== null) g.behind.set(label, node.behind)

@@ -1,12 +1,14 @@
 import type { Logger } from 'pino'
+import { topicOf } from '../capture/capture.ts'
 import { whyNotCompactable } from '../capture/compactable.ts'
-import { asMillraceError, type ErrorCategory } from '../errors.ts'
-import { tableId } from '../event/table-schema.ts'
-import type { Mesh, SourceNode } from '../mesh/mesh.ts'
+import { asMillraceError, type ErrorCategory, type MillraceError } from '../errors.ts'
+import { type TableSchema, tableId } from '../event/table-schema.ts'
+import type { Mesh, SinkNode, SourceNode } from '../mesh/mesh.ts'
 import type { Secrets } from '../mesh/secrets.ts'
-import type { Finding } from '../plugin.ts'
+import type { Finding, StreamTarget } from '../plugin.ts'
 import { readerContext } from './audit-mesh.ts'
 import { openLog, openRegistry } from './open-log.ts'
+import { parkedStream } from './stream-target.ts'
 
 export interface NodeFinding extends Finding {
   /** The node, or `log` or `registry`. */
@@ -51,9 +53,7 @@ export async function preflight(
       await using registry = await openRegistry({ mesh, secrets })
       return [{ level: 'ok', subject: kind, message: `answers; it has ${(await registry.subjects()).length} subjects` }]
     }),
-    ...mesh.sources
-      .filter(({ topics }) => topics.compacted)
-      .map((source) => guarded(source.name, 'compacted topics', () => compactionFindings(source, mesh, secrets, logger))),
+    ...mesh.sources.map((source) => guarded(source.name, TABLES, () => tableFindings(source, mesh, secrets, logger))),
     ...[...mesh.sources, ...mesh.sinks].map((node) =>
       guarded(node.name, 'connection', async () => {
         const config = node.settings.resolve(secrets, mesh.dir)
@@ -62,17 +62,47 @@ export async function preflight(
       }),
     ),
   ])
-  return findings.flat()
+  // a node is asked twice, and what keeps it from answering is said once: why its tables cannot be read, its own check has said better
+  const all = [...new Map(findings.flat().map((one) => [JSON.stringify([one.node, one.subject, one.message]), one])).values()]
+  const saidBy = (node: string) => all.some((one) => one.node === node && one.level === 'error' && one.subject !== TABLES)
+  return all.filter(({ node, subject }) => subject !== TABLES || !saidBy(node))
 }
 
-/** Tables that would be parked, since their topics are compacted. */
-async function compactionFindings(source: SourceNode, mesh: Mesh, secrets: Secrets, logger: Logger): Promise<readonly Finding[]> {
+const TABLES = 'tables'
+
+/** Tables that would be parked: by the source, since their topics are compacted, or by a sink that cannot hold them. */
+async function tableFindings(source: SourceNode, mesh: Mesh, secrets: Secrets, logger: Logger): Promise<readonly (Finding & { readonly node?: string })[]> {
   await using reader = await source.plugin.openReader(source.settings.resolve(secrets, mesh.dir), readerContext(mesh, source.name, logger))
-  return (await reader.tables()).flatMap((table): Finding[] => {
-    const why = whyNotCompactable(table)
-    if (why === null) return []
-    return [
-      { level: 'error', subject: `table ${tableId(table)}`, message: `would be parked: ${why.message}`, ...(why.fix === undefined ? {} : { fix: why.fix }) },
-    ]
-  })
+  const found: (Finding & { readonly node?: string })[] = []
+  const add = (node: string, subject: string, { message, fix }: MillraceError) =>
+    found.push({ node, level: 'error', subject, message: `would be parked: ${message}`, ...(fix === undefined ? {} : { fix }) })
+  for (const table of await reader.tables()) {
+    const why = source.topics.compacted ? whyNotCompactable(table) : null
+    if (why !== null) add(source.name, `table ${tableId(table)}`, why)
+    const topic = topicOf(source.name, table)
+    for (const sink of why === null ? mesh.sinks.filter(({ from }) => from.matches(topic)) : []) {
+      const refusal = await refusalOf(sink, { topic, namespace: table.namespace, table: table.name }, table, mesh, secrets, logger)
+      if (refusal !== null) add(sink.name, `stream ${topic}`, parkedStream(topic, refusal))
+    }
+  }
+  return found
+}
+
+/** Why a sink would not take a stream; null: it would, or its own check says why it cannot be asked. */
+async function refusalOf(
+  sink: SinkNode,
+  stream: StreamTarget,
+  table: TableSchema,
+  mesh: Mesh,
+  secrets: Secrets,
+  logger: Logger,
+): Promise<MillraceError | null> {
+  try {
+    await using connector = await sink.plugin.open(sink.settings.resolve(secrets, mesh.dir), readerContext(mesh, sink.name, logger), stream)
+    await connector.prepare(table)
+    return null
+  } catch (thrown) {
+    const error = asMillraceError(thrown)
+    return error.category === 'schema' ? error : null
+  }
 }

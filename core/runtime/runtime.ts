@@ -10,7 +10,7 @@ import type { SchemaRegistry } from '../schema/registry.ts'
 import { AuditLoop } from './audit-loop.ts'
 import { DataFolder } from './data-folder.ts'
 import { type NodeCommand, openHttpServer } from './http-server.ts'
-import { isReady, type MeshStatus, type NodeStatus } from './mesh-status.ts'
+import { isReady, type MeshStatus, type NodeStatus, standing } from './mesh-status.ts'
 import { Metrics } from './metrics.ts'
 import { openLog, openRegistry, serveOwnRegistry } from './open-log.ts'
 import { checkResnapshot, parseResnapshot, pausedSource, type Resnapshot } from './resnapshot.ts'
@@ -39,7 +39,7 @@ export interface RunOptions {
 export interface RunResult {
   /** stopped: by the signal. idle: see `untilIdleMs`. failed: no source is left that could go on. */
   readonly outcome: 'stopped' | 'idle' | 'failed'
-  /** By the worst category among failed nodes; 0 when none failed. */
+  /** By the worst category of what stands, see {@link standing}; 0 when nothing does. */
   readonly exitCode: 0 | 1 | 2 | 3
   readonly status: MeshStatus
 }
@@ -152,9 +152,7 @@ class Run {
 
   result(outcome: RunResult['outcome']): RunResult {
     const status = this.#status()
-    const failed = status.nodes.flatMap((node) => [node, ...node.streams]).filter(({ state }) => state === 'failed')
-    const errors = [...failed, ...status.nodes.flatMap(({ parked }) => parked)].flatMap(({ error }) => error ?? [])
-    const codes = errors.map(({ category }) => EXIT_CODE[category])
+    const codes = standing(status).map(({ error }) => EXIT_CODE[error.category])
     return { outcome, exitCode: codes.length === 0 ? 0 : (Math.min(...codes) as 1 | 2 | 3), status }
   }
 

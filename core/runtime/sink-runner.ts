@@ -5,10 +5,10 @@ import type { MemoryBudget } from '../materialize/memory-budget.ts'
 import type { SinkNode } from '../mesh/mesh.ts'
 import type { StreamTarget } from '../plugin.ts'
 import { DEFAULT_RETRY, pause } from '../retry.ts'
-import { type NodeStatus, type StreamStatus, statusError } from './mesh-status.ts'
+import { isParked, type NodeStatus, type StreamStatus, statusError } from './mesh-status.ts'
 import { worstState } from './node-lifecycle.ts'
 import { pluginContext, type RunningNode, type RuntimeContext } from './runtime-context.ts'
-import { describeStream } from './stream-target.ts'
+import { describeStream, parkedStream } from './stream-target.ts'
 import { SupervisedUnit, type UnitReport } from './supervised-unit.ts'
 
 /** New streams are looked for this often; sooner while there is none. */
@@ -98,8 +98,15 @@ export class SinkRunner implements RunningNode {
   #state(): NodeStatus['state'] {
     if (this.#context.signal.aborted && this.#streams.size === 0) return 'done'
     if (this.#pausedSince !== null) return 'paused'
-    if (this.#discoveryError !== null) return this.#discoveryError.category === 'unavailable' ? 'degraded' : 'failed'
-    return worstState([...this.#streams.values()].map(({ unit }) => unit.state))
+    const units = [...this.#streams.values()].map(({ unit }) => unit)
+    const going = units.filter((unit) => !isParked(unit)).map(({ state }) => state)
+    const isForeign = this.#discoveryError?.category === 'schema'
+    if (this.#discoveryError !== null && !isForeign) return this.#discoveryError.category === 'unavailable' ? 'degraded' : 'failed'
+    const isPartial = isForeign || going.length < units.length
+    // what is wrong with one stream is not the sink's failure, unless it has no other
+    if (isPartial && going.length === 0) return 'failed'
+    const state = worstState(going)
+    return isPartial && state === 'running' ? 'degraded' : state
   }
 
   #streamStatus(stream: RunningStream): StreamStatus {
@@ -143,8 +150,8 @@ export class SinkRunner implements RunningNode {
       } catch (thrown) {
         const cause = asMillraceError(thrown)
         if (cause.category !== 'schema') throw cause
-        const fix = `leave it out with '!${topic}' in \`from\`${cause.fix === undefined ? '' : `, or ${cause.fix}`}`
-        foreign ??= new MillraceError(cause.code, `the topic ${topic}: ${cause.message}`, { cause, fix })
+        const named = new MillraceError(cause.code, `the topic ${topic}: ${cause.message}`, cause.fix === undefined ? { cause } : { cause, fix: cause.fix })
+        foreign ??= parkedStream(topic, named)
       }
     }
     return foreign
@@ -178,9 +185,9 @@ export class SinkRunner implements RunningNode {
     const { log, registry, secrets, mesh } = this.#context
     const { plugin, settings, onRejected } = this.#node
     const config = settings.resolve(secrets, mesh.dir)
-    await using sink = await plugin.open(config, pluginContext(this.#context, this.#node), stream.target)
     const { topic } = stream.target
     try {
+      await using sink = await plugin.open(config, pluginContext(this.#context, this.#node), stream.target)
       await materialize({
         node: this.name,
         topic,
@@ -198,6 +205,9 @@ export class SinkRunner implements RunningNode {
           report(status.state === 'degraded' ? 'lost' : 'stream', status.rows + status.rejected > 0)
         },
       })
+    } catch (thrown) {
+      const error = asMillraceError(thrown)
+      throw error.category === 'schema' ? parkedStream(topic, error) : thrown
     } finally {
       const { earlier, status } = stream
       stream.earlier = { rows: earlier.rows + (status?.rows ?? 0), rejected: earlier.rejected + (status?.rejected ?? 0) }

@@ -1,4 +1,4 @@
-import { asMillraceError } from '../errors.ts'
+import { asMillraceError, MillraceError } from '../errors.ts'
 import type { StreamTarget } from '../plugin.ts'
 import { tableOf } from '../schema/avro-mapping.ts'
 import type { SchemaRegistry } from '../schema/registry.ts'
@@ -14,4 +14,11 @@ export async function describeStream(registry: SchemaRegistry, topic: string): P
     if (asMillraceError(error).code === 'schema.unknown') return null
     throw error
   }
+}
+
+/** `error`, with which a sink parks the stream `topic`; its fix says how to do without the stream, too. */
+export function parkedStream(topic: string, error: MillraceError): MillraceError {
+  const { code, message, fix, cause } = error
+  const without = `leave it out: '!${topic}' in the sink's \`from\``
+  return new MillraceError(code, message, { cause: cause ?? error, fix: fix === undefined ? without : `${fix}; or ${without}` })
 }

@@ -65,11 +65,12 @@ test("a topic with somebody else's schema is named, and the streams after it are
   try {
     await until(() => opened.length > 0 && sink.streamsKnownAt > 0)
     expect(opened).toEqual([TOPIC])
-    expect(sink.status()).toMatchObject({ state: 'failed', error: { code: 'schema.invalid', message: expect.stringContaining(FOREIGN) } })
+    expect(sink.status()).toMatchObject({ state: 'degraded', error: { code: 'schema.invalid', message: expect.stringContaining(FOREIGN) } })
+    expect(sink.status().error!.fix).toContain(`'!${FOREIGN}'`)
     // once the schema is gone the sink is well again
     isForeign = false
     await until(() => sink.status().error === null)
-    expect(sink.status().state).not.toBe('failed')
+    expect(sink.status().state).not.toBe('degraded')
   } finally {
     await end()
   }
