@@ -20,7 +20,9 @@ const rule = z
     columns: z
       .record(
         z.string().min(1),
-        z.string().refine((text) => parseType(text) !== null, 'boolean, int32, int64, float64, decimal(p,s), string, json, date, timestamp or timestamptz'),
+        z
+          .string()
+          .refine((text) => parseType(text) !== null, 'expected boolean, int32, int64, float64, decimal(p,s), string, json, date, timestamp or timestamptz'),
       )
       .optional()
       .describe('Types by column: `{ id: int64, price: "decimal(12,2)" }`. Default: inferred from the head of the first file (csv: all string).'),

@@ -18,7 +18,7 @@ export function sslSetting<Tls extends z.ZodType>(tls: Tls) {
 /** `tables`, for `TablePatterns`. @param form what a pattern has before and after its dot: `schema.table` */
 export function tablesSetting(form: string, description: string) {
   return z
-    .array(z.string().refine(isTablePattern, `${form}, with * for any characters, ! in front to leave out`))
+    .array(z.string().refine(isTablePattern, `expected ${form}, with * for any characters, ! in front to leave out`))
     .min(1)
     .describe(description)
 }

@@ -15,7 +15,7 @@ export interface LocatedYaml {
 
 export interface YamlProblem {
   readonly message: string
-  readonly fix?: string
+  readonly fix: string
   readonly where: SourceLocation
 }
 
@@ -34,8 +34,8 @@ export function parseLocatedYaml(text: string, file: string): LocatedYaml {
     const { line, col } = lines.linePos(offset)
     return { file, line: Math.max(1, line), column: Math.max(1, col) }
   }
-  const problem = (offset: number, message: string, fix?: string): void => {
-    problems.push({ message, where: at(offset), ...(fix === undefined ? {} : { fix }) })
+  const problem = (offset: number, message: string, fix: string): void => {
+    problems.push({ message, fix, where: at(offset) })
   }
   const locate = (path: Path, what: 'key' | 'value' = 'value'): SourceLocation => {
     for (let length = path.length; length >= 0; length--) {
@@ -50,7 +50,7 @@ export function parseLocatedYaml(text: string, file: string): LocatedYaml {
     places.set(JSON.stringify(path), { key: keyOffset, value: offset })
     if (node === null || node === undefined) return null
     if (path.length > MAX_DEPTH) {
-      problem(offset, `nested deeper than ${MAX_DEPTH} levels`)
+      problem(offset, `nested deeper than ${MAX_DEPTH} levels`, 'no setting lies so deep: remove what encloses it')
       return null
     }
     if (isAlias(node)) {
@@ -60,7 +60,7 @@ export function parseLocatedYaml(text: string, file: string): LocatedYaml {
     if (isScalar(node)) return readScalar(node.value, offset)
     if (isSeq(node)) return node.items.map((item, i) => read(item as Node, [...path, i], (item as Node)?.range?.[0] ?? offset))
     if (isMap(node)) return readMap(node.items as Pair<Node, Node | null>[], path, offset)
-    problem(offset, 'this kind of YAML node is not supported')
+    problem(offset, 'this kind of YAML node is not supported', 'write a text, a number, a list or settings in its place')
     return null
   }
   const readScalar = (value: unknown, offset: number): Json => {
@@ -77,12 +77,12 @@ export function parseLocatedYaml(text: string, file: string): LocatedYaml {
     for (const { key, value } of pairs) {
       const keyOffset = key?.range?.[0] ?? offset
       if (!isScalar(key) || key.value === null || typeof key.value === 'object') {
-        problem(keyOffset, 'a key must be a plain word')
+        problem(keyOffset, 'a key must be a plain word', 'name one setting in front of the colon; a text with a colon in it goes into quotes')
         continue
       }
       const name = String(key.value)
       if (name === '__proto__' || name === '<<') {
-        problem(keyOffset, `the key ${name} is not supported`)
+        problem(keyOffset, `the key ${name} is not supported`, 'write the settings out where they are used')
         continue
       }
       object[name] = read(value, [...path, name], keyOffset)
@@ -91,7 +91,7 @@ export function parseLocatedYaml(text: string, file: string): LocatedYaml {
   }
 
   if (text.length > MAX_TEXT_CHARS) {
-    problem(0, `the file has more than ${MAX_TEXT_CHARS} characters`)
+    problem(0, `the file has more than ${MAX_TEXT_CHARS} characters`, 'name a mesh file; several meshes go into files of their own')
     return { value: null, problems, locate }
   }
   try {
@@ -119,6 +119,7 @@ export function parseLocatedYaml(text: string, file: string): LocatedYaml {
       error instanceof RangeError
         ? 'the file is nested too deeply'
         : `the file cannot be read as YAML: ${error instanceof Error ? error.message : String(error)}`,
+      'begin anew from mesh-config/quickstart.mesh.yaml',
     )
     return { value: null, problems, locate }
   }
@@ -132,8 +133,12 @@ function yamlMessage(message: string): string {
   return message.charAt(0).toLowerCase() + message.slice(1)
 }
 
-function yamlFix(message: string): string | undefined {
+function yamlFix(message: string): string {
   if (/unique/i.test(message)) return 'remove or rename one of the two keys'
   if (/tab/i.test(message)) return 'indent with spaces'
-  return undefined
+  if (/flow|bracket|[[\]{}]/i.test(message)) return 'close every [ and { and put commas between what they hold'
+  if (/quote/i.test(message)) return 'close the quotes on the same line'
+  if (/indent|column/i.test(message)) return 'give lines of one block the same indentation, in spaces'
+  if (/tag|anchor|alias/i.test(message)) return 'write the value itself; a text that begins with !, & or * goes into quotes'
+  return 'correct the line: `key: value`, a space after the colon; a text with special characters goes into quotes'
 }

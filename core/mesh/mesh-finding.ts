@@ -5,7 +5,8 @@ export interface MeshFinding {
   readonly level: 'error' | 'warning'
   readonly code: ErrorCode
   readonly message: string
-  readonly fix?: string
+  /** What to write: never the value that stands there, which may be a secret. */
+  readonly fix: string
   readonly where: SourceLocation
 }
 
@@ -13,7 +14,7 @@ export interface MeshFinding {
 export function formatFinding(finding: MeshFinding): string {
   const { file, line, column } = finding.where
   const level = finding.level === 'warning' ? 'warning ' : ''
-  return `${file}:${line}:${column} ${level}${finding.code}: ${finding.message}${finding.fix === undefined ? '' : `\n  fix: ${finding.fix}`}`
+  return `${file}:${line}:${column} ${level}${finding.code}: ${finding.message}\n  fix: ${finding.fix}`
 }
 
 /** Errors first come first, all of them in the message; null when there is none. */
@@ -21,8 +22,8 @@ export function findingsError(findings: readonly MeshFinding[]): MillraceError |
   const errors = findings.filter((finding) => finding.level === 'error')
   const [first, ...rest] = errors
   if (first === undefined) return null
-  const more = rest.length === 0 ? '' : `\n${rest.map(formatFinding).join('\n')}`
+  const more = rest.map((finding) => `\n${formatFinding(finding)}`).join('')
   return rest.length === 0
-    ? new MillraceError(first.code, first.message, { where: first.where, ...(first.fix === undefined ? {} : { fix: first.fix }) })
-    : new MillraceError(first.code, `${first.message}${first.fix === undefined ? '' : `\n  fix: ${first.fix}`}${more}`, { where: first.where })
+    ? new MillraceError(first.code, first.message, { where: first.where, fix: first.fix })
+    : new MillraceError(first.code, `${first.message}\n  fix: ${first.fix}${more}`, { where: first.where })
 }

@@ -98,11 +98,11 @@ const sasl = z
     oauth: oauth.optional(),
   })
   .refine(({ mechanism, username, password }) => mechanism === 'OAUTHBEARER' || (username !== undefined && password !== undefined), {
-    error: 'this mechanism needs username and password',
+    error: 'give username and password, which this mechanism needs',
   })
   .refine(
     ({ mechanism, token, tokenFile, oauth }) => mechanism !== 'OAUTHBEARER' || [token, tokenFile, oauth].filter((way) => way !== undefined).length === 1,
-    { error: 'OAUTHBEARER needs exactly one of token, tokenFile and oauth' },
+    { error: 'give exactly one of token, tokenFile and oauth, which OAUTHBEARER needs' },
   )
   .describe('Authentication of the Kafka client.')
 

@@ -85,7 +85,8 @@ class MeshReader {
     if (!frame.success) this.#findings.push(...zodFindings(frame.error.issues, meshFrameSchema, [], this.#yaml.locate))
     const sourceNames = isObject(root.sources) ? Object.keys(root.sources) : []
     const sinks = isObject(root.sinks) ? root.sinks : {}
-    if (isObject(root.sources) && sourceNames.length === 0) this.#error(['sources'], 'a mesh has at least one source')
+    if (isObject(root.sources) && sourceNames.length === 0)
+      this.#error(['sources'], 'a mesh has at least one source', 'add one; mesh-config/quickstart.mesh.yaml has an example')
     for (const name of Object.keys(sinks))
       if (sourceNames.includes(name)) this.#error(['sinks', name], `${name} is the name of a source too`, 'rename one of them', 'key')
     const topics = frame.success ? frame.data.topics : null
@@ -169,13 +170,13 @@ class MeshReader {
     } catch (error) {
       const { code, message, fix } = asMillraceError(error)
       const meant = from === undefined ? nearest(raw.kind, this.#plugins.names) : null
-      const hint = meant !== null && meant !== raw.kind ? `write kind: ${meant}` : fix
+      const hint = meant !== null && meant !== raw.kind ? `write kind: ${meant}` : (fix ?? 'millrace plugins lists what there is')
       this.#findings.push({
         level: 'error',
         code,
         message: meant !== null && meant !== raw.kind ? `${message}; did you mean ${meant}?` : message,
         where: this.#yaml.locate([...at, from === undefined ? 'kind' : 'plugin']),
-        ...(hint === undefined ? {} : { fix: hint }),
+        fix: hint,
       })
     }
     return null
@@ -203,8 +204,8 @@ class MeshReader {
     else if (isObject(value)) for (const [key, item] of Object.entries(value)) this.#findClearSecrets(item, [...at, key])
   }
 
-  #error(at: Path, message: string, fix?: string, what: 'key' | 'value' = 'value'): void {
-    this.#findings.push({ level: 'error', code: 'config.invalid', message, where: this.#yaml.locate(at, what), ...(fix === undefined ? {} : { fix }) })
+  #error(at: Path, message: string, fix: string, what: 'key' | 'value' = 'value'): void {
+    this.#findings.push({ level: 'error', code: 'config.invalid', message, fix, where: this.#yaml.locate(at, what) })
   }
 }
 

@@ -3,9 +3,12 @@ import os from 'node:os'
 import path from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { z } from 'zod'
 import { formatFinding } from '../../../../core/mesh/mesh-finding.ts'
 import { parseMesh } from '../../../../core/mesh/read-mesh.ts'
 import { Secrets } from '../../../../core/mesh/secrets.ts'
+import { zodFindings } from '../../../../core/mesh/zod-findings.ts'
+import { PluginCatalog } from '../../../../core/runtime/plugin-catalog.ts'
 import { testPlugins } from './test-plugins.ts'
 
 const GOOD = `mesh: quickstart
@@ -131,6 +134,59 @@ sinks:
       expect.stringMatching(/^x\.mesh\.yaml:15:16 .*river is a source, not a sink/),
       expect.stringMatching(/^x\.mesh\.yaml:15:29 .*from: too small/),
     ])
+  })
+
+  test.each([
+    ['topics: { partitions: 0 }', 'write a number from 1 to 4096'],
+    ['topics: { partitions: "3" }', 'write a number, without quotes'],
+    ['topics: { partitions: 1.5 }', 'write a whole number, without quotes'],
+    [
+      'topics: { retention: 7 days }',
+      'write forever or a duration such as 90m, 12h, 7d (How long the log keeps changes: forever (the default), or a duration such as 7d)',
+    ],
+    ['topics: { compacted: yes }', 'write true or false, without quotes'],
+    ['dataDir: 5', 'put the value in quotes'],
+    ['dataDir: ""', 'write a text that is not empty'],
+    ['log: kafak', 'one of: embedded, kafka'],
+    ['log: { kind: kafka }', 'add brokers: (Brokers to ask first, as host:port)'],
+    ['log: { kind: kafka, brokers: [] }', 'list at least 1'],
+    ['log: { kind: kafka, brokers: [here] }', 'write host:port'],
+    ['log: { kind: kafka, brokers: ["a:1"], compression: zip }', 'one of: none, gzip, snappy, lz4, zstd'],
+    ['log: { kind: kafka, brokers: ["a:1"], sasl: { mechanism: PLAIN } }', 'give username and password, which this mechanism needs'],
+    ['sources: []', 'write its entries below it, a line each, indented: name: value'],
+    ['sources: {}', 'add one; mesh-config/quickstart.mesh.yaml has an example'],
+    ['mesh: [', 'close every [ and { and put commas between what they hold'],
+    ['? [a]\n: b', 'name one setting in front of the colon; a text with a colon in it goes into quotes'],
+  ])('%s: fix: %s', async (line, fix) => {
+    const { findings } = await parse(line)
+    expect(findings.map((finding) => finding.fix)).toContain(fix)
+  })
+
+  const plugins = new PluginCatalog()
+  test.each(plugins.names)('every finding on the settings of %s says what to write, and nothing that stands there', async (name) => {
+    const { config } = await plugins.find(name, undefined, '.')
+    const keys = Object.keys((z.toJSONSchema(config, { io: 'input', unrepresentable: 'any' }).properties as object | undefined) ?? {})
+    const value = fc.letrec<{ value: unknown }>((tie) => ({
+      value: fc.oneof(
+        { maxDepth: 3 },
+        fc.constantFrom('hunter2-hunter2', '', -1, 0, 2e9, 0.5, true, null),
+        fc.array(tie('value'), { maxLength: 2 }),
+        fc.dictionary(fc.constantFrom(...keys, 'kind', 'host', 'port', 'files', 'format', 'columns', 'accessKeyId', 'x'), tie('value'), { maxKeys: 3 }),
+      ),
+    })).value
+    fc.assert(
+      fc.property(fc.dictionary(fc.constantFrom(...keys, 'y'), value), (settings) => {
+        const parsed = config.safeParse(settings)
+        if (parsed.success) return
+        const findings = zodFindings(parsed.error.issues, config, ['sources', 'it'], () => ({ file: 'x', line: 1, column: 1 }))
+        expect(findings.length).toBeGreaterThan(0)
+        for (const { message, fix } of findings) {
+          expect(fix, message).toMatch(/^\w.{5,}$/)
+          expect(`${message} ${fix}`).not.toMatch(/undefined|\[object|hunter2|invalid input/i)
+        }
+      }),
+      { numRuns: 300 },
+    )
   })
 
   test.each([
