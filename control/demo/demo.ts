@@ -3,10 +3,13 @@
  * live workload changes the shop, and proves at the end that source, log, lake and search index are equal.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
+import { setTimeout as delay, setImmediate as turn } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
+import { readRunning } from '../../core/runtime/data-folder.ts'
 import { renderAudit } from '../cli/audit-command.ts'
 import { formatCount } from '../cli/figures.ts'
 import { startPostgres } from './postgres-server.ts'
@@ -19,10 +22,11 @@ Runs Postgres → Avro log → Iceberg and search on this machine and proves the
   --seconds N   length of the live workload (default 15)
   --rows N      rows loaded before it (default 20000)
   --dir D       where everything is kept (default .millrace/demo; emptied first)
-  --json        one JSON document on stdout, everything else on stderr (npm run -s demo -- --json: without -s npm itself writes to stdout)
+  --json        one JSON document on stdout, everything else on stderr (npm run -s demo -- --json: without -s npm itself writes to stdout);
+                when the demo fails: {"equal": false, "error": {"message": …}}
   --keep        leave Postgres running at the end, to look around
 
-Exits 0 when all are equal, 1 when they differ.`
+Exits 0 when all are equal, 1 when they differ or it fails, 2 for options it does not know. Ctrl-C (130) and SIGTERM (143) end all that it started.`
 
 interface AuditDocument {
   readonly ok: boolean
@@ -49,15 +53,47 @@ const MADE_BY_DEMO = '.made-by-millrace-demo'
 const repository = path.join(import.meta.dirname, '..', '..')
 const millrace = path.join(repository, 'control', 'cli', 'millrace.js')
 
-function fail(message: string): never {
-  process.stderr.write(`${message}\n`)
-  process.exit(2)
+/** The demo cannot begin as it was asked to. */
+class UsageError extends Error {}
+
+/** SIGINT or SIGTERM came. */
+class Interrupted extends Error {
+  readonly exitCode: number
+
+  constructor(signal: 'SIGINT' | 'SIGTERM') {
+    super(`stopped by ${signal}`)
+    this.exitCode = 128 + os.constants.signals[signal]
+  }
+}
+
+/** Aborts when the user wants to end, with {@link Interrupted}. Later signals change nothing: npm sends on the one that a terminal sends to all. */
+function untilInterrupted(): AbortSignal {
+  const stop = new AbortController()
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => stop.abort(new Interrupted(name)))
+  return stop.signal
+}
+
+/** The outcome of `work`, unless `stop` aborts before. A terminal's Ctrl-C reaches what was started, too, whose end is no failure then. */
+async function unless<T>(stop: AbortSignal, work: Promise<T>): Promise<T> {
+  const aborted = Promise.withResolvers<never>()
+  aborted.promise.catch(() => {})
+  const abort = () => aborted.reject(stop.reason)
+  stop.addEventListener('abort', abort, { once: true })
+  if (stop.aborted) abort()
+  try {
+    return await Promise.race([work, aborted.promise])
+  } catch (error) {
+    await turn()
+    throw stop.aborted ? stop.reason : error
+  } finally {
+    stop.removeEventListener('abort', abort)
+  }
 }
 
 function count(name: string, text: string | undefined, preset: number): number {
   if (text === undefined) return preset
   const value = Number(text)
-  if (!Number.isInteger(value) || value < 0 || value > 10_000_000) fail(`--${name} takes a whole number, not ${text}`)
+  if (!Number.isInteger(value) || value < 0 || value > 10_000_000) throw new UsageError(`--${name} takes a whole number, not ${text}`)
   return value
 }
 
@@ -66,7 +102,7 @@ async function main(): Promise<number> {
   try {
     parsed = options()
   } catch (error) {
-    fail(`${(error as Error).message}\n\n${HELP}`)
+    throw new UsageError(`${(error as Error).message}\n\n${HELP}`)
   }
   const { values } = parsed
   if (values.help) {
@@ -80,7 +116,7 @@ async function main(): Promise<number> {
   const startedAt = Date.now()
 
   if (existsSync(dir) && values.dir !== undefined && !existsSync(path.join(dir, MADE_BY_DEMO)) && readdirNotEmpty(dir)) {
-    fail(`${dir} is not empty and not from an earlier demo: choose another --dir`)
+    throw new UsageError(`${dir} is not empty and not from an earlier demo: choose another --dir`)
   }
   rmSync(dir, { recursive: true, force: true })
   mkdirSync(dir, { recursive: true })
@@ -92,12 +128,15 @@ async function main(): Promise<number> {
   copyFileSync(path.join(repository, 'mesh-config', 'quickstart.mesh.yaml'), file)
 
   say(`starting Postgres 18 and loading ${formatCount(rows)} rows…`)
-  const postgres = await startPostgres({ dataDir: path.join(postgresDir, 'data') })
-  const env = { ...process.env, SHOP_URL: postgres.url }
+  const stop = untilInterrupted()
+  const starting = startPostgres({ dataDir: path.join(postgresDir, 'data') })
   let mesh: ChildProcess | null = null
+  let watch: NodeJS.Timeout | undefined
   let peakRssMb = 0
   try {
-    await createShop(postgres.url, rows)
+    const postgres = await unless(stop, starting)
+    const env = { ...process.env, SHOP_URL: postgres.url }
+    await unless(stop, createShop(postgres.url, rows))
     say(`running ${path.relative(process.cwd(), file)} while the shop is busy for ${seconds} s…\n`)
     const launchedAt = Date.now()
     mesh = spawn(process.execPath, [millrace, 'run', file], { env, stdio: ['ignore', 'ignore', 'inherit'] })
@@ -106,19 +145,21 @@ async function main(): Promise<number> {
     void ended.then(() => {
       over = true
     })
-    const watch = setInterval(() => {
+    watch = setInterval(() => {
       peakRssMb = Math.max(peakRssMb, peakRss(mesh!.pid!))
     }, 250)
     const workload = runWorkload(postgres.url, seconds)
-    await workload.done
+    await unless(stop, workload.done)
+    // a short workload may be over before the mesh runs
+    while (!over && readRunning(path.join(dir, '.millrace')) === null) await unless(stop, delay(20))
     if (over) throw new Error('the mesh ended early; see its messages above')
-    const document = await audit(file, 60 + Math.ceil(rows / 2000), env)
+    const document = await audit(file, 60 + Math.ceil(rows / 2000), env, stop)
     const meshSeconds = (Date.now() - launchedAt) / 1000
     clearInterval(watch)
     peakRssMb = Math.max(peakRssMb, peakRss(mesh.pid!))
-    const status = await json(['status', file, '--json'], env)
+    const status = await json(['status', file, '--json'], env, stop)
     mesh.kill('SIGINT')
-    await ended
+    await unless(stop, ended)
     if (document.result == null) throw new Error(document.error?.message ?? 'the audit gave no result')
     const { equal, audit: tables } = document.result
     const elapsed = (Date.now() - startedAt) / 1000
@@ -140,12 +181,18 @@ async function main(): Promise<number> {
     ;(values.json ? process.stderr : process.stdout).write(`\n${linesToQuery(file, warehouse, catalog)}\n`)
     if (values.keep) {
       say(`\nPostgres goes on at ${postgres.url}; ctrl-c ends it.`)
-      await new Promise((resolve) => process.once('SIGINT', resolve))
+      await new Promise((resolve) => stop.addEventListener('abort', resolve, { once: true }))
     }
     return equal ? 0 : 1
   } finally {
-    mesh?.kill('SIGKILL')
-    await postgres.stop('SIGQUIT')
+    clearInterval(watch)
+    if (mesh !== null && mesh.exitCode === null && mesh.signalCode === null) {
+      const gone = once(mesh, 'exit')
+      mesh.kill('SIGKILL')
+      await gone
+    }
+    const postgres = await starting.catch(() => null)
+    await postgres?.stop('SIGQUIT')
     rmSync(postgresDir, { recursive: true, force: true })
   }
 }
@@ -163,12 +210,12 @@ function options() {
   })
 }
 
-async function audit(file: string, waitSeconds: number, env: NodeJS.ProcessEnv): Promise<AuditDocument> {
-  return (await json(['audit', file, '--json', '--wait', String(waitSeconds)], env)) as AuditDocument
+async function audit(file: string, waitSeconds: number, env: NodeJS.ProcessEnv, stop: AbortSignal): Promise<AuditDocument> {
+  return (await json(['audit', file, '--json', '--wait', String(waitSeconds)], env, stop)) as AuditDocument
 }
 
 /** Runs a millrace command and returns the document on its stdout. Its messages are kept from the terminal, where the live view is drawn. */
-async function json(args: readonly string[], env: NodeJS.ProcessEnv): Promise<unknown> {
+async function json(args: readonly string[], env: NodeJS.ProcessEnv, stop: AbortSignal): Promise<unknown> {
   const child = spawn(process.execPath, [millrace, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
   let out = ''
   let said = ''
@@ -178,7 +225,11 @@ async function json(args: readonly string[], env: NodeJS.ProcessEnv): Promise<un
   child.stdout!.on('data', (bytes: Buffer) => {
     out += bytes.toString()
   })
-  await new Promise((resolve) => child.once('close', resolve))
+  try {
+    await unless(stop, new Promise((resolve) => child.once('close', resolve)))
+  } finally {
+    child.kill('SIGKILL')
+  }
   try {
     return JSON.parse(out)
   } catch {
@@ -222,6 +273,9 @@ function linesToQuery(file: string, warehouse: string, catalog: string): string 
 try {
   process.exitCode = await main()
 } catch (error) {
-  process.stderr.write(`the demo failed: ${error instanceof Error ? error.message : error}\n`)
-  process.exitCode = 1
+  const message = error instanceof Error ? error.message : String(error)
+  process.stderr.write(error instanceof UsageError ? `${message}\n` : `the demo failed: ${message}\n`)
+  // the options themselves may be what is wrong
+  if (process.argv.includes('--json')) process.stdout.write(`${JSON.stringify({ equal: false, error: { message } })}\n`)
+  process.exitCode = error instanceof UsageError ? 2 : error instanceof Interrupted ? error.exitCode : 1
 }

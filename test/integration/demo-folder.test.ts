@@ -9,9 +9,12 @@ test('a folder that the demo did not make is not emptied, though it has the same
   try {
     for (const name of ['quickstart.mesh.yaml', 'notes.txt']) writeFileSync(path.join(dir, name), 'mine\n')
     const options = { encoding: 'utf8', timeout: 60_000 } as const
-    const { status, stderr } = spawnSync(process.execPath, ['control/demo/demo.ts', '--dir', dir, '--rows', '0', '--seconds', '0'], options)
+    const demo = (...more: string[]) => spawnSync(process.execPath, ['control/demo/demo.ts', '--dir', dir, '--rows', '0', '--seconds', '0', ...more], options)
+    const { status, stderr } = demo()
     expect(existsSync(path.join(dir, 'notes.txt'))).toBe(true)
     expect([status, stderr]).toEqual([2, expect.stringContaining('choose another --dir')])
+    const told = demo('--json')
+    expect([told.status, JSON.parse(told.stdout)]).toEqual([2, { equal: false, error: { message: expect.stringContaining('choose another --dir') } }])
   } finally {
     rmSync(dir, { recursive: true, force: true })
   }

@@ -1,5 +1,5 @@
 import { execFile, spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -22,6 +22,11 @@ const demoDocument = z.strictObject({
   rowsPerSecond: z.number().positive(),
   peakRssMb: z.number(),
   seconds: z.number().positive(),
+})
+const field = z.object({ name: z.string(), type: z.unknown() })
+const tableMetadata = z.object({
+  'current-schema-id': z.int(),
+  schemas: z.array(z.object({ 'schema-id': z.int(), fields: z.array(field) })),
 })
 const TABLES = ['public.customers', 'public.order_lines', 'public.orders', 'public.products', 'public.reviews']
 
@@ -65,7 +70,21 @@ describe('the demo, run as a user does', () => {
     expect([existsSync(path.join(warehouse, 'public', 'orders', 'metadata')), existsSync(catalog)]).toEqual([true, true])
     // zero where the system does not tell
     if (existsSync('/proc/self/status')) expect(peakRssMb).toBeGreaterThan(40)
-    expect(peakRssMb).toBeLessThan(250)
+    // 150 is wanted, 149 to 151 are measured; the rest is room for a machine that does other things, too
+    expect(peakRssMb).toBeLessThan(175)
+  })
+
+  test('has the column that the workload added in the lake', () => {
+    const { warehouse } = demoDocument.parse(JSON.parse(outcome.out))
+    const metadata = path.join(warehouse, 'public', 'customers', 'metadata')
+    const newest = readdirSync(metadata)
+      .filter((name) => name.endsWith('.metadata.json'))
+      .sort()
+      .at(-1)!
+    const table = tableMetadata.parse(JSON.parse(readFileSync(path.join(metadata, newest), 'utf8')))
+    const current = table.schemas.find((schema) => schema['schema-id'] === table['current-schema-id'])!
+    const types = new Map(current.fields.map(({ name, type }) => [name, type]))
+    expect([types.get('loyalty_points'), types.get('region')]).toEqual(['int', 'string'])
   })
 
   const lines = (command: string) => outcome.said.split('\n').filter((line) => line.startsWith(`  ${command} `))
@@ -93,8 +112,12 @@ describe('the demo, run as a user does', () => {
       // there is no network to install the extension from: the packaged one is loaded in its place
       const script = `${LOAD_DUCKDB}\nprint(sum(count for _, count in connection.execute(${JSON.stringify(sql)}).fetchall()))`
       const { stdout } = await promisify(execFile)(python, ['-c', script], { cwd: ROOT })
-      const orders = demoDocument.parse(JSON.parse(outcome.out)).audit.find(({ table }) => table === 'public.orders')!
-      expect(Number(stdout)).toBe(orders.source.rows)
+      const { audit, warehouse } = demoDocument.parse(JSON.parse(outcome.out))
+      expect(Number(stdout)).toBe(audit.find(({ table }) => table === 'public.orders')!.source.rows)
+      const added = `SELECT count(*), count(region) FROM iceberg_scan('${path.join(warehouse, 'public', 'customers')}') WHERE region = 'nowhere'`
+      const look = `${LOAD_DUCKDB}\nprint(*connection.execute(${JSON.stringify(added)}).fetchone())`
+      const { rows } = audit.find(({ table }) => table === 'public.customers')!.source
+      expect((await promisify(execFile)(python, ['-c', look], { cwd: ROOT })).stdout.trim()).toBe(`${rows} ${rows}`)
     },
     900_000,
   )
