@@ -149,7 +149,7 @@ function oneLine(text: string): string {
 }
 
 /** Cuts a line at the width; a line that is cut loses its colours, so that none is left open. */
-function clip(line: string, width: number): string {
+export function clip(line: string, width: number): string {
   const plain = stripVTControlCharacters(line)
   const characters = [...plain]
   return characters.length <= width ? line : `${characters.slice(0, Math.max(0, width - 1)).join('')}…`
