@@ -1,9 +1,9 @@
-import { execFileSync } from 'node:child_process'
-import { mkdirSync, readdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { readdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { afterAll, afterEach, describe, expect, test } from 'vitest'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
+import { mountSmallDisk, unmountSmallDisks } from '../services/small-disk.ts'
 import { expectEqual, faultDir, flows, keepBusy, keepTouching, moreRows, node, openShop, shopYaml } from './shop-mesh.ts'
 
 const ROLE = 'millrace_streams_early'
@@ -12,32 +12,17 @@ const { dir, remove } = faultDir()
 const [forLog, forSpill] = ['log', 'spill'].map((name) => path.join(dir, name)) as [string, string]
 const logDisk = path.join(forLog, 'state')
 const spillDisk = path.join(forSpill, 'state', 'nodes', 'shop')
-const mounted: string[] = []
 let db: TestDatabase | null = null
 let mesh: MeshProcess | null = null
-const reason = mountSmallDisk(logDisk) ?? mountSmallDisk(spillDisk)
+const reason = mountSmallDisk(logDisk, 48) ?? mountSmallDisk(spillDisk, 48)
 afterEach(async () => {
   await mesh?.kill()
   await db?.drop()
 })
 afterAll(() => {
-  for (const at of mounted) execFileSync('umount', ['-l', at])
+  unmountSmallDisks()
   remove()
 })
-
-/** Why there is none, or null. */
-function mountSmallDisk(at: string): string | null {
-  if (process.platform !== 'linux') return 'a small disk is made with tmpfs, which is of Linux'
-  if (process.getuid?.() !== 0) return 'only root may mount a small disk'
-  mkdirSync(at, { recursive: true })
-  try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=48m', 'tmpfs', at], { stdio: 'ignore' })
-    mounted.push(at)
-    return null
-  } catch {
-    return 'mounting is not allowed here'
-  }
-}
 
 /** Leaves so many bytes of room. @returns what gives the rest back */
 function fill(disk: string, left: number): () => void {

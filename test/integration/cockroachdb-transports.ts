@@ -4,7 +4,7 @@ import path from 'node:path'
 import { afterAll } from 'vitest'
 import type { ProvisionedSource, SourceCapabilities } from '../../testing/source/source-driver.ts'
 import { SourceBench, type SourceRun } from '../../testing/source/source-run.ts'
-import { Authority } from '../services/certificates.ts'
+import { Authority, opensslSkipReason } from '../services/certificates.ts'
 import type { CockroachFixture } from '../services/cockroachdb.ts'
 import { freePorts } from '../services/free-ports.ts'
 import { provisionCockroachdb } from './cockroachdb-source.ts'
@@ -15,17 +15,20 @@ type Settings = Readonly<Record<string, unknown>>
 export interface Transport {
   readonly name: string
   readonly can: SourceCapabilities
+  /** Why it cannot be had here, or null. */
+  readonly skip: string | null
   /** A cluster of its own. */
   provision(settings?: Settings): Promise<ProvisionedSource & { readonly cluster: CockroachFixture }>
 }
 
 const can = { changesKeys: true, keepsNothing: true }
 
-export const SQL: Transport = { name: 'over SQL', can, provision: provisionCockroachdb }
+export const SQL: Transport = { name: 'over SQL', can, skip: null, provision: provisionCockroachdb }
 
 export const WEBHOOK: Transport = {
   name: 'by webhook',
   can: { ...can, exclusive: true },
+  skip: opensslSkipReason(),
   async provision(settings) {
     const [port] = await freePorts(1)
     const { cert, key, ca } = webhookTls()

@@ -13,11 +13,11 @@ import type { KafkaLogOptions, KafkaSasl } from '../../core/log/kafka/kafka-opti
 import { kafkaSettings } from '../../core/log/kafka/kafka-settings.ts'
 import { batchOf, idFrame, readCount, startOf, topicSpec } from '../../testing/log.contract.ts'
 import { until } from '../../testing/source/source-run.ts'
-import { Authority } from '../services/certificates.ts'
+import { Authority, opensslSkipReason } from '../services/certificates.ts'
 import { freePorts } from '../services/free-ports.ts'
 import { type KafkaServer, kafkajsClient, skipReason, startKafka } from '../services/kafka.ts'
 
-const reason = skipReason()
+const reason = skipReason() ?? opensslSkipReason()
 const PASSWORD = 'only-for-this-test'
 const USER = 'millrace'
 const LIMITED = 'limited'

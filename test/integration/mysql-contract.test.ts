@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import type { RowDataPacket } from 'mysql2'
-import { afterAll } from 'vitest'
+import { afterAll, describe } from 'vitest'
 import mysql from '../../connectors/mysql/index.ts'
 import { Special, type Value } from '../../core/plugin.ts'
 import { until } from '../../testing/source/source-run.ts'
@@ -146,4 +146,6 @@ async function provision(flavor: Flavor): Promise<ProvisionedSource> {
 
 // a truncation commits what came before it in its transaction, which the suite's oracle does not know
 const can = { changesKeys: true, transactions: true, ignoresEqualUpdates: true, keepsNothing: true }
-if (skip === null) for (const flavor of FLAVORS) sourceContract(flavor, () => provision(flavor), can)
+describe.skipIf(skip !== null)(`mysql${skip === null ? '' : ` (skipped: ${skip})`}`, () => {
+  for (const flavor of FLAVORS) sourceContract(flavor, () => provision(flavor), can)
+})

@@ -13,7 +13,7 @@ import { type EmbeddedRegistry, openEmbeddedRegistry } from '../../core/schema/e
 import { serveRegistry } from '../../core/schema/serve-registry.ts'
 import { registryContract } from '../../testing/registry.contract.ts'
 import { skipReason, testRegistry } from '../services/apicurio.ts'
-import { Authority } from '../services/certificates.ts'
+import { Authority, opensslSkipReason } from '../services/certificates.ts'
 
 const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-registry-'))
 const open = new AsyncDisposableStack()
@@ -401,7 +401,9 @@ describe('the Confluent client', () => {
     expect(seen).toEqual([`Basic ${Buffer.from('u:swordfish').toString('base64')}`, 'Bearer swordfish'])
   })
 
-  test('TLS of an own authority, with and without a client certificate, and credentials', async () => {
+  const noOpenssl = opensslSkipReason()
+  const withTls = 'TLS of an own authority, with and without a client certificate, and credentials'
+  test.skipIf(noOpenssl !== null)(`${withTls}${noOpenssl === null ? '' : ` (skipped: ${noOpenssl})`}`, async () => {
     const registry = await embedded()
     await registry.register('s', '"string"')
     const inner = new URL((await served(registry)).url)

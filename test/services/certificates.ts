@@ -2,23 +2,38 @@
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
+import { onPath } from './maven.ts'
 
+/** Why no certificate can be made here, or null. */
+export function opensslSkipReason(): string | null {
+  return onPath('openssl') ? null : 'no openssl on PATH'
+}
+
+/** Made when it is first asked for something, see {@link opensslSkipReason}. */
 export class Authority {
-  /** PEM. */
-  readonly certificate: string
   readonly #dir: string
   readonly #name: string
+  #certificate: string | null = null
   #issued = 0
 
   constructor(dir: string, name: string) {
     this.#dir = dir
     this.#name = name
-    openssl(['req', '-x509', ...this.#newKey(name), '-days', '2', '-out', this.#file('pem'), '-subj', `/CN=${name}`])
-    this.certificate = readFileSync(this.#file('pem'), 'utf8')
+  }
+
+  /** PEM. */
+  get certificate(): string {
+    if (this.#certificate === null) {
+      openssl(['req', '-x509', ...this.#newKey(this.#name), '-days', '2', '-out', this.#file('pem'), '-subj', `/CN=${this.#name}`])
+      this.#certificate = readFileSync(this.#file('pem'), 'utf8')
+    }
+    return this.#certificate
   }
 
   /** A certificate, for localhost and for clients, and its key: PEM texts. */
   issue(commonName: string): { readonly cert: string; readonly key: string } {
+    // the authority's own comes first
+    if (this.#certificate === null) void this.certificate
     const name = `${this.#name}-${this.#issued++}`
     const at = (extension: string) => path.join(this.#dir, `${name}.${extension}`)
     writeFileSync(at('ext'), 'subjectAltName=DNS:localhost,IP:127.0.0.1\n')
