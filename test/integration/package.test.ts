@@ -5,18 +5,19 @@ import os from 'node:os'
 import path from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { OLD_NODE, oldNodeBin } from '../services/old-node.ts'
 
 const exec = promisify(execFile)
 const ROOT = path.resolve('.')
 const { version, devDependencies } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string; devDependencies: Record<string, string> }
 // npm and what it starts must find this Node first
-const env = { ...process.env, PATH: `${path.dirname(process.execPath)}:${path.join(ROOT, 'node_modules/.bin')}:${process.env.PATH}` }
+const ENV = { ...process.env, PATH: `${path.dirname(process.execPath)}:${path.join(ROOT, 'node_modules/.bin')}:${process.env.PATH}` }
 /** What the author of a plugin installs besides. */
 const AUTHORS = ['vitest', 'fast-check', '@types/node']
 let dir: string
 let packed: readonly string[]
 
-const run = (command: string, args: readonly string[], cwd = dir) =>
+const run = (command: string, args: readonly string[], cwd = dir, env: NodeJS.ProcessEnv = ENV) =>
   exec(command, [...args], { cwd, env, maxBuffer: 64_000_000 }).then(
     ({ stdout, stderr }) => ({ code: 0, stdout, stderr }),
     (error: { code: number; stdout: string; stderr: string }) => ({ code: error.code, stdout: error.stdout, stderr: error.stderr }),
@@ -136,7 +137,7 @@ test('suites', () => {
     expect(check.code, check.stdout).toBe(0)
     const child = spawn(process.execPath, [path.join(dir, 'node_modules/millrace/control/cli/millrace.js'), 'run', 'mesh.yaml'], {
       cwd: at,
-      env,
+      env: ENV,
       stdio: 'ignore',
     })
     const ended = new Promise((resolve) => child.once('close', resolve))
@@ -153,14 +154,20 @@ test('suites', () => {
     expect(await ended).toBe(0)
   })
 
-  test('an older Node is told which one is needed', async () => {
-    const shim = readFileSync(path.join(dir, 'node_modules/millrace/control/cli/millrace.js'), 'utf8')
-    // run where process.versions says 20: the oldest Node at hand may be this one
-    const { stderr, code } = await run(process.execPath, [
-      '--input-type=module',
-      '--eval',
-      `Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.1.0' } })\n${shim.replace(/^#!.*\n/, '')}`,
-    ])
-    expect([code, stderr]).toEqual([2, expect.stringMatching(/^millrace needs Node 24 or later, and this is Node 20\.1\.0: .*\n$/)])
+  test('a real Node 20 says in one sentence which one the installed command needs, and in a clone runs what npm run begins by the pinned one', async () => {
+    const old = { ...process.env, PATH: `${await oldNodeBin()}${path.delimiter}${process.env.PATH}` }
+    expect(await run('node', ['--version'], dir, old)).toMatchObject({ code: 0, stdout: `v${OLD_NODE}\n` })
+    const sentence = new RegExp(`^millrace needs Node 24 or later, and this is Node ${OLD_NODE.replaceAll('.', '\\.')}: .*\\n$`)
+    for (const [command, ...args] of [
+      ['npx', '--no-install', 'millrace', 'plugins'],
+      ['node', 'node_modules/millrace/control/cli/millrace.js', '--version'],
+    ] as const) {
+      const { code, stdout, stderr } = await run(command, args, dir, old)
+      expect([code, stdout, stderr]).toEqual([2, '', expect.stringMatching(sentence)])
+    }
+    const demo = await run('npm', ['run', '--silent', 'demo', '--', '--help'], ROOT, old)
+    expect([demo.code, demo.stdout, demo.stderr]).toEqual([0, expect.stringContaining('npm run demo -- [options]'), ''])
+    const pinned = await run('npm', ['exec', '--call', 'node --version'], ROOT, old)
+    expect(pinned.stdout.trim()).toBe(process.version)
   })
 })
