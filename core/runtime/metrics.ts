@@ -3,11 +3,13 @@ import { isParked, type MeshStatus } from './mesh-status.ts'
 
 const STATES = ['starting', 'snapshotting', 'running', 'degraded', 'paused', 'failed', 'done'] as const
 const PREFIX = 'millrace_'
-/** Name behind the prefix, help, labels. */
-const GAUGES = {
+/** Name behind the prefix, help, labels; counted since the process started. */
+const COUNTERS = {
   rows: ['rows_total', 'Rows durable in the log (source) or applied (sink) since the start', ['node']],
   bytes: ['bytes_total', 'Bytes of records that a source made durable since the start', ['node']],
-  rejected: ['dead_letters_total', 'Records that a sink could not hold', ['node']],
+  rejected: ['dead_letters_total', 'Records that a sink could not hold, since the start', ['node']],
+} as const
+const GAUGES = {
   lag: ['lag_seconds', 'Age of the last row when it was durable or applied', ['node']],
   behind: ['behind', 'Source: bytes of its log to go; sink: records to go', ['node']],
   retained: ['source_retained_bytes', 'Bytes of its log that the source keeps for this node', ['node']],
@@ -21,7 +23,7 @@ const GAUGES = {
   auditUncounted: ['audit_uncounted_streams', 'Streams of sinks whose target does not say what landed', []],
   ready: ['ready', '1 when every node made progress or has nothing to do', []],
 } as const
-const TAKEN: ReadonlySet<string> = new Set(Object.values(GAUGES).map(([name]) => PREFIX + name))
+const TAKEN: ReadonlySet<string> = new Set(Object.values({ ...COUNTERS, ...GAUGES }).map(([name]) => PREFIX + name))
 
 /** A plugin's own metric. */
 interface PluginMetric {
@@ -32,6 +34,7 @@ interface PluginMetric {
 /** What the first scrape makes. */
 interface Exposition {
   readonly registry: Registry
+  readonly counters: Readonly<Record<keyof typeof COUNTERS, Counter>>
   readonly gauges: Readonly<Record<keyof typeof GAUGES, Gauge>>
   readonly set: (name: string, metric: PluginMetric) => void
 }
@@ -73,10 +76,10 @@ export class Metrics {
   /** The text that Prometheus scrapes, and its media type. */
   async scrape(): Promise<{ readonly contentType: string; readonly text: string }> {
     this.#exposition ??= expose(this.#mesh)
-    const { registry, gauges: g, set } = await this.#exposition
+    const { registry, counters: c, gauges: g, set } = await this.#exposition
     const status = this.#status()
     for (const [name, metric] of this.#own) set(name, metric)
-    for (const each of Object.values(g)) each.reset()
+    for (const each of [...Object.values(c), ...Object.values(g)]) each.reset()
     g.ready.set(status.ready ? 1 : 0)
     const { throughMs, differences, uncounted } = status.audit
     if (throughMs !== null) g.auditThrough.set(throughMs / 1000)
@@ -84,13 +87,13 @@ export class Metrics {
     for (const { sink, stream } of differences) g.auditDifferences.inc({ node: sink, stream })
     for (const node of status.nodes) {
       const label = { node: node.node }
-      g.rows.set(label, node.rows)
+      c.rows.inc(label, node.rows)
       if (node.role === 'source') {
-        g.bytes.set(label, node.bytes)
+        c.bytes.inc(label, node.bytes)
         for (const { table, skipped } of node.parked) g.skipped.set({ ...label, table }, skipped)
       }
+      if (node.role === 'sink') c.rejected.inc(label, node.rejected)
       g.parked.set(label, node.parked.length + node.streams.filter(isParked).length)
-      if (node.role === 'sink') g.rejected.set(label, node.rejected)
       if (node.lagMs !== null) g.lag.set(label, node.lagMs / 1000)
       if (node.behind !== null) g.behind.set(label, node.behind)
       if (node.retainedBytes !== null) g.retained.set(label, node.retainedBytes)
@@ -107,19 +110,30 @@ export class Metrics {
   }
 }
 
+interface Options {
+  readonly name: string
+  readonly help: string
+  readonly labelNames: string[]
+  readonly registers: Registry[]
+}
+
 async function expose(mesh: string): Promise<Exposition> {
   const { collectDefaultMetrics, Counter, Gauge, Registry } = await import('prom-client')
   const registry = new Registry()
   registry.setDefaultLabels({ mesh })
   collectDefaultMetrics({ register: registry })
-  const gauges = Object.entries(GAUGES).map(([key, [name, help, labelNames]]) => {
-    const gauge = new Gauge({ name: PREFIX + name, help, labelNames: [...labelNames], registers: [registry] })
-    return [key, gauge] as const
-  })
+  const made = <M>(figures: typeof COUNTERS | typeof GAUGES, make: (options: Options) => M) =>
+    Object.fromEntries(
+      Object.entries(figures).map(([key, [name, help, labelNames]]) => [
+        key,
+        make({ name: PREFIX + name, help, labelNames: [...labelNames], registers: [registry] }),
+      ]),
+    )
   const own = new Map<string, Counter | Gauge>()
   return {
     registry,
-    gauges: Object.fromEntries(gauges) as Exposition['gauges'],
+    counters: made(COUNTERS, (options) => new Counter(options)) as Exposition['counters'],
+    gauges: made(GAUGES, (options) => new Gauge(options)) as Exposition['gauges'],
     set(name, { kind, byNode }) {
       let metric = own.get(name)
       if (metric === undefined) {

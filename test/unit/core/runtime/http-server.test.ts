@@ -74,6 +74,11 @@ test('serves status, metrics and health, and takes commands', async () => {
 
   expect(await (await get('/status')).json()).toEqual(status)
   const text = await (await get('/metrics')).text()
+  expect([...text.matchAll(/^# TYPE (\S+_total) (\w+)$/gm)].filter(([, name]) => name!.startsWith('millrace_')).map(([, name, type]) => [name, type])).toEqual([
+    ['millrace_rows_total', 'counter'],
+    ['millrace_bytes_total', 'counter'],
+    ['millrace_dead_letters_total', 'counter'],
+  ])
   expect(text).toContain('millrace_rows_total{node="shop",mesh="m"} 12')
   expect(text).toContain('millrace_lag_seconds{node="shop",mesh="m"} 0.25')
   expect(text).toContain('millrace_source_retained_bytes{node="shop",mesh="m"} 4096')
