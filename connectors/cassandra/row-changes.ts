@@ -145,7 +145,8 @@ export class RowChanges {
       return isReading(table) ? makes(values) : [this.#read(table, key, row)]
     }
     if (before === null && isLate(oldest, this.newest)) return [this.#read(table, key, row)]
-    if (!isInsert && !hasValue) return again ? makes(values) : []
+    // nothing is to be said of a row that is not there, and what is older than this cannot bring the column back
+    if (!isInsert && !hasValue) return again ? makes(values) : [{ kind: 'note', key, known: dead(newestOf(row)) }]
     return table.hasStatics ? [this.#read(table, key, row)] : makes(rest(null))
   }
 

@@ -58,3 +58,9 @@ test('a row that the log may lack is read for a change of a part of it, and not 
 test('a row of which something as new was seen is read, whatever the change says', () => {
   for (const isUnsure of [false, true]) expect(changesOf({ ...unsure, unsure: isUnsure }, update(5, { 1: 'x', 2: 'y' }, true))).toEqual([{ kind: 'read' }])
 })
+
+test('a column that is set to null in a row that is not there is remembered, so that an older write does not bring it back', () => {
+  const gone: KnownRow = { writtenAt: 5, alive: false, marked: false, due: 0 }
+  expect(changesOf(gone, update(9, { 1: null }, false))).toEqual([{ kind: 'note' }])
+  expect(changesOf({ ...gone, writtenAt: 9 }, update(7, { 1: 'x', 2: 'y' }, false))).toEqual([{ kind: 'read' }])
+})
