@@ -35,7 +35,7 @@ export class CqlClient implements AsyncDisposable {
       protocolOptions: { maxVersion: cassandra.types.protocolVersion.v4 },
       ...(config.user === undefined ? {} : { credentials: { username: config.user, password: config.password ?? '' } }),
       ...(config.ssl === undefined || config.ssl === false ? {} : { sslOptions: tlsOptions(config.ssl) }),
-      encoding: { useBigIntAsLong: true, useBigIntAsVarint: true, set: Set, map: Map, copyBuffer: true },
+      encoding: { useBigIntAsLong: true, useBigIntAsVarint: true, set: Set, map: Map, copyBuffer: true, ...KEEPS_BYTES },
       // tables are asked for when they are looked at
       isMetadataSyncEnabled: false,
       queryOptions: { prepare: true },
@@ -100,52 +100,11 @@ export class CqlClient implements AsyncDisposable {
         ...(options.fetchSize === undefined ? {} : { fetchSize: options.fetchSize }),
         ...(options.page == null ? {} : { pageState: options.page }),
       })
-      const types = result.columns.map(({ name, type }) => ({ name, type }))
-      const rows = result.rows.map((row) => Object.fromEntries(types.map(({ name, type }) => [name, this.#serialized(row[name], type)])))
+      const rows = result.rows.map((row) => Object.fromEntries(result.columns.map(({ name }) => [name, serialized(row[name])])))
       return { rows, next: result.pageState ?? null }
     } catch (error) {
       throw cqlError(error, doing)
     }
-  }
-
-  /** The bytes that the driver decoded. Containers are put together here, since its encoder takes an empty one for null. */
-  #serialized(value: unknown, type: DriverType): unknown {
-    if (value == null || PLAIN.has(type.code)) return value ?? null
-    return this.#encode(value, type)
-  }
-
-  #encode(value: unknown, { code, info }: DriverType): Buffer {
-    const sized = (part: unknown, type: DriverType): Buffer[] => {
-      const bytes = part == null ? null : this.#encode(part, type)
-      return bytes === null ? [int32(-1)] : [int32(bytes.length), bytes]
-    }
-    switch (code) {
-      case LIST:
-      case SET: {
-        const elements = [...(value as Iterable<unknown>)]
-        return Buffer.concat([int32(elements.length), ...elements.flatMap((element) => sized(element, info as DriverType))])
-      }
-      case MAP: {
-        const [keyType, valueType] = info as [DriverType, DriverType]
-        const entries = [...(value as Map<unknown, unknown>)]
-        return Buffer.concat([int32(entries.length), ...entries.flatMap(([key, one]) => [...sized(key, keyType), ...sized(one, valueType)])])
-      }
-      case UDT: {
-        const { fields } = info as { fields: readonly { name: string; type: DriverType }[] }
-        return Buffer.concat(fields.flatMap(({ name, type }) => sized((value as Record<string, unknown>)[name], type)))
-      }
-      case TUPLE: {
-        const elements = (value as cassandra.types.Tuple).values()
-        return Buffer.concat((info as readonly DriverType[]).flatMap((type, i) => sized(elements[i], type)))
-      }
-      default:
-        return this.encoder.encode(value, { code, info })
-    }
-  }
-
-  /** The driver's own, which it keeps to itself. */
-  get encoder(): { encode(value: unknown, type: unknown): Buffer } {
-    return (this.#client as unknown as { _getEncoder(): { encode(value: unknown, type: unknown): Buffer } })._getEncoder()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -153,24 +112,35 @@ export class CqlClient implements AsyncDisposable {
   }
 }
 
-/** A type as results describe it. */
-interface DriverType {
-  readonly code: number
-  readonly info?: unknown
-}
-
-const [LIST, MAP, SET, UDT, TUPLE] = [0x20, 0x21, 0x22, 0x30, 0x31]
-
-function int32(value: number): Buffer {
-  const bytes = Buffer.alloc(4)
-  bytes.writeInt32BE(value)
-  return bytes
-}
-
 const ONE = cassandra.types.consistencies.one
 
-/** bigint, blob, int: what queries here ask for as it is. */
-const PLAIN = new Set([0x0002, 0x0003, 0x0009])
+type Decode = (this: { readonly encodingOptions: object }, bytes: Buffer | null, type: { readonly code: number }) => unknown
+
+/** What the driver decoded of containers, with the bytes that it had. */
+const containerBytes = new WeakMap<object, Buffer>()
+/** vector and other classes; list, map, set, user type, tuple. */
+const [CUSTOM, CONTAINERS] = [0x0000, new Set([0x0020, 0x0021, 0x0022, 0x0030, 0x0031])]
+const KEEPS_BYTES = { keepsBytes: true }
+
+/**
+ * No query gets a container's bytes as a blob, and what the driver makes of them is not all that they say: an empty element becomes null, a time of the far
+ * future none, and 0 and -0 one. So its decoder, which its own queries need, keeps the bytes beside what it makes, for clients that ask.
+ */
+const { Encoder } = cassandra as unknown as { Encoder: { prototype: { decode: Decode } } }
+const { decode } = Encoder.prototype
+Encoder.prototype.decode = function (bytes, type) {
+  if (!('keepsBytes' in this.encodingOptions)) return decode.call(this, bytes, type)
+  if (type.code === CUSTOM) return bytes === null ? null : Buffer.from(bytes)
+  const value = decode.call(this, bytes, type)
+  if (CONTAINERS.has(type.code) && typeof value === 'object' && value !== null) containerBytes.set(value, bytes!)
+  return value
+}
+
+/** Bytes of containers; blobs, bigint and int, what queries here ask for besides, as they are. */
+function serialized(value: unknown): unknown {
+  const bytes = typeof value === 'object' && value !== null ? containerBytes.get(value) : undefined
+  return bytes === undefined ? (value ?? null) : Buffer.from(bytes)
+}
 
 const CONSISTENCY = {
   ONE: 'one',

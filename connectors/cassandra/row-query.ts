@@ -24,7 +24,7 @@ const quote = (name: string) => `"${name.replaceAll('"', '""')}"`
 
 /**
  * Reads rows of a table with every value in its serialized form, so that one reader per type serves log and cluster alike: native types by the server's
- * `…AsBlob` functions, others by the driver's own encoder from what it decoded.
+ * `…AsBlob` functions, others by the bytes that the driver had.
  */
 export class RowQuery {
   readonly #client: CqlClient

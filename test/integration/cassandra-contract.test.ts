@@ -14,7 +14,9 @@ const skip = cassandraSkipReason() ?? opensslSkipReason()
 if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
 
 /** Type, and pairs of what CQL writes and what must come. */
-const TYPES: readonly (readonly [type: string, ...values: (readonly [string, Value])[]])[] = [
+type TypeCase = readonly [type: string, ...values: (readonly [string, Value])[]]
+
+const TYPES: readonly TypeCase[] = [
   ['boolean', ['true', true], ['false', false], ['null', null]],
   ['tinyint', ['127', 127], ['-128', -128], ['null', null]],
   ['smallint', ['32767', 32767], ['-32768', -32768], ['null', null]],
@@ -50,7 +52,147 @@ const TYPES: readonly (readonly [type: string, ...values: (readonly [string, Val
   ],
   ['frozen<list<text>>', ["['x', 'y']", ['x', 'y']], ['[]', []], ['null', null]],
   ['tuple<int, text>', ["(1, 'one')", [1, 'one']], ['(null, null)', [null, null]], ['null', null]],
+  // elements at the ends of their types, and some that JavaScript has no value of
+  ['list<bigint>', ['[9223372036854775807, -9223372036854775808]', [2n ** 63n - 1n, -(2n ** 63n)]], ['[-1]', [-1n]], ['null', null]],
+  [
+    'list<timestamp>',
+    ['[8640000000000001, -8640000000000001]', [8640000000000001000n, -8640000000000001000n]],
+    ['[9223372036854775807]', new Special('0x00000001000000087fffffffffffffff')],
+    ["['1969-12-31 23:59:59.999+0000']", [-1000n]],
+  ],
+  ['list<date>', ['[0, 4294967295]', [-(2 ** 31), 2 ** 31 - 1]], ["['1969-12-31']", [-1]], ['null', null]],
+  ['list<time>', ["['00:00:00', '23:59:59.999999999']", ['00:00:00.000000000', '23:59:59.999999999']], ['null', null], ['[]', null]],
+  ['list<duration>', ['[-1y2mo3d4h5m6s7ms8us9ns, 0ns]', ['-1y2mo3d4h5m6s7ms8us9ns', '0ns']], ['null', null], ['null', null]],
+  ['list<decimal>', ['[1E+40, -0.00, 1E-40]', ['1E+40', '0.00', '1E-40']], ['null', null], ['null', null]],
+  [
+    'set<varint>',
+    ['{-170141183460469231731687303715884105729, 128, -128}', ['-170141183460469231731687303715884105729', '-128', '128']],
+    ['null', null],
+    ['{0}', ['0']],
+  ],
+  ['set<double>', ['{0.0, -0.0, NaN, -Infinity}', [Number.NEGATIVE_INFINITY, -0, 0, Number.NaN]], ['null', null], ['null', null]],
+  ['list<int>', ['[blobAsInt(0x), 1]', new Special('0x00000002000000000000000400000001')], ['[-2147483648]', [-2147483648]], ['null', null]],
+  ['list<tinyint>', ['[-128, 127]', [-128, 127]], ['null', null], ['null', null]],
+  ['list<boolean>', ['[true, false]', [true, false]], ['null', null], ['null', null]],
+  [
+    'map<inet, float>',
+    [
+      "{'::ffff:1.2.3.4': 3.4028235e38, '2001:db8::1': NaN}",
+      [
+        ['1.2.3.4', Math.fround(3.4028235e38)],
+        ['2001:db8::1', Number.NaN],
+      ],
+    ],
+    ['null', null],
+    ['null', null],
+  ],
+  ['set<blob>', ['{0x, 0x00ff}', [new Uint8Array(0), Uint8Array.from([0, 255])]], ['null', null], ['null', null]],
+  // user types: each field a cell of its own, or frozen
+  [
+    '"Address"',
+    [`{place: {street: 'ü🜚', number: -2147483648}, tags: {'q', 'p'}, "Zip": 32767}`, [['ü🜚', -2147483648], ['p', 'q'], 32767]],
+    ['{"Zip": -32768}', [null, null, -32768]],
+    ['null', null],
+  ],
+  [
+    'frozen<"Address">',
+    [`{place: {street: '', number: null}, tags: {}, "Zip": null}`, [['', null], [], null]],
+    [`{place: null}`, [null, null, null]],
+    ['null', null],
+  ],
+  [
+    'list<frozen<place>>',
+    [
+      `[{street: 's', number: 1}, {number: 2}]`,
+      [
+        ['s', 1],
+        [null, 2],
+      ],
+    ],
+    ['[]', null],
+    ['null', null],
+  ],
+  // collections in collections
+  [
+    'map<text, frozen<list<frozen<place>>>>',
+    [
+      `{'k': [{street: 'a', number: 1}, {street: null, number: 2}], '': []}`,
+      [
+        ['', []],
+        [
+          'k',
+          [
+            ['a', 1],
+            [null, 2],
+          ],
+        ],
+      ],
+    ],
+    ['null', null],
+    ['null', null],
+  ],
+  [
+    'map<frozen<tuple<int, text>>, frozen<set<bigint>>>',
+    [
+      "{(2, null): {}, (1, 'one'): {9223372036854775807, -1}}",
+      [
+        [
+          [1, 'one'],
+          [-1n, 2n ** 63n - 1n],
+        ],
+        [[2, null], []],
+      ],
+    ],
+    ['null', null],
+    ['null', null],
+  ],
+  [
+    'frozen<map<text, frozen<map<text, text>>>>',
+    [
+      "{'a': {'b': 'c'}, 'd': {}}",
+      [
+        ['a', new Map([['b', 'c']])],
+        ['d', new Map()],
+      ],
+    ],
+    ['{}', []],
+    ['null', null],
+  ],
+  ['frozen<list<list<list<int>>>>', ['[[], [[], [1, 2]]]', [[], [[], [1, 2]]]], ['[]', []], ['null', null]],
+  [
+    'tuple<bigint, frozen<list<decimal>>, frozen<tuple<date, time>>, frozen<"Address">>',
+    [
+      "(-9223372036854775808, [1.50], ('1969-12-31', '23:59:59.999999999'), {\"Zip\": 1})",
+      [-(2n ** 63n), ['1.50'], [-1, '23:59:59.999999999'], [null, null, 1]],
+    ],
+    ['(1)', [1n, null, null, null]],
+    ['null', null],
+  ],
 ]
+
+/** Of 5.0 */
+const VECTORS: readonly TypeCase[] = [
+  ['vector<float, 3>', ['[1.5, -3.4028235e38, NaN]', [1.5, Math.fround(-3.4028235e38), Number.NaN]], ['[0, -0.0, 1]', [0, -0, 1]], ['null', null]],
+  ['vector<text, 2>', ["['', 'ü🜚']", ['', 'ü🜚']], [`['${'x'.repeat(300)}', 'y']`, ['x'.repeat(300), 'y']], ['null', null]],
+  ['vector<frozen<list<int>>, 2>', ['[[], [1, 2]]', [[], [1, 2]]], ['[[3], []]', [[3], []]], ['null', null]],
+  ['vector<frozen<place>, 1>', [`[{street: 's', number: 1}]`, [['s', 1]]], ['[{number: 2}]', [[null, 2]]], ['null', null]],
+  [
+    'list<frozen<vector<int, 2>>>',
+    [
+      '[[1, 2], [-2147483648, 2147483647]]',
+      [
+        [1, 2],
+        [-2147483648, 2147483647],
+      ],
+    ],
+    ['[]', null],
+    ['null', null],
+  ],
+  ['frozen<map<text, vector<bigint, 1>>>', ["{'k': [9223372036854775807]}", [['k', [2n ** 63n - 1n]]]], ['{}', []], ['null', null]],
+]
+
+/** The table of types has this key: more than one column in the partition's, and an order that is reversed. */
+const KEY = 'primary key ((a, b), c)) with clustering order by (c desc)'
 
 const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-cassandra-contract-'))
 const servers = new Map<Release, Promise<CassandraServer>>()
@@ -114,7 +256,7 @@ afterAll(async () => {
 /** Writes that fill a table. */
 const MANY = 300
 
-const column = (i: number) => `c${String(i).padStart(2, '0')}`
+const column = (i: number) => `v${String(i).padStart(2, '0')}`
 
 async function provision(release: Release): Promise<ProvisionedSource> {
   const { port, cdcRaw, restart } = await server(release)
@@ -131,15 +273,19 @@ async function provision(release: Release): Promise<ProvisionedSource> {
     ...CAPTURE,
     ssl: ADMIN.ssl,
   }
+  const cases = release === '5.0' ? [...TYPES, ...VECTORS] : TYPES
   const types: TypedTable = {
-    rows: [0, 1, 2].map((n) => [n, ...TYPES.map(([, ...values]) => values[n]![1])]),
+    rows: [0, 1, 2].map((n) => [n, `b${n}`, 'dec'[n]!, ...cases.map(([, ...values]) => values[n]![1])]),
     create: async (table) => {
-      await cql(`create table ${table} (a int primary key, ${TYPES.map(([type], i) => `${column(i)} ${type}`).join()}) with cdc = true`)
+      await cql('create type if not exists place (street text, number int)')
+      await cql('create type if not exists "Address" (place frozen<place>, tags frozen<set<text>>, "Zip" smallint)')
+      await cql(`create table ${table} (a int, b text, c text, ${cases.map(([type], i) => `${column(i)} ${type}`).join()}, ${KEY} and cdc = true`)
     },
     load: async (table) => {
-      const names = TYPES.map((_, i) => column(i))
+      const names = cases.map((_, i) => column(i))
       for (const n of [0, 1, 2]) {
-        await cql(`insert into ${table} (a, ${names.join()}) values (${n}, ${TYPES.map(([, ...values]) => values[n]![0]).join()})`)
+        const values = cases.map(([, ...each]) => each[n]![0])
+        await cql(`insert into ${table} (a, b, c, ${names.join()}) values (${n}, 'b${n}', '${'dec'[n]}', ${values.join()})`)
       }
       await synced()
     },
