@@ -28,7 +28,9 @@ export function mysqlError(error: unknown, doing: string): MillraceError {
   const text = cause.message === '' ? code : cause.message
   const failure = `the server failed ${doing}: ${text}${number === null ? '' : ` (error ${number})`}`
   if (number === null) {
-    if (/CERT|TLS|SSL|SELF_SIGNED|HANDSHAKE_NO_SSL|HANDSHAKE_SSL/.test(code)) {
+    // mysql2 gives every failure of the TLS handshake one code, also that of a network which is cut
+    const isCut = 'syscall' in cause || /socket disconnected before/.test(cause.message)
+    if (!isCut && /CERT|TLS|SSL|SELF_SIGNED|HANDSHAKE_NO_SSL|HANDSHAKE_SSL/.test(code)) {
       return new MillraceError('source.forbidden', failure, { fix: 'check `ssl` of the source: its ca must match the server', cause })
     }
     return new MillraceError('source.unreachable', failure, { fix: 'check host, port and that the server runs', cause })

@@ -128,7 +128,7 @@ export class WireConnection implements AsyncDisposable {
       connectTimeout: CONNECT_TIMEOUT_MS,
       // what is sent here is written for the plain protocol
       flags: ['-CLIENT_QUERY_ATTRIBUTES', '-SESSION_TRACK', '-LOCAL_FILES', '-FOUND_ROWS', '-IGNORE_SPACE', '-CONNECT_WITH_DB', '-ODBC'],
-      ...(direct === null ? {} : { stream: () => direct.socket }),
+      stream: () => direct?.socket ?? tlsSocket(host, port),
       ...(ssl === null ? {} : { ssl: { ...ssl, verifyIdentity: ssl.rejectUnauthorized !== false } as mysql.SslOptions }),
     })
     connection.on('error', () => {})
@@ -373,6 +373,11 @@ export class WireConnection implements AsyncDisposable {
     this.destroy()
     this.#connection.destroy()
   }
+}
+
+/** The socket below TLS. Of a host that is an address mysql2 tells node:tls nothing, which would look for `localhost` in the certificate: it takes the socket's. */
+function tlsSocket(host: string, port: number): net.Socket {
+  return Object.assign(net.connect({ host, port, noDelay: true, keepAlive: true }), { _host: host })
 }
 
 function streamOf(connection: mysql.Connection): Duplex {

@@ -30,13 +30,13 @@ export class Authority {
     return this.#certificate
   }
 
-  /** A certificate, for localhost and for clients, and its key: PEM texts. */
-  issue(commonName: string): { readonly cert: string; readonly key: string } {
+  /** A certificate, for servers of these names and for clients, and its key: PEM texts. */
+  issue(commonName: string, names = 'DNS:localhost,IP:127.0.0.1'): { readonly cert: string; readonly key: string } {
     // the authority's own comes first
     if (this.#certificate === null) void this.certificate
     const name = `${this.#name}-${this.#issued++}`
     const at = (extension: string) => path.join(this.#dir, `${name}.${extension}`)
-    writeFileSync(at('ext'), 'subjectAltName=DNS:localhost,IP:127.0.0.1\n')
+    writeFileSync(at('ext'), `subjectAltName=${names}\n`)
     openssl(['req', ...this.#newKey(name), '-out', at('csr'), '-subj', `/CN=${commonName}`])
     const signing = ['-CA', this.#file('pem'), '-CAkey', this.#file('key'), '-CAcreateserial', '-days', '2', '-extfile', at('ext')]
     openssl(['x509', '-req', '-in', at('csr'), ...signing, '-out', at('pem')])

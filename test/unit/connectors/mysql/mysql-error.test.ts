@@ -1,0 +1,23 @@
+import { expect, test } from 'vitest'
+import { mysqlError } from '../../../../connectors/mysql/mysql-error.ts'
+
+const failure = (message: string, more: object) => Object.assign(new Error(message), more)
+
+test.each([
+  ['a certificate of another authority', failure('unable to verify the first certificate', { code: 'HANDSHAKE_SSL_ERROR' }), 'source.forbidden'],
+  ['a server without TLS', failure('Server does not support secure connection', { code: 'HANDSHAKE_NO_SSL_SUPPORT' }), 'source.forbidden'],
+  ['a handshake that is cut', failure('read ECONNRESET', { code: 'HANDSHAKE_SSL_ERROR', errno: -104, syscall: 'read' }), 'source.unreachable'],
+  [
+    'a handshake that is ended',
+    failure('Client network socket disconnected before secure TLS connection was established', { code: 'HANDSHAKE_SSL_ERROR' }),
+    'source.unreachable',
+  ],
+  [
+    failure('Server requests authentication using unknown plugin parsec', { code: 'AUTH_SWITCH_PLUGIN_ERROR' }),
+    'source.forbidden',
+  ],
+  ['no server', failure('connect ECONNREFUSED', { code: 'ECONNREFUSED', errno: -111, syscall: 'connect' }), 'source.unreachable'],
+  ['a wrong password', failure('Access denied', { code: 'ER_ACCESS_DENIED_ERROR', errno: 1045 }), 'source.forbidden'],
+])('%s', (_, error, code) => {
+  expect(mysqlError(error, 'to connect')).toMatchObject({ code })
+})
