@@ -33,6 +33,12 @@ export function mysqlError(error: unknown, doing: string): MillraceError {
     if (!isCut && /CERT|TLS|SSL|SELF_SIGNED|HANDSHAKE_NO_SSL|HANDSHAKE_SSL/.test(code)) {
       return new MillraceError('source.forbidden', failure, { fix: 'check `ssl` of the source: its ca must match the server', cause })
     }
+    if (code === 'AUTH_SWITCH_PLUGIN_ERROR' || code === 'MYSQL_CLEAR_PASSWORD_NOT_ENABLED') {
+      return new MillraceError('source.forbidden', failure, {
+        fix: 'log in as a user with caching_sha2_password, ed25519 (MariaDB) or mysql_native_password',
+        cause,
+      })
+    }
     return new MillraceError('source.unreachable', failure, { fix: 'check host, port and that the server runs', cause })
   }
   if (FORBIDDEN.has(number)) return new MillraceError('source.forbidden', failure, { fix: 'run `millrace check`: it prints the missing GRANT', cause })

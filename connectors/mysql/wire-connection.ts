@@ -4,6 +4,7 @@ import type { Duplex } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import mysql from 'mysql2'
 import { MillraceError, viewOf } from '../../core/plugin.ts'
+import { signEd25519 } from './ed25519.ts'
 import { mysqlError, ServerError } from './mysql-error.ts'
 
 const FIRST_CAPACITY = 256 * 1024
@@ -14,6 +15,7 @@ const FULL_PACKET = 0xff_ffff
 /** A payload of this length or more may be read in pieces. */
 const LARGE_BYTES = 1024 * 1024
 const CONNECT_TIMEOUT_MS = 15_000
+const ED25519_CHALLENGE = 32
 
 /** Above this rate the socket is left to fill for a while after it was drained: fewer and larger reads for both sides. */
 const BULK_BYTES_PER_MS = 12_000
@@ -128,6 +130,7 @@ export class WireConnection implements AsyncDisposable {
       connectTimeout: CONNECT_TIMEOUT_MS,
       // what is sent here is written for the plain protocol
       flags: ['-CLIENT_QUERY_ATTRIBUTES', '-SESSION_TRACK', '-LOCAL_FILES', '-FOUND_ROWS', '-IGNORE_SPACE', '-CONNECT_WITH_DB', '-ODBC'],
+      authPlugins: { client_ed25519: () => (challenge) => signEd25519(Buffer.from(password), challenge.subarray(0, ED25519_CHALLENGE)) },
       stream: () => direct?.socket ?? tlsSocket(host, port),
       ...(ssl === null ? {} : { ssl: { ...ssl, verifyIdentity: ssl.rejectUnauthorized !== false } as mysql.SslOptions }),
     })

@@ -49,7 +49,12 @@ export async function debianTree(name: string, suite: string, packages: readonly
   }
 }
 
-async function unpack(dir: string, suite: string, packages: readonly string[]): Promise<void> {
+/** Folder that stands for `/`, with what is in `packages` of a Debian suite alone. */
+export async function debianFiles(name: string, suite: string, packages: readonly string[]): Promise<string> {
+  return path.join(await cached(name, (folder) => unpack(folder, suite, packages, false)), 'root')
+}
+
+async function unpack(dir: string, suite: string, packages: readonly string[], withDependencies = true): Promise<void> {
   const apt = path.join(dir, 'apt')
   const debs = path.join(dir, 'debs')
   for (const folder of ['lists/partial', 'cache/archives/partial', 'parts']) mkdirSync(path.join(apt, folder), { recursive: true })
@@ -67,12 +72,16 @@ async function unpack(dir: string, suite: string, packages: readonly string[]): 
     'Dir::State::status': '/dev/null',
   }).flatMap(([key, value]) => ['-o', `${key}=${value}`])
   await run('apt-get', ['update', ...options])
-  const exclude = ['recommends', 'suggests', 'conflicts', 'breaks', 'replaces', 'enhances'].map((kind) => `--no-${kind}`)
-  const { stdout } = await run('apt-cache', ['depends', '--recurse', ...exclude, ...packages, ...options], { maxBuffer: 1 << 26 })
-  const names = new Set(stdout.split('\n').filter((line) => /^[a-z]/.test(line) && !/perl|debconf|dpkg|:i386|:any/.test(line)))
+  const names = new Set(withDependencies ? await dependencies(packages, options) : packages)
   await run('apt-get', ['download', ...options, ...names], { cwd: debs, maxBuffer: 1 << 26 })
   const root = path.join(dir, 'root')
   for (const deb of readdirSync(debs)) await run('dpkg-deb', ['-x', path.join(debs, deb), root])
   rmSync(debs, { recursive: true })
   rmSync(apt, { recursive: true })
+}
+
+async function dependencies(packages: readonly string[], options: readonly string[]): Promise<readonly string[]> {
+  const exclude = ['recommends', 'suggests', 'conflicts', 'breaks', 'replaces', 'enhances'].map((kind) => `--no-${kind}`)
+  const { stdout } = await run('apt-cache', ['depends', '--recurse', ...exclude, ...packages, ...options], { maxBuffer: 1 << 26 })
+  return stdout.split('\n').filter((line) => /^[a-z]/.test(line) && !/perl|debconf|dpkg|:i386|:any/.test(line))
 }

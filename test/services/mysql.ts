@@ -5,7 +5,7 @@ import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 
 import path from 'node:path'
 import { promisify } from 'node:util'
 import mysql from 'mysql2/promise'
-import { type DebianTree, debianSkipReason, debianTree } from './debian-tree.ts'
+import { type DebianTree, debianFiles, debianSkipReason, debianTree } from './debian-tree.ts'
 import { freePorts } from './free-ports.ts'
 import { sharedService } from './shared-service.ts'
 import { untilAnswering } from './until-answering.ts'
@@ -20,6 +20,11 @@ const TREES = {
   mysql: { name: 'mysql-sid', suite: 'sid', packages: ['mysql-server-core', 'mysql-client-core', 'mysql-common'] },
   mariadb: { name: 'mariadb-trixie', suite: 'trixie', packages: ['mariadb-server-core', 'mariadb-client-core'] },
 } as const
+
+/** Folder with the plugins of MariaDB, which its server comes without: for `plugin-dir`. */
+export async function mariadbPlugins(): Promise<string> {
+  return path.join(await debianFiles('mariadb-plugins-trixie', TREES.mariadb.suite, ['mariadb-server']), 'usr/lib/mysql/plugin')
+}
 
 const START_TIMEOUT_MS = 120_000
 

@@ -13,6 +13,7 @@ test.each([
     'source.unreachable',
   ],
   [
+    'a login that is not known',
     failure('Server requests authentication using unknown plugin parsec', { code: 'AUTH_SWITCH_PLUGIN_ERROR' }),
     'source.forbidden',
   ],
