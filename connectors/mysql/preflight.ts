@@ -1,26 +1,34 @@
 import { type Finding, type PluginContext, TablePatterns, tableId } from '../../core/plugin.ts'
-import { type CatalogTable, type KnownCascades, listTables } from './catalog.ts'
+import { type CatalogTable, catalogKey, type KnownCascades, listTables } from './catalog.ts'
 import { unloggedTables } from './fit-tables.ts'
 import { connectOptions, type MysqlConfig, replicaIdentity } from './mysql-config.ts'
 import { ServerError } from './mysql-error.ts'
-import { lacks, readServer, SERVERS, SESSION, type Server } from './server.ts'
+import { lacks, readServer, SERVERS, SESSION, type Server, tableName } from './server.ts'
 import { SqlConnections } from './sql-connection.ts'
 import { mapTable } from './type-mapping.ts'
-import type { Row, WireConnection } from './wire-connection.ts'
+import { identifier, type Row, type WireConnection } from './wire-connection.ts'
 
 /** With less than this an absence over a weekend loses the place. */
 const SHORT_RETENTION_SECONDS = 3 * 86_400
+/** What a first reading is taken to do, a quarter of what was measured into the embedded log of the same machine. */
+const ASSUMED_ROWS_PER_SECOND = 20_000
+const ASSUMED_BYTES_PER_SECOND = 10 * 1024 * 1024
+/** Access denied to a table, and to one of its columns. */
+const UNREADABLE: ReadonlySet<number> = new Set([1142, 1143])
 
 /** Everything that `open` needs, looked at without changing anything; all findings at once. @throws source.unreachable, source.forbidden */
 export async function checkMysql(config: MysqlConfig, context: PluginContext): Promise<readonly Finding[]> {
   await using connections = new SqlConnections(connectOptions(config), SESSION)
   return await connections.run('to look at the server', async (connection) => {
     const server = await readServer(connection)
+    const tables = [...(await listTables(connection, new TablePatterns(config.tables))).values()]
     return [
       ...serverFindings(server),
+      retentionFinding(server.retentionSeconds, await sizeOf(connection, tables)),
       ...(await privilegeFindings(connection)),
+      ...(await selectFindings(connection, tables)),
       ...(await replicaFindings(connection, server, replicaIdentity(config, context.mesh, context.node).serverId)),
-      ...(await tableFindings(connection, server, config)),
+      ...(await tableFindings(connection, server, tables, config)),
     ]
   })
 }
@@ -54,21 +62,49 @@ function serverFindings(server: Server): readonly Finding[] {
       fix: `SET GLOBAL binlog_row_image = 'FULL', and in the server configuration`,
     })
   }
-  found.push(retention(server.retentionSeconds))
   return found
 }
 
-function retention(seconds: number): Finding {
+/** By the server's statistics, which may be a day old, or off by half. */
+interface TablesSize {
+  readonly rows: number
+  readonly bytes: number
+}
+
+async function sizeOf(connection: WireConnection, tables: readonly CatalogTable[]): Promise<TablesSize> {
+  const captured = new Set(tables.map(({ namespace, name }) => catalogKey(namespace, name)))
+  const sizes = await connection.query(
+    `select table_schema, table_name, table_rows, data_length from information_schema.tables where table_type in ('BASE TABLE', 'SYSTEM VERSIONED')`,
+  )
+  const own = sizes.filter(([namespace, name]) => captured.has(catalogKey(namespace!, name!)))
+  const sum = (column: number) => own.reduce((total, row) => total + Number(row[column] ?? 0), 0)
+  return { rows: sum(2), bytes: sum(3) }
+}
+
+/** Whether the server keeps binlogs for as long as the first reading of the tables is estimated to take, and over a weekend. */
+export function retentionFinding(seconds: number, { rows, bytes }: TablesSize): Finding {
   const subject = 'binlog retention'
-  const days = (seconds / 86_400).toFixed(1)
-  if (seconds === 0) return { level: 'ok', subject, message: 'binlogs are kept until somebody purges them' }
-  if (seconds >= SHORT_RETENTION_SECONDS) return { level: 'ok', subject, message: `${days} days` }
+  const reading = Math.max(rows / ASSUMED_ROWS_PER_SECOND, bytes / ASSUMED_BYTES_PER_SECOND)
+  const assumed = `the first reading is estimated at ${spanText(reading)}: some ${rows} rows, ${Math.ceil(bytes / 2 ** 20)} MB, at ${ASSUMED_ROWS_PER_SECOND} rows and ${ASSUMED_BYTES_PER_SECOND >> 20} MB a second`
+  if (seconds === 0) return { level: 'ok', subject, message: `binlogs are kept until somebody purges them; ${assumed}` }
+  const enough = Math.max(SHORT_RETENTION_SECONDS, 2 * reading)
+  if (seconds >= enough) return { level: 'ok', subject, message: `${spanText(seconds)}; ${assumed}` }
+  const short =
+    seconds >= SHORT_RETENTION_SECONDS
+      ? `${spanText(seconds)}, less than twice what the first reading may take: a longer absence within it loses what was read`
+      : `${spanText(seconds)}: when Millrace is away for longer, the tables must be read anew`
   return {
     level: 'warning',
     subject,
-    message: `${days} days: when Millrace is away for longer, or the first reading of the tables takes longer, they must be read anew`,
-    fix: 'SET GLOBAL binlog_expire_logs_seconds = 604800, and in the server configuration',
+    message: `${short}; ${assumed}`,
+    fix: `SET GLOBAL binlog_expire_logs_seconds = ${Math.max(7 * 86_400, Math.ceil(enough / 86_400) * 86_400)}, and in the server configuration`,
   }
+}
+
+function spanText(seconds: number): string {
+  if (seconds >= 86_400) return `${(seconds / 86_400).toFixed(1)} days`
+  if (seconds >= 3600) return `${(seconds / 3600).toFixed(1)} hours`
+  return seconds < 60 ? 'less than a minute' : `${Math.ceil(seconds / 60)} minutes`
 }
 
 async function privilegeFindings(connection: WireConnection): Promise<readonly Finding[]> {
@@ -76,10 +112,7 @@ async function privilegeFindings(connection: WireConnection): Promise<readonly F
   const grants = (await connection.query('show grants')).map(([grant]) => grant!)
   const global = grants.filter((grant) => / ON \*\.\* /i.test(grant)).join(', ')
   const has = (...names: string[]) => names.some((name) => new RegExp(`\\b(ALL PRIVILEGES|${name})\\b`, 'i').test(global))
-  const quoted = user!
-    .split('@')
-    .map((part) => `'${part}'`)
-    .join('@')
+  const quoted = quotedUser(user!)
   const needed: readonly (readonly [string, readonly string[]])[] = [
     ['REPLICATION SLAVE', ['REPLICATION SLAVE', 'REPLICATION REPLICA']],
     ['REPLICATION CLIENT', ['REPLICATION CLIENT', 'BINLOG MONITOR']],
@@ -89,6 +122,33 @@ async function privilegeFindings(connection: WireConnection): Promise<readonly F
     if (has(...names)) return { level: 'ok', subject, message: `${user} has it` }
     return { level: 'error', subject, message: `${user} lacks it`, fix: `GRANT ${name} ON *.* TO ${quoted}` }
   })
+}
+
+function quotedUser(user: string): string {
+  return user
+    .split('@')
+    .map((part) => `'${part}'`)
+    .join('@')
+}
+
+/** Tables that the user sees and may not read, or not all columns of. Those that it does not see are none. */
+async function selectFindings(connection: WireConnection, tables: readonly CatalogTable[]): Promise<readonly Finding[]> {
+  if (tables.length === 0) return []
+  const [user] = (await connection.query('select current_user()'))[0]!
+  const found: Finding[] = []
+  for (const table of tables) {
+    const name = tableName(table.namespace, table.name)
+    try {
+      await connection.query(`select ${table.columns.map((column) => identifier(column.name)).join(', ')} from ${name} limit 0`)
+    } catch (error) {
+      // whatever else is wrong with a table is not about privileges
+      if (!(error instanceof ServerError)) throw error
+      if (!UNREADABLE.has(error.errno)) continue
+      const subject = `privilege SELECT on ${tableId(table)}`
+      found.push({ level: 'error', subject, message: `${user} lacks it: ${error.message}`, fix: `GRANT SELECT ON ${name} TO ${quotedUser(user!)}` })
+    }
+  }
+  return found.length > 0 ? found : [{ level: 'ok', subject: 'privilege SELECT', message: `${user} may read the captured tables` }]
 }
 
 async function replicaFindings(connection: WireConnection, server: Server, serverId: number): Promise<readonly Finding[]> {
@@ -114,8 +174,7 @@ async function knownReplicas(connection: WireConnection, server: Server): Promis
   }
 }
 
-async function tableFindings(connection: WireConnection, server: Server, config: MysqlConfig): Promise<readonly Finding[]> {
-  const tables = [...(await listTables(connection, new TablePatterns(config.tables))).values()]
+async function tableFindings(connection: WireConnection, server: Server, tables: readonly CatalogTable[], config: MysqlConfig): Promise<readonly Finding[]> {
   if (tables.length === 0) {
     return [{ level: 'warning', subject: 'tables', message: `no table that this user may see matches ${config.tables.join(', ')} yet` }]
   }
