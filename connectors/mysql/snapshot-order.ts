@@ -6,17 +6,23 @@ import { dateText, fractionText } from './type-datetime.ts'
 import { identifier } from './wire-connection.ts'
 
 /** The rows after a key, in the order of the key's index. `after` are SQL literals in the order of the index's columns. */
-export function keyClause(index: { readonly columns: readonly string[] }, after: readonly string[] | null): string {
-  const names = index.columns.map(identifier)
-  const order = ` order by ${names.join(', ')}`
+export function keyClause(table: CatalogTable, after: readonly string[] | null): string {
+  const { columns } = table.index!
+  const order = ` order by ${columns.map(identifier).join(', ')}`
   if (after === null) return order
-  const later = names.map((name, i) => {
-    const equal = names.slice(0, i).map((earlier, n) => `${earlier} = ${after[n]}`)
-    return `(${[...equal, `${name} > ${after[i]}`].join(' and ')})`
+  const terms = columns.map((name) => comparable(table.columns.find((column) => column.name === name)!))
+  const later = terms.map((term, i) => {
+    const equal = terms.slice(0, i).map((earlier, n) => `${earlier} = ${after[n]}`)
+    return `(${[...equal, `${term} > ${after[i]}`].join(' and ')})`
   })
   // the first condition alone is what lets the index be entered at the right place
-  const from = names.length === 1 ? '' : `${names[0]} >= ${after[0]} and `
+  const from = terms.length === 1 ? '' : `${terms[0]} >= ${after[0]} and `
   return ` where ${from}(${later.join(' or ')})${order}`
+}
+
+/** The number of a set of 64 members is without a sign in the index, and has one in a comparison: cast, it costs a look at every entry, and misses none. */
+function comparable({ name, base, values }: ColumnDefinition): string {
+  return base === 'set' && values.length === 64 ? `cast(${identifier(name)} as unsigned)` : identifier(name)
 }
 
 /** The key of the row at `at` as SQL literals. */

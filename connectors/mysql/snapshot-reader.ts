@@ -45,6 +45,8 @@ export interface SnapshotReaderOptions {
 export const SNAPSHOT_SESSION: readonly string[] = [
   ...SESSION,
   'set session character_set_results = NULL',
+  // a key may be the 30 February, which a comparison refuses else
+  `set session sql_mode = 'ALLOW_INVALID_DATES'`,
   'set session transaction isolation level repeatable read',
 ]
 /** Table definition changed, no such table, no such column: the view's table is not the present one. */
@@ -137,7 +139,7 @@ export class MysqlSnapshotReader implements SnapshotReader {
     const held = new HeldRows(index === null ? KEYLESS_BYTES : limits.maxBytes * CUT_FACTOR)
     // another key than before: its order says nothing about what was read
     const after = index !== null && from !== null && String(from.by) === String(index.columns) ? from.after : null
-    const sql = `${selectFrom(found)}${index === null ? '' : `${keyClause(index, after)} limit ${limit}`}`
+    const sql = `${selectFrom(found)}${index === null ? '' : `${keyClause(found, after)} limit ${limit}`}`
     await readRows(connection, sql, (bytes, view, at, end, layout) => held.take(bytes, view, at, end, layout), signal)
     if (index === null && held.full) throw keylessTooLarge(found)
     this.#sizes.learn(table, held.rows, held.length)
