@@ -74,14 +74,14 @@ export function identityChanged(what: string, node: string, cause?: unknown): Mi
 
 /** What the server answers instead of its binlog. */
 export function streamError(error: ServerError, node: string): MillraceError {
-  if (error.errno !== 1236) return mysqlError(error, 'while streaming')
-  // cases that have no number of their own
+  // of MySQL it has no number of its own, and of MariaDB another
   if (/same server_(uuid|id)/.test(error.message)) {
     return new MillraceError('source.in_use', `another process streams as this node: ${error.message}`, {
       fix: 'stop the other process of this node, or give the source another `serverId`',
       cause: error,
     })
   }
+  if (error.errno !== 1236) return mysqlError(error, 'while streaming')
   // MariaDB's word for a place that its binlog never came to; what was purged it names otherwise
   const foreign = /requested to start from GTID (\S+), which is not in the master's binlog/.exec(error.message)
   if (foreign !== null) return identityChanged(foreign[1]!, node, error)

@@ -144,6 +144,34 @@ describe.skipIf(skip !== null)('compressed events of MariaDB', () => {
   })
 })
 
+describe.skipIf(skip !== null).each(FLAVORS)('two processes of one node on %s', (flavor) => {
+  beforeEach(() => begin(flavor, 'create table items (id int primary key)'))
+
+  test('the server lets the later one in and ends the earlier, which says so and does not come back', async () => {
+    await db.sql('insert into items values (1)')
+    await capture.caughtUp()
+    const later = await MysqlCapture.start(db, {}, capture.offset)
+    try {
+      const error = await capture.failed()
+      expect(error).toMatchObject({ code: 'source.in_use', category: 'conflict', fix: expect.stringContaining('serverId') })
+      await db.sql('insert into items values (2)')
+      await later.caughtUp()
+      expect([capture, later].map((one) => one.of('items'))).toEqual([[{ op: 'c', after: { id: 1 } }], [{ op: 'c', after: { id: 2 } }]])
+      expect(later.failure).toBe(null)
+    } finally {
+      await later.stop()
+    }
+  })
+
+  test('another node streams beside it', async () => {
+    const source = await mysql.open(mysqlSettings(db), { ...mysqlContext(db), node: 'other' }, null)
+    await db.sql('insert into items values (1)')
+    await capture.caughtUp()
+    expect(capture.failure).toBe(null)
+    await source[Symbol.asyncDispose]()
+  })
+})
+
 describe.skipIf(skip !== null).each(FLAVORS)('rows of %s that lack columns', (flavor) => {
   const nothing = UNCHANGED
   let session: Connection

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { mysqlError } from '../../../../connectors/mysql/mysql-error.ts'
+import { mysqlError, ServerError, streamError } from '../../../../connectors/mysql/mysql-error.ts'
 
 const failure = (message: string, more: object) => Object.assign(new Error(message), more)
 
@@ -21,4 +21,11 @@ test.each([
   ['a wrong password', failure('Access denied', { code: 'ER_ACCESS_DENIED_ERROR', errno: 1045 }), 'source.forbidden'],
 ])('%s', (_, error, code) => {
   expect(mysqlError(error, 'to connect')).toMatchObject({ code })
+})
+
+test.each([
+  ['MySQL', 1236, 'A replica with the same server_uuid/server_id as this replica has connected to the source'],
+  ['MariaDB', 4052, 'A slave with the same server_uuid/server_id as this slave has connected to the master'],
+])('a second process of the node on %s is a conflict, whatever its number', (_, errno, message) => {
+  expect(streamError(new ServerError(errno, 'HY000', message), 'shop')).toMatchObject({ code: 'source.in_use', category: 'conflict' })
 })
