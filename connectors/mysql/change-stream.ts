@@ -77,6 +77,7 @@ export class ChangeStream implements AppliedMark {
   constructor(options: ChangeStreamOptions) {
     this.#options = options
     this.#connection = options.connection
+    this.#connection.silenceMs = SILENCE_MS
     this.#output = options.output
     this.#applier = new ChangeApplier(options)
     this.#definitions = new Definitions(this.#applier, options)
@@ -156,14 +157,12 @@ export class ChangeStream implements AppliedMark {
 
   async #read(): Promise<boolean> {
     const { chunks } = this.#output
-    const silent = setTimeout(() => this.#connection.destroy(), SILENCE_MS)
     // a chunk whose place is where an idle stream stands must not wait for the next heartbeat
     chunks.onWaiting = () => this.#connection.nudge()
     try {
       return await this.#connection.read()
     } finally {
       chunks.onWaiting = null
-      clearTimeout(silent)
     }
   }
 

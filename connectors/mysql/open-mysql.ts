@@ -13,6 +13,8 @@ import { SqlConnections } from './sql-connection.ts'
 import { COMMAND, type ConnectOptions, literal, type Row, WireConnection } from './wire-connection.ts'
 
 const REFRESH_MS = 3000
+/** What the catalog is asked takes seconds at most, and the stream may wait for it. */
+const CATALOG_SILENCE_MS = 60_000
 const HEARTBEAT_NS = 1_000_000_000
 const XA_PATIENCE_MS = 30_000
 const XA_POLL_MS = 50
@@ -27,7 +29,7 @@ export async function openMysql(
 ): Promise<SourceConnector> {
   await using cleanup = new AsyncDisposableStack()
   const options = connectOptions(config)
-  const connections = cleanup.use(new SqlConnections(options, SESSION))
+  const connections = cleanup.use(new SqlConnections(options, SESSION, CATALOG_SILENCE_MS))
   // until the source is open
   using _ = addAbortListener(signal, () => connections.close())
   const server = await connections.run('to look at the server', readServer)

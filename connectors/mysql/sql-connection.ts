@@ -9,13 +9,16 @@ import { type ConnectOptions, WireConnection } from './wire-connection.ts'
 export class SqlConnections implements AsyncDisposable {
   readonly #options: ConnectOptions
   readonly #setup: readonly string[]
+  readonly #silenceMs: number | null
   readonly #idle: WireConnection[] = []
   readonly #used = new Set<WireConnection>()
   readonly #stop = new AbortController()
 
-  constructor(options: ConnectOptions, setup: readonly string[]) {
+  /** @param silenceMs a server that says nothing for so long while it is asked is given up; null: what is asked may take as long as it takes */
+  constructor(options: ConnectOptions, setup: readonly string[], silenceMs: number | null = null) {
     this.#options = options
     this.#setup = setup
+    this.#silenceMs = silenceMs
   }
 
   /** @throws source.unreachable, source.forbidden, source.unprepared; what `work` throws of ours. `doing` reads like `to list tables`. */
@@ -45,6 +48,7 @@ export class SqlConnections implements AsyncDisposable {
   async #connect(): Promise<WireConnection> {
     const { signal } = this.#stop
     const connection = await WireConnection.connect(this.#options, signal)
+    connection.silenceMs = this.#silenceMs
     using _ = addAbortListener(signal, () => connection.destroy())
     try {
       for (const sql of this.#setup) await connection.query(sql)

@@ -15,6 +15,8 @@ const FULL_PACKET = 0xff_ffff
 /** A payload of this length or more may be read in pieces. */
 const LARGE_BYTES = 1024 * 1024
 const CONNECT_TIMEOUT_MS = 15_000
+/** After so long without a byte the network is asked whether the server is still there. */
+const KEEP_ALIVE_MS = 15_000
 const ED25519_CHALLENGE = 32
 
 /** Above this rate the socket is left to fill for a while after it was drained: fewer and larger reads for both sides. */
@@ -27,7 +29,6 @@ export const COMMAND = {
   quit: 1,
   query: 3,
   binlogDump: 0x12,
-  registerReplica: 0x15,
   prepare: 0x16,
   execute: 0x17,
   closeStatement: 0x19,
@@ -60,7 +61,7 @@ class DirectSocket {
 
   constructor(host: string, port: number) {
     const onread = { buffer: this.bytes, callback: (length: number) => this.#onRead(length) }
-    this.socket = net.connect({ host, port, noDelay: true, keepAlive: true, onread })
+    this.socket = net.connect({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS, onread })
   }
 
   #onRead(length: number): boolean {
@@ -85,6 +86,8 @@ export class WireConnection implements AsyncDisposable {
   packetAt = 0
   packetEnd = 0
   readonly threadId: number
+  /** Ends the connection when nothing comes for so long while `read` waits; null: it waits for ever. */
+  silenceMs: number | null = null
   readonly #socket: Duplex
   readonly #connection: mysql.Connection
   /** Null: with TLS, as a stream. */
@@ -168,8 +171,8 @@ export class WireConnection implements AsyncDisposable {
   }
 
   /** Ends the connection at once; whoever waits gets `source.unreachable`. */
-  destroy(): void {
-    this.#fail(new MillraceError('source.unreachable', 'the connection is closed'))
+  destroy(why = 'the connection is closed'): void {
+    this.#fail(new MillraceError('source.unreachable', why))
     this.#socket.destroy()
   }
 
@@ -257,10 +260,13 @@ export class WireConnection implements AsyncDisposable {
         this.#nudged = false
         return true
       }
+      const { silenceMs } = this
+      const silent = silenceMs === null ? undefined : setTimeout(() => this.destroy(`the server was silent for ${silenceMs} ms`), silenceMs)
       await new Promise<void>((resolve) => {
         this.#wake = resolve
         this.#direct?.socket.resume()
       })
+      clearTimeout(silent)
     }
   }
 
@@ -380,7 +386,7 @@ export class WireConnection implements AsyncDisposable {
 
 /** The socket below TLS. Of a host that is an address mysql2 tells node:tls nothing, which would look for `localhost` in the certificate: it takes the socket's. */
 function tlsSocket(host: string, port: number): net.Socket {
-  return Object.assign(net.connect({ host, port, noDelay: true, keepAlive: true }), { _host: host })
+  return Object.assign(net.connect({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS }), { _host: host })
 }
 
 function streamOf(connection: mysql.Connection): Duplex {

@@ -1,0 +1,91 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import net from 'node:net'
+import os from 'node:os'
+import path from 'node:path'
+import { afterEach, describe, expect, test } from 'vitest'
+import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
+import { MeshProcess } from '../services/mesh-process.ts'
+import { FLAVORS, type MysqlDatabase, mysqlDatabase, mysqlSkipReason } from '../services/mysql.ts'
+import { mysqlMeshYaml } from '../services/mysql-mesh.ts'
+import { createMysqlShop, mysqlTurn } from './mysql-shop.ts'
+
+const skip = mysqlSkipReason()
+if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
+
+/** Stands before a server and, from `hush` on, keeps what connections it has open and passes nothing on, as a network does that lost its way. */
+class Network {
+  readonly #server: net.Server
+  readonly #pairs = new Set<readonly net.Socket[]>()
+
+  constructor(upstream: number) {
+    this.#server = net.createServer((client) => {
+      const server = net.connect(upstream, '127.0.0.1')
+      const pair = [client, server]
+      this.#pairs.add(pair)
+      client.pipe(server)
+      server.pipe(client)
+      for (const socket of pair) {
+        socket.on('error', () => {})
+        socket.on('close', () => {
+          this.#pairs.delete(pair)
+          for (const one of pair) one.destroy()
+        })
+      }
+    })
+  }
+
+  async listen(): Promise<number> {
+    await new Promise<void>((resolve) => this.#server.listen(0, '127.0.0.1', resolve))
+    return (this.#server.address() as net.AddressInfo).port
+  }
+
+  /** New connections are as before. @returns how many are silent */
+  hush(): number {
+    for (const pair of this.#pairs) for (const socket of pair) socket.unpipe().pause()
+    return this.#pairs.size
+  }
+
+  close(): void {
+    this.#server.close()
+    for (const pair of this.#pairs) for (const socket of pair) socket.destroy()
+  }
+}
+
+const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-mysql-silent-'))
+const cleanup: (() => Promise<unknown> | void)[] = [() => rmSync(dir, { recursive: true, force: true })]
+afterEach(async () => {
+  for (const end of cleanup.splice(0).reverse()) await end()
+})
+
+describe.skipIf(skip !== null)(`a server that falls silent${skip === null ? '' : ` (${skip})`}`, () => {
+  test.each(FLAVORS)('%s: the source says so, connects again, and nothing is lost', async (flavor) => {
+    const db: MysqlDatabase = await mysqlDatabase(flavor)
+    cleanup.push(() => db.drop())
+    await createMysqlShop(db)
+    const network = new Network(db.port)
+    cleanup.push(() => network.close())
+    const port = await network.listen()
+    const url = db.url.replace(`:${db.port}/`, `:${port}/`)
+    const mesh = new MeshProcess(path.join(dir, flavor), mysqlMeshYaml({ database: db.database, url }, 300))
+    cleanup.push(() => mesh.kill())
+    const session = await db.connect()
+    cleanup.push(() => session.end())
+    const shop = ({ nodes }: MeshStatus) => nodes.find(({ node }) => node === 'shop')!
+    mesh.start()
+    await mesh.until('the tables are read', (status) => shop(status).snapshot.length === 2 && shop(status).snapshot.every(({ done }) => done))
+    for (let n = 0; n < 20; n++) await mysqlTurn(session, n)
+
+    expect(network.hush()).toBeGreaterThan(0)
+    // committed while nobody hears of it
+    for (let n = 20; n < 40; n++) await mysqlTurn(session, n)
+    const away = await mesh.until('degraded', (status) => shop(status).state === 'degraded')
+    expect(shop(away).error).toMatchObject({ code: 'source.unreachable', message: expect.stringMatching(/silent for \d+ ms/) })
+    await mesh.until('running again', (status) => shop(status).state === 'running')
+    for (let n = 40; n < 60; n++) await mysqlTurn(session, n)
+    const audit = await mesh.audit()
+    expect(audit.map(({ table, equal, differences }) => ({ table, equal, differences }))).toEqual(
+      ['customers', 'orders'].map((name) => ({ table: `${db.database}.${name}`, equal: true, differences: [] })),
+    )
+    expect(await mesh.stop()).toBe(0)
+  })
+})
