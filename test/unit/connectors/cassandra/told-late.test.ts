@@ -267,7 +267,7 @@ class World {
     const rows = new Map<string, Record<string, Value>>()
     for (const { op, key, after } of this.output.changes) {
       const image = (after ?? key)!
-      const name = `${image.p} ${image.c}`
+      const name = `${String(image.p)} ${String(image.c)}`
       const before = rows.get(name) ?? {}
       if (op === 'd') rows.delete(name)
       else rows.set(name, Object.fromEntries(Object.entries(image).map(([one, value]) => [one, value === UNCHANGED ? before[one]! : value])))
