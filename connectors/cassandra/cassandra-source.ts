@@ -29,6 +29,7 @@ import { tokenOf } from './token.ts'
 
 /** Rows that are looked at again, at most, between two looks at the log. */
 const DUE_ROWS = 100
+const READS_AT_ONCE = 16
 /** The source yields after so many changes, so that a slow log holds it. */
 const PIECE_CHANGES = 100
 /** What was acknowledged is written down this often. */
@@ -200,7 +201,7 @@ export class CassandraSource implements SourceConnector {
       const into = comparePlaces({ segment, position }, start.logs[folder]!) > 0 ? output : null
       let updates = this.#unseen(mutation)
       if (updates.length > 0) {
-        const rows = new Map<string, QueriedRow | null>()
+        let rows = new Map<string, QueriedRow | null>()
         let planned = this.#plan(updates, into === null)
         for (let wait = this.#waitFor(planned, rows, into); wait !== null; wait = this.#waitFor(planned, rows, into)) {
           // nothing is waited for between a change and its offset, so that both land together
@@ -214,6 +215,8 @@ export class CassandraSource implements SourceConnector {
             const anew = await this.#describeAndDecode(block.bytes, block.starts[i]!, block.ends[i]!, file, position)
             const before = updates
             updates = this.#unseen(anew)
+            // what was read is of the columns from before
+            rows = new Map()
             if (updates.every(({ table }) => before.some((update) => update.table === table))) throw error
           }
           if (signal.aborted) return
@@ -265,16 +268,19 @@ export class CassandraSource implements SourceConnector {
   /** What must be there before these changes are written; null: all is. */
   #waitFor(planned: readonly Planned[], rows: Map<string, QueriedRow | null>, into: CaptureOutput | null): Promise<unknown> | null {
     const missing = planned.filter(({ mapped, change }) => change.kind === 'read' && !rows.has(nameOf(mapped, change)))
-    if (missing.length > 0) {
-      return Promise.all(
-        missing.map(async ({ mapped, change }) => {
-          rows.set(nameOf(mapped, change), await this.#query(mapped).one(change.key.partition, change.key.clustering!))
-        }),
-      )
-    }
+    if (missing.length > 0) return this.#read(missing, rows)
     if (into === null) return null
     for (const { mapped } of planned) if (!this.#isReady(mapped, into)) return this.#openWriter(mapped, into)
     return into.chunks.size === 0 ? null : into.chunks.emit(() => true)
+  }
+
+  /** A connection of the driver takes 2,048 requests, and one entry of the log may need more rows. */
+  async #read(missing: readonly Planned[], rows: Map<string, QueriedRow | null>): Promise<void> {
+    const left = missing.values()
+    const work = async () => {
+      for (const { mapped, change } of left) rows.set(nameOf(mapped, change), await this.#query(mapped).one(change.key.partition, change.key.clustering!))
+    }
+    await Promise.all(Array.from({ length: READS_AT_ONCE }, work))
   }
 
   #isReady(mapped: MappedTable, into: CaptureOutput): boolean {
