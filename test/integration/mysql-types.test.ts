@@ -335,7 +335,7 @@ const CASES: readonly Case[] = [
   { type: 'point', values: [["ST_GeomFromText('POINT(1 2)')", bytes('000000000101000000000000000000f03f0000000000000040')]] },
   {
     type: 'geometry',
-    values: [["ST_GeomFromText('LINESTRING(0 0,1 1)', 4326)", bytes('e6100000010200000002000000' + '00'.repeat(16) + '000000000000f03f000000000000f03f')]],
+    values: [["ST_GeomFromText('LINESTRING(0 0,1 1)', 4326)", bytes(`e6100000010200000002000000${'00'.repeat(16)}000000000000f03f000000000000f03f`)]],
   },
   { type: 'vector(3)', only: 'mysql', values: [["string_to_vector('[1,-2.5,3e10]')", [1, -2.5, Math.fround(3e10)]]] },
   { type: 'vector(2) not null', only: 'mariadb', values: [["vec_fromtext('[1,-2.5]')", [1, -2.5]]] },
