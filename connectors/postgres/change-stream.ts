@@ -3,6 +3,7 @@ import { type CaptureOutput, ScratchFile } from '../../core/plugin.ts'
 import type { AppliedTransactions } from './applied-transactions.ts'
 import { ChangeApplier, type ChangeApplierOptions } from './change-applier.ts'
 import { hasReached, sees } from './fence.ts'
+import { formatLsn } from './lsn.ts'
 import { PgoutputDecoder, POSTGRES_EPOCH_US, protocolError, TAG } from './pgoutput.ts'
 import { KEEPALIVE, type ReplicationConnection } from './replication-connection.ts'
 import { historyLost } from './slot.ts'
@@ -44,6 +45,8 @@ export class ChangeStream {
   #position: bigint
   /** The resume point: `#position`, but not past a prepared transaction that is held, since it is not sent again once it is confirmed. */
   #complete: bigint
+  /** Commit LSN of the last transaction that began. */
+  #commit = 0n
   #waiting = false
   #asked = false
 
@@ -116,6 +119,14 @@ export class ChangeStream {
     if (this.#prepared.size === 0) this.#complete = this.#position
   }
 
+  /** Positions in the log rise with commits: one that came out of order would be taken for one that is there already. */
+  #begin(commit: bigint, committedAt: bigint, xid: number, replayed: boolean): void {
+    if (commit <= this.#commit)
+      throw protocolError(`a transaction that does not follow the one at ${formatLsn(this.#commit)}`, this.#decoder.tag, Number(commit))
+    this.#commit = commit
+    this.#applier.begin(commit, committedAt, xid, replayed)
+  }
+
   /** Before the first change of a transaction: chunks that do not see it belong here. */
   #placeChunks(xid: number): Promise<void> | null {
     if (this.#output.chunks.size === 0) return null
@@ -145,11 +156,12 @@ export class ChangeStream {
       case TAG.begin:
         if (this.#open) throw protocolError('a transaction within a transaction', tag, walStart)
         this.#open = true
-        this.#applier.begin(decoder.lsn, decoder.timestamp, decoder.xid, false)
+        this.#begin(decoder.lsn, decoder.timestamp, decoder.xid, false)
         this.#options.applied.add(decoder.xid)
         return this.#placeChunks(decoder.xid)
       case TAG.commit:
         if (!this.#open) throw protocolError('the end of a transaction that did not begin', tag, walStart)
+        if (decoder.lsn !== this.#commit) throw protocolError('the end of another transaction', tag, walStart)
         this.#open = false
         this.#applier.end()
         this.#received(decoder.endLsn)
@@ -243,6 +255,7 @@ export class ChangeStream {
     const tag = bytes[at]!
     if (tag === (block.streamed ? TAG.streamStop : TAG.prepare)) {
       this.#decoder.decode(bytes, view, at, end, false, walStart)
+      if (!block.streamed && this.#decoder.xid !== block.xid) throw protocolError('the prepare of another transaction', tag, walStart)
       this.#block = null
       if (!block.streamed) this.#position = maxLsn(this.#position, this.#decoder.endLsn)
       return
@@ -269,7 +282,7 @@ export class ChangeStream {
       const hold = this.#placeChunks(spill.xid)
       if (hold !== null) await hold
       if (signal.aborted) return
-      applier.begin(commit, committedAt, spill.xid, true)
+      this.#begin(commit, committedAt, spill.xid, true)
       for (const { bytes, view, end: pieceEnd } of spill.pieces()) {
         for (let at = 0; at < pieceEnd; ) {
           const arrival = view.getUint32(at + 4)
@@ -306,7 +319,7 @@ export class ChangeStream {
     }
     if (this.#open) throw protocolError('a message without transaction within a transaction', TAG.message, walStart)
     // its LSN is the end of its record, where the commit record of another transaction may lie: the last byte before is its own
-    this.#applier.begin(decoder.lsn - 1n, view.getBigInt64(messageAt + 17) + POSTGRES_EPOCH_US, 0, false)
+    this.#begin(decoder.lsn - 1n, view.getBigInt64(messageAt + 17) + POSTGRES_EPOCH_US, 0, false)
     const pause = this.#applier.apply(bytes, view)
     if (pause !== undefined) return pause.then(() => this.#applier.end())
     this.#applier.end()

@@ -19,6 +19,8 @@ const BULK_PAUSE_MS = 20
 const DRAINED_BYTES = 256 * 1024
 const RATE_WINDOW_MS = 20
 
+/** A live link, however slow, carries a segment of TCP (536 bytes at the least) within the limit of silence: less of a message that is not whole is no progress. */
+const TRICKLE_BYTES = 512
 const STATUS_TICK_MS = 1000
 const CLOSE_MS = 2000
 
@@ -31,7 +33,7 @@ export interface ReplicationConnectionOptions {
   readonly onNotice: (code: string, message: string) => void
   /** Status is sent at least this often, in milliseconds. */
   readonly statusIntervalMs: number
-  /** A server from which nothing comes for so long, though it was asked for a sign of life, is given up. */
+  /** A server from which nothing comes for so long, or less than a segment of TCP for a message that is not whole, though it was asked for a sign of life, is given up. */
   readonly silenceMs: number
   /** Above this rate the server is made to send in bulk; default: what pays on today's machines. */
   readonly bulkBytesPerMs?: number
@@ -74,6 +76,9 @@ export class ReplicationConnection implements AsyncDisposable {
   #statusConfirmed = 0n
   /** How long `read` has waited, as ticks counted it: time in which this process did not run is no silence of the server's. */
   #silentMs = 0
+  /** Where the unread rest began when it was last read behind it, and how much came since for the same message. */
+  #restAt = -1
+  #restBytes = 0
   #asked = false
   #explain: (error: Error & ServerError) => MillraceError = (error) => postgresError(error, 'while streaming')
 
@@ -246,9 +251,14 @@ export class ReplicationConnection implements AsyncDisposable {
       this.pauses++
       await delay(BULK_PAUSE_MS)
     }
+    // what comes in dribs and drabs for one message, as keepalives do when its length was damaged, is no sign of life
+    if (this.#at !== this.#restAt || this.#restBytes >= TRICKLE_BYTES) {
+      this.#restBytes = 0
+      this.#silentMs = 0
+      this.#asked = false
+    }
     this.#carry()
-    this.#silentMs = 0
-    this.#asked = false
+    this.#restAt = this.#at
     for (;;) {
       if (this.#failure !== null) throw this.#failure
       if (this.#interrupted) return false
@@ -289,12 +299,12 @@ export class ReplicationConnection implements AsyncDisposable {
       this.#end = CARRY_BYTES
       return
     }
-    const length = this.view.getInt32(this.#at + 1) + 1
-    const room = Math.max(length, held) + READ_BYTES
-    if (this.bytes !== this.#buffer && this.bytes.length >= room) {
-      this.bytes.copyWithin(0, this.#at, this.#end)
+    if (this.bytes !== this.#buffer && this.bytes.length >= held + READ_BYTES) {
+      if (this.#at > 0) this.bytes.copyWithin(0, this.#at, this.#end)
     } else {
-      const larger = Buffer.from(new ArrayBuffer(room))
+      // twice what is there, at the most: a length is believed no further than the bytes that came
+      const length = this.view.getInt32(this.#at + 1) + 1
+      const larger = Buffer.from(new ArrayBuffer(Math.min(Math.max(length, held), 2 * held) + READ_BYTES))
       this.bytes.copy(larger, 0, this.#at, this.#end)
       this.bytes = larger
       this.view = viewOf(larger)
@@ -306,6 +316,7 @@ export class ReplicationConnection implements AsyncDisposable {
   #take(length: number): void {
     if (this.bytes !== this.#buffer) this.#buffer.copy(this.bytes, this.#end, CARRY_BYTES, CARRY_BYTES + length)
     this.#end += length
+    this.#restBytes += length
     this.#lastRead = length
     this.#windowBytes += length
     const now = performance.now()
@@ -333,8 +344,9 @@ export class ReplicationConnection implements AsyncDisposable {
     if (this.#wake !== null) this.#silentMs += tickMs
     const { silenceMs } = this.#options
     if (this.#silentMs >= silenceMs) {
+      const what = this.#restBytes > 0 ? 'has not ended a message' : 'has been silent'
       this.#fail(
-        new MillraceError('source.unreachable', `Postgres has been silent for ${silenceMs} ms on the replication connection, asked for a sign of life`, {
+        new MillraceError('source.unreachable', `Postgres ${what} for ${silenceMs} ms on the replication connection, asked for a sign of life`, {
           fix: 'check that the server runs and that the network to it passes',
         }),
       )
