@@ -218,6 +218,40 @@ describe.each(MAJORS)(`Postgres %i${reason === null ? '' : ` (skipped: ${reason}
     if (resumed !== null) expect(resumed.output.changes).toEqual(plain.output.changes)
   })
 
+  it('takes all in the order in which sessions end transactions of every kind at once', async () => {
+    await db.sql(`create table t (id int primary key, v text); alter database ${db.database} set logical_decoding_work_mem = '64kB'`)
+    const capture = await start({ messages: true, twoPhase: major >= 15 })
+    const ids: number[] = []
+    const work = async (session: number) => {
+      const client = new pg.Client(db.url)
+      await client.connect()
+      for (let turn = 0; turn < 40; turn++) {
+        const id = session * 1_000_000 + turn * 1000
+        const one = `insert into t values (${id}, 'small')`
+        const many = `insert into t select i, repeat(md5(i::text), 20) from generate_series(${id}, ${id + 149}) i`
+        const name = `'${db.database}-${id}'`
+        const rolls = turn % 8 === 7
+        const body = turn % 4 < 2 ? one : many
+        await client.query(`select pg_logical_emit_message(false, 'loose', repeat('m', ${turn * 300}))`)
+        await client.query(`begin; ${body}; savepoint s; insert into t values (${id + 999}, 'undone'); rollback to s`)
+        await client.query(`select pg_logical_emit_message(false, 'inside', 'm'), pg_logical_emit_message(true, 'bound', 'm')`)
+        if (turn % 2 === 0) await client.query(rolls ? 'rollback' : 'commit')
+        else {
+          await client.query(`prepare transaction ${name}`)
+          await client.query(rolls ? `rollback prepared ${name}` : `commit prepared ${name}`)
+        }
+        if (!rolls) for (let i = 0; i < (body === one ? 1 : 150); i++) ids.push(id + i)
+      }
+      await client.end()
+    }
+    await Promise.all([1, 2, 3, 4].map(work))
+    await capture.caughtUp()
+    const read = rows(capture, 'public.t').map(({ after }) => after!.id as number)
+    expect(read.toSorted((a, b) => a - b)).toEqual(ids.toSorted((a, b) => a - b))
+    const messages = capture.output.of('millrace.message').map(({ after }) => after!.prefix)
+    expect([messages.filter((prefix) => prefix === 'loose').length, messages.filter((prefix) => prefix === 'inside').length]).toEqual([160, 160])
+  })
+
   if (major >= 15) {
     it('receives a large prepared transaction while it runs, and again after a restart before its commit', async () => {
       await db.sql(`create table t (id int primary key, v text); alter database ${db.database} set logical_decoding_work_mem = '64kB'`)
