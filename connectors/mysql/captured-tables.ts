@@ -7,6 +7,7 @@ import { binlogEnd, fileMark, type Server } from './server.ts'
 import type { SqlConnections } from './sql-connection.ts'
 import type { TableMap, WireColumn } from './table-map.ts'
 import { type MappedTable, mapTable, type TableDefinition } from './type-mapping.ts'
+import type { WireConnection } from './wire-connection.ts'
 
 export interface CapturedTablesOptions {
   readonly connections: SqlConnections
@@ -28,6 +29,9 @@ export interface DescribedTable {
 /** So many tables, or this part of all, are described one by one before all are listed again, which then costs no more than that did. */
 const FEW = 8
 const PART = 1 / 20
+
+/** MariaDB opens every table of the server before it sends the first: minutes for ten thousands of them. */
+const LIST_SILENCE_MS = 15 * 60_000
 
 /** The columns of every sequence of MariaDB. */
 const SEQUENCE = 'next_not_cached_value,minimum_value,maximum_value,start_value,increment,cache_size,cycle_option,cycle_count'
@@ -74,7 +78,8 @@ export class CapturedTables {
   async #look(settings: TableSettings): Promise<FitTables> {
     const { connections, server } = this.#options
     const changes = this.#changes
-    const tables = await connections.run('to look at the tables', (connection) => fitTables(connection, server, settings, this.#found.tables))
+    const look = (connection: WireConnection) => fitTables(connection, server, settings, this.#found.tables)
+    const tables = await connections.run('to look at the tables', look, LIST_SILENCE_MS)
     if (changes >= this.#found.changes) this.#found = { tables, changes }
     return tables
   }

@@ -13,7 +13,7 @@ import { SqlConnections } from './sql-connection.ts'
 import { COMMAND, type ConnectOptions, literal, type Row, WireConnection } from './wire-connection.ts'
 
 const REFRESH_MS = 3000
-/** What the catalog is asked takes seconds at most, and the stream may wait for it. */
+/** A question about one table, for which the stream may wait: milliseconds, but for a statement that holds the table for itself alone. */
 const CATALOG_SILENCE_MS = 60_000
 const HEARTBEAT_NS = 1_000_000_000
 const XA_PATIENCE_MS = 30_000

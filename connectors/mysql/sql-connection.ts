@@ -21,8 +21,12 @@ export class SqlConnections implements AsyncDisposable {
     this.#silenceMs = silenceMs
   }
 
-  /** @throws source.unreachable, source.forbidden, source.unprepared; what `work` throws of ours. `doing` reads like `to list tables`. */
-  async run<T>(doing: string, work: (connection: WireConnection) => Promise<T>): Promise<T> {
+  /**
+   * @param doing reads like `to list tables`
+   * @param silenceMs instead of the constructor's, for this work
+   * @throws source.unreachable, source.forbidden, source.unprepared; what `work` throws of ours
+   */
+  async run<T>(doing: string, work: (connection: WireConnection) => Promise<T>, silenceMs = this.#silenceMs): Promise<T> {
     if (this.#stop.signal.aborted) throw new MillraceError('source.unreachable', 'the connection is closed')
     let connection: WireConnection | undefined
     try {
@@ -30,6 +34,7 @@ export class SqlConnections implements AsyncDisposable {
       while (connection?.broken)
       connection ??= await this.#connect()
       this.#used.add(connection)
+      connection.silenceMs = silenceMs
       if (this.#stop.signal.aborted) connection.destroy()
       const result = await work(connection)
       if (this.#stop.signal.aborted) connection.destroy()
