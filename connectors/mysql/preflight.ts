@@ -15,6 +15,9 @@ const ASSUMED_ROWS_PER_SECOND = 20_000
 const ASSUMED_BYTES_PER_SECOND = 10 * 1024 * 1024
 /** Access denied to a table, and to one of its columns. */
 const UNREADABLE: ReadonlySet<number> = new Set([1142, 1143])
+/** A table that another session holds for itself is not waited for longer, by default a year. */
+const LOCK_PATIENCE_SECONDS = 2
+const LOCK_TIMEOUT = 1205
 
 /** Everything that `open` needs, looked at without changing anything; all findings at once. @throws source.unreachable, source.forbidden */
 export async function checkMysql(config: MysqlConfig, context: PluginContext): Promise<readonly Finding[]> {
@@ -136,6 +139,7 @@ async function selectFindings(connection: WireConnection, tables: readonly Catal
   if (tables.length === 0) return []
   const [user] = (await connection.query('select current_user()'))[0]!
   const found: Finding[] = []
+  await connection.query(`set session lock_wait_timeout = ${LOCK_PATIENCE_SECONDS}`)
   for (const table of tables) {
     const name = tableName(table.namespace, table.name)
     try {
@@ -143,11 +147,20 @@ async function selectFindings(connection: WireConnection, tables: readonly Catal
     } catch (error) {
       // whatever else is wrong with a table is not about privileges
       if (!(error instanceof ServerError)) throw error
-      if (!UNREADABLE.has(error.errno)) continue
       const subject = `privilege SELECT on ${tableId(table)}`
+      if (error.errno === LOCK_TIMEOUT) {
+        found.push({
+          level: 'warning',
+          subject,
+          message: 'whether it may be read could not be looked at: another session has locked it, or waits to alter it',
+          fix: 'end that session, or check again later',
+        })
+      }
+      if (!UNREADABLE.has(error.errno)) continue
       found.push({ level: 'error', subject, message: `${user} lacks it: ${error.message}`, fix: `GRANT SELECT ON ${name} TO ${quotedUser(user!)}` })
     }
   }
+  await connection.query('set session lock_wait_timeout = @@global.lock_wait_timeout')
   return found.length > 0 ? found : [{ level: 'ok', subject: 'privilege SELECT', message: `${user} may read the captured tables` }]
 }
 

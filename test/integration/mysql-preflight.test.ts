@@ -150,4 +150,21 @@ describe.skipIf(skip !== null).each(FLAVORS)(`the preflight of %s${skip === null
       await db.sql(`drop user partly@'127.0.0.1'; drop table closed, unseen`)
     }
   })
+
+  test('a table that another session has locked is named, and not waited for', async () => {
+    const session = await db.connect()
+    await session.query('lock tables items write')
+    try {
+      expect(about(await check(), 'privilege SELECT')).toEqual([
+        {
+          level: 'warning',
+          subject: `privilege SELECT on ${db.database}.items`,
+          message: expect.stringContaining('another session'),
+          fix: expect.stringContaining('check again'),
+        },
+      ])
+    } finally {
+      await session.end()
+    }
+  })
 })
