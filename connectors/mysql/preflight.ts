@@ -1,11 +1,10 @@
 import { type Finding, type PluginContext, TablePatterns, tableId } from '../../core/plugin.ts'
 import { type CatalogTable, catalogKey, type KnownCascades, listTables } from './catalog.ts'
-import { unloggedTables } from './fit-tables.ts'
+import { mapCurrent, unloggedTables } from './fit-tables.ts'
 import { connectOptions, type MysqlConfig, replicaIdentity } from './mysql-config.ts'
 import { ServerError } from './mysql-error.ts'
 import { lacks, readServer, SERVERS, SESSION, type Server, tableName } from './server.ts'
 import { SqlConnections } from './sql-connection.ts'
-import { mapTable } from './type-mapping.ts'
 import { identifier, type Row, type WireConnection } from './wire-connection.ts'
 
 /** With less than this an absence over a weekend loses the place. */
@@ -207,7 +206,7 @@ function oneTable(table: CatalogTable, config: MysqlConfig): readonly Finding[] 
   const id = tableId(table)
   const found: Finding[] = []
   try {
-    mapTable(table, { unrepresentable: config.unrepresentable })
+    mapCurrent(table, { unrepresentable: config.unrepresentable })
   } catch (error) {
     const { message, fix } = error as Error & { fix?: string }
     found.push({ level: 'error', subject: `types of ${id}`, message, ...(fix === undefined ? {} : { fix }) })

@@ -167,4 +167,16 @@ describe.skipIf(skip !== null).each(FLAVORS)(`the preflight of %s${skip === null
       await session.end()
     }
   })
+
+  if (flavor === 'mariadb')
+    test('a table with system versioning, which a run leaves out', async () => {
+      await db.sql('create table versioned (id int primary key) with system versioning')
+      try {
+        const subject = `types of ${db.database}.versioned`
+        const message = expect.stringContaining('has system versioning')
+        expect(about(await check(), 'types of')).toEqual([{ level: 'error', subject, message, fix: expect.stringContaining('DROP SYSTEM VERSIONING') }])
+      } finally {
+        await db.sql('drop table versioned')
+      }
+    })
 })
