@@ -15,7 +15,8 @@ export interface Word {
   readonly raw: string
 }
 
-const SPACE_OR_WORD = /\s+|[0-9A-Za-z_$\u0080-\uffff]+/y
+/** White space is ASCII's: U+00A0 and the like are letters to servers. */
+const SPACE_OR_WORD = /[\t-\r ]+|[0-9A-Za-z_$\u0080-\uffff]+/y
 
 /** The words of a statement, without comments; of comments that servers run, those within. Never fails: what is not closed ends with the text. */
 export function* wordsOf(text: string, { ansiQuotes, noBackslashEscapes }: Quoting): Generator<Word, undefined> {
@@ -24,7 +25,7 @@ export function* wordsOf(text: string, { ansiQuotes, noBackslashEscapes }: Quoti
     const raw = SPACE_OR_WORD.exec(text)?.[0]
     if (raw !== undefined) {
       at += raw.length
-      if (raw.trim() !== '') yield { kind: 'word', text: raw.toLowerCase(), raw }
+      if (raw[0]! > ' ') yield { kind: 'word', text: raw.toLowerCase(), raw }
       continue
     }
     const char = text[at]!

@@ -13,6 +13,8 @@ const STATEMENTS: readonly (readonly [text: string, statement: object])[] = [
   ['truncate items', truncation('shop.items')],
   ['truncate items wait 10', truncation('shop.items')],
   ['TRUNCATE TABLE `odd``name`', truncation('shop.odd`name')],
+  ['truncate\ttable\v\u00a0items', truncation('shop.\u00a0items')],
+  ['drop table \u3000, \ufeffa', { kind: 'drop', tables: tables('shop.\u3000', 'shop.\ufeffa') }],
   ['truncate table other . `items`', truncation('other.items')],
   ['truncate table "items"', truncation('shop.items')],
   ['truncate table `a`.`b`', truncation('a.b')],
