@@ -182,7 +182,8 @@ function describe(namespace: string, name: string, columns: readonly Row[], part
   }
 }
 
-function among(names: readonly Name[]): string {
+/** A condition on table_schema and table_name that these fulfil, at least one, and maybe others of their databases. */
+export function among(names: readonly Name[]): string {
   const schemas = [...new Set(names.map(({ namespace }) => namespace))].map(literal).join(', ')
   const tables = names.length > 200 ? '' : ` and table_name in (${names.map(({ name }) => literal(name)).join(', ')})`
   return `table_schema in (${schemas})${tables}`

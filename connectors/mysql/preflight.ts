@@ -1,5 +1,5 @@
 import { type Finding, type PluginContext, TablePatterns, tableId } from '../../core/plugin.ts'
-import { type CatalogTable, catalogKey, type KnownCascades, listTables } from './catalog.ts'
+import { among, type CatalogTable, catalogKey, type KnownCascades, listTables } from './catalog.ts'
 import { mapCurrent, unloggedTables } from './fit-tables.ts'
 import { connectOptions, type MysqlConfig, replicaIdentity } from './mysql-config.ts'
 import { ServerError } from './mysql-error.ts'
@@ -74,10 +74,9 @@ interface TablesSize {
 }
 
 async function sizeOf(connection: WireConnection, tables: readonly CatalogTable[]): Promise<TablesSize> {
+  if (tables.length === 0) return { rows: 0, bytes: 0 }
   const captured = new Set(tables.map(({ namespace, name }) => catalogKey(namespace, name)))
-  const sizes = await connection.query(
-    `select table_schema, table_name, table_rows, data_length from information_schema.tables where table_type in ('BASE TABLE', 'SYSTEM VERSIONED')`,
-  )
+  const sizes = await connection.query(`select table_schema, table_name, table_rows, data_length from information_schema.tables where ${among(tables)}`)
   const own = sizes.filter(([namespace, name]) => captured.has(catalogKey(namespace!, name!)))
   const sum = (column: number) => own.reduce((total, row) => total + Number(row[column] ?? 0), 0)
   return { rows: sum(2), bytes: sum(3) }
