@@ -59,7 +59,7 @@ export interface ParkedTableStatus {
 
 export interface StreamStatus {
   readonly stream: string
-  /** `failed` with a `schema` error: it is parked, and its sink is `degraded` while other streams go on. */
+  /** `failed` with a `schema` error: it is parked, as is a topic that is no stream though `from` takes it; its sink is `degraded` while other streams go on. */
   readonly state: NodeState
   readonly rows: number
   readonly rejected: number

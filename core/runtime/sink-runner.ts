@@ -31,6 +31,8 @@ export class SinkRunner implements RunningNode {
   readonly #context: RuntimeContext
   readonly #memory: MemoryBudget
   readonly #streams = new Map<string, RunningStream>()
+  /** What is wrong with topics that the patterns take and that are no streams, by topic. They hold back no other. */
+  #foreign: ReadonlyMap<string, MillraceError> = new Map()
   #pausedSince: string | null = null
   #discoveryError: MillraceError | null = null
   #progressedAt: number | null = null
@@ -68,10 +70,11 @@ export class SinkRunner implements RunningNode {
 
   status(): NodeStatus {
     const streams = [...this.#streams.values()].map((stream) => this.#streamStatus(stream))
+    const foreign = [...this.#foreign].map(([topic, error]) => this.#foreignStatus(topic, error))
     const lags = streams.map(({ lagMs }) => lagMs).filter((lag) => lag !== null)
     const behind = streams.map((stream) => stream.behind)
     const known = behind.filter((records) => records !== null)
-    const failed = [...this.#streams.values()].map(errorOf).find((error) => error !== null)
+    const failed = [...[...this.#streams.values()].map(errorOf), ...this.#foreign.values()].find((error) => error !== null)
     const waiting = [...this.#streams.values()].map(({ unit }) => unit.retryAt).filter((at) => at !== null)
     const idle = this.#streamsKnownAt > 0 && known.length === behind.length && known.every((records) => records === 0) && this.#discoveryError === null
     return {
@@ -91,7 +94,7 @@ export class SinkRunner implements RunningNode {
       retryAt: waiting.length === 0 ? null : Math.min(...waiting),
       snapshot: [],
       parked: [],
-      streams,
+      streams: [...streams, ...foreign],
     }
   }
 
@@ -100,9 +103,8 @@ export class SinkRunner implements RunningNode {
     if (this.#pausedSince !== null) return 'paused'
     const units = [...this.#streams.values()].map(({ unit }) => unit)
     const going = units.filter((unit) => !isParked(unit)).map(({ state }) => state)
-    const isForeign = this.#discoveryError?.category === 'schema'
-    if (this.#discoveryError !== null && !isForeign) return this.#discoveryError.category === 'unavailable' ? 'degraded' : 'failed'
-    const isPartial = isForeign || going.length < units.length
+    if (this.#discoveryError !== null) return this.#discoveryError.category === 'unavailable' ? 'degraded' : 'failed'
+    const isPartial = this.#foreign.size > 0 || going.length < units.length
     // what is wrong with one stream is not the sink's failure, unless it has no other
     if (isPartial && going.length === 0) return 'failed'
     const state = worstState(going)
@@ -122,14 +124,19 @@ export class SinkRunner implements RunningNode {
     }
   }
 
+  #foreignStatus(topic: string, error: MillraceError): StreamStatus {
+    const shown = statusError(error, (text) => this.#context.secrets.redact(text))
+    return { stream: topic, state: 'failed', rows: 0, rejected: 0, behind: null, lagMs: null, error: shown }
+  }
+
   async #discover(): Promise<void> {
     const { signal } = this.#context
     while (!signal.aborted) {
       try {
         const lookedAt = Date.now()
-        const foreign = await this.#takeUpStreams()
+        await this.#takeUpStreams()
         this.#streamsKnownAt = lookedAt
-        this.#looked(foreign)
+        this.#looked(null)
       } catch (thrown) {
         this.#looked(asMillraceError(thrown))
       }
@@ -137,10 +144,9 @@ export class SinkRunner implements RunningNode {
     }
   }
 
-  /** @returns what is wrong with a topic that the patterns take and that is no stream; it holds back no other */
-  async #takeUpStreams(): Promise<MillraceError | null> {
+  async #takeUpStreams(): Promise<void> {
     const { log, registry, signal } = this.#context
-    let foreign: MillraceError | null = null
+    const foreign = new Map<string, MillraceError>()
     for (const { topic } of await log.topics()) {
       if (signal.aborted) break
       if (this.#streams.has(topic) || !this.#node.from.matches(topic)) continue
@@ -151,10 +157,19 @@ export class SinkRunner implements RunningNode {
         const cause = asMillraceError(thrown)
         if (cause.category !== 'schema') throw cause
         const named = new MillraceError(cause.code, `the topic ${topic}: ${cause.message}`, cause.fix === undefined ? { cause } : { cause, fix: cause.fix })
-        foreign ??= parkedStream(topic, named)
+        foreign.set(topic, parkedStream(topic, named))
       }
     }
-    return foreign
+    this.#foundForeign(foreign)
+  }
+
+  #foundForeign(foreign: ReadonlyMap<string, MillraceError>): void {
+    const { onChange, logger } = this.#context
+    for (const [topic, { code, message, fix }] of foreign) {
+      if (this.#foreign.get(topic)?.code !== code) logger.warn({ node: this.name, stream: topic, code, fix }, `the stream cannot be taken up: ${message}`)
+    }
+    if (foreign.size > 0 || this.#foreign.size > 0) onChange()
+    this.#foreign = foreign
   }
 
   #looked(error: MillraceError | null): void {
