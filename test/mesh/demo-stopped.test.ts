@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -29,12 +29,16 @@ async function until<T>(what: string, look: () => T | null): Promise<T> {
   }
 }
 
-/** Process id of the demo's Postgres, once it has written one. */
+/** Process id of the demo's Postgres, once it has written one. While the cluster is made the file comes and goes. */
 function postgresPid(temporary: string): number | null {
-  const [folder] = existsSync(temporary) ? readdirSync(temporary).filter((name) => name.startsWith('millrace-demo-')) : []
-  const file = path.join(temporary, folder ?? '', 'data', 'postmaster.pid')
-  const pid = folder !== undefined && existsSync(file) ? Number(readFileSync(file, 'utf8').split('\n')[0]) : 0
-  return pid > 0 ? pid : null
+  const folder = readdirSync(temporary).find((name) => name.startsWith('millrace-demo-'))
+  if (folder === undefined) return null
+  try {
+    const pid = Number(readFileSync(path.join(temporary, folder, 'data', 'postmaster.pid'), 'utf8').split('\n')[0])
+    return pid > 0 ? pid : null
+  } catch {
+    return null
+  }
 }
 
 test.each([
