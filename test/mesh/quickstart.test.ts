@@ -70,8 +70,8 @@ describe('the demo, run as a user does', () => {
     expect([existsSync(path.join(warehouse, 'public', 'orders', 'metadata')), existsSync(catalog)]).toEqual([true, true])
     // zero where the system does not tell
     if (existsSync('/proc/self/status')) expect(peakRssMb).toBeGreaterThan(40)
-    // 150 is wanted, 149 to 151 are measured; the rest is room for a machine that does other things, too
-    expect(peakRssMb).toBeLessThan(175)
+    // 150 is wanted, 149 to 151 are measured; the rest is room for another kernel's huge pages and another libc's heaps
+    expect(peakRssMb).toBeLessThan(200)
   })
 
   test('has the column that the workload added in the lake', () => {
