@@ -1,20 +1,30 @@
 import { readdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { afterAll, afterEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
-import { mountSmallDisk, unmountSmallDisks } from '../services/small-disk.ts'
+import { mountSmallDisk, smallDiskSkipReason, unmountSmallDisks } from '../services/small-disk.ts'
 import { expectEqual, faultDir, flows, keepBusy, keepTouching, moreRows, node, openShop, shopYaml } from './shop-mesh.ts'
 
 const ROLE = 'millrace_streams_early'
 
-const { dir, remove } = faultDir()
-const [forLog, forSpill] = ['log', 'spill'].map((name) => path.join(dir, name)) as [string, string]
-const logDisk = path.join(forLog, 'state')
-const spillDisk = path.join(forSpill, 'state', 'nodes', 'shop')
+let forLog = ''
+let forSpill = ''
+let logDisk = ''
+let spillDisk = ''
 let db: TestDatabase | null = null
 let mesh: MeshProcess | null = null
-const reason = mountSmallDisk(logDisk, 48) ?? mountSmallDisk(spillDisk, 48)
+const reason = smallDiskSkipReason()
+let remove = () => {}
+beforeAll(() => {
+  const folder = faultDir()
+  remove = folder.remove
+  forLog = path.join(folder.dir, 'log')
+  forSpill = path.join(folder.dir, 'spill')
+  logDisk = path.join(forLog, 'state')
+  spillDisk = path.join(forSpill, 'state', 'nodes', 'shop')
+  for (const disk of [logDisk, spillDisk]) mountSmallDisk(disk, 48)
+})
 afterEach(async () => {
   await mesh?.kill()
   await db?.drop()

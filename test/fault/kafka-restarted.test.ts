@@ -1,5 +1,5 @@
 import path from 'node:path'
-import { afterEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test } from 'vitest'
 import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
 import { type KafkaServer, skipReason, startKafka } from '../services/kafka.ts'
 import { MeshProcess } from '../services/mesh-process.ts'
@@ -8,15 +8,18 @@ import { readCommitted } from './committed-records.ts'
 import { expectEqual, faultDir, flows, keepBusy, moreRows, node, openShop, shopYaml, startReading } from './shop-mesh.ts'
 
 const reason = skipReason()
-const { dir, remove } = faultDir()
+let folder: ReturnType<typeof faultDir>
 let broker: KafkaServer | null = null
 let db: TestDatabase | null = null
 let mesh: MeshProcess | null = null
+beforeEach(() => {
+  folder = faultDir()
+})
 afterEach(async () => {
   await mesh?.kill()
   await db?.drop()
   await broker?.kill()
-  remove()
+  folder.remove()
 })
 
 /** Every node has been seen degraded since the broker went: each tries again at times of its own. */
@@ -33,13 +36,13 @@ const working = (status: MeshStatus) => status.nodes.every(({ state, error }) =>
 // I5
 const title = 'the only broker is killed while tables are read and again under load: every node says so and goes on by itself, nothing lost, nothing doubled'
 test.skipIf(reason !== null)(`${title}${reason === null ? '' : ` (skipped: ${reason})`}`, async () => {
-  broker = await startKafka({ dir: path.join(dir, 'kafka') })
+  broker = await startKafka({ dir: path.join(folder.dir, 'kafka') })
   db = await testDatabase()
   const { url, database } = db
   await openShop(url, 8000)
   const { brokers } = broker
   const more = `log: { kind: kafka, brokers: ['${brokers[0]}'], unreachableMs: 3000 }\ntopics: { partitions: 3 }`
-  mesh = new MeshProcess(path.join(dir, 'mesh'), shopYaml({ name: database, url, chunkRows: 250, more }))
+  mesh = new MeshProcess(path.join(folder.dir, 'mesh'), shopYaml({ name: database, url, chunkRows: 250, more }))
   await startReading(mesh)
   let shop: ReturnType<typeof keepBusy> | null = null
   for (const round of ['reading', 'streaming']) {

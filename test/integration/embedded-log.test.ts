@@ -3,11 +3,11 @@ import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:
 import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterAll, afterEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { type EmbeddedLog, type EmbeddedLogOptions, openEmbeddedLog } from '../../core/log/embedded/embedded-log.ts'
 import { batchOf, frameFor, idFrame, logContract, readCount, readUntil, startOf, topicSpec } from '../../testing/log.contract.ts'
 import { valuesOf } from '../fault/known-batches.ts'
-import { mountSmallDisk, unmountSmallDisks } from '../services/small-disk.ts'
+import { mountSmallDisk, smallDiskSkipReason, unmountSmallDisks } from '../services/small-disk.ts'
 
 const root = mkdtempSync(path.join(os.tmpdir(), 'millrace-log-'))
 let folders = 0
@@ -23,10 +23,7 @@ async function openLog(options: EmbeddedLogOptions): Promise<EmbeddedLog> {
 afterEach(async () => {
   for (const log of open.splice(0)) await log[Symbol.asyncDispose]()
 })
-afterAll(() => {
-  unmountSmallDisks()
-  rmSync(root, { recursive: true, force: true })
-})
+afterAll(() => rmSync(root, { recursive: true, force: true }))
 
 for (const [name, options] of [
   ['the embedded log', {}],
@@ -347,8 +344,11 @@ test('a batch that cannot be stored is refused, and none lands before it', async
 })
 
 const mount = path.join(root, 'small-disk')
-const noDisk = mountSmallDisk(mount, 3)
+const noDisk = smallDiskSkipReason()
 describe.skipIf(noDisk !== null)(`a full disk${noDisk === null ? '' : ` (skipped: ${noDisk})`}`, () => {
+  beforeAll(() => mountSmallDisk(mount, 3))
+  afterAll(unmountSmallDisks)
+
   test('append gives log.full, nothing half is visible, and the same batches land in order once there is room', async () => {
     const dir = path.join(mount, 'log')
     const log = await openLog({ dir, segmentBytes: 500_000 })

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { FLAVORS, type Flavor, type MysqlDatabase, mysqlDatabase, mysqlSkipReason } from '../services/mysql.ts'
 import { mysqlMeshYaml } from '../services/mysql-mesh.ts'
@@ -11,7 +11,10 @@ if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping
 
 let db: MysqlDatabase | null = null
 let mesh: MeshProcess | null = null
-const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-mysql-odd-'))
+let dir = ''
+beforeEach(() => {
+  dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-mysql-odd-'))
+})
 afterEach(async () => {
   await mesh?.kill()
   await db?.drop()
