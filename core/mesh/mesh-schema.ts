@@ -137,7 +137,9 @@ const kafkaLogSchema = z.strictObject({
     .min(1000)
     .max(3_600_000)
     .default(120_000)
-    .describe('When nothing has succeeded for so long, in milliseconds, nodes are shown as degraded (log.unreachable); they go on trying.'),
+    .describe(
+      'When nothing has succeeded for so long, in milliseconds, nodes are shown as degraded (log.unreachable); they go on trying. A broker that hangs is noticed after requestTimeoutMs, not before.',
+    ),
 })
 
 export const logSchema = z.discriminatedUnion('kind', [embeddedLogSchema, kafkaLogSchema]).describe('The durable log between all nodes.')
