@@ -162,7 +162,9 @@ const embeddedRegistrySchema = z.strictObject({
 })
 
 const confluentRegistrySchema = z.strictObject({
-  kind: z.literal('confluent').describe('A registry with the Confluent REST interface: Confluent, Apicurio, Karapace, Redpanda.'),
+  kind: z
+    .literal('confluent')
+    .describe('A registry with the Confluent REST interface: Apicurio; those of Confluent, Karapace and Redpanda have the same and were not run.'),
   url: z
     .string()
     .regex(/^(https?:\/\/|.*\$\{)/, 'expected an http(s) URL')
