@@ -76,19 +76,24 @@ async function tableFindings(source: SourceNode, mesh: Mesh, secrets: Secrets, l
   const found: (Finding & { readonly node?: string })[] = []
   const add = (node: string, subject: string, { message, fix }: MillraceError) =>
     found.push({ node, level: 'error', subject, message: `would be parked: ${message}`, ...(fix === undefined ? {} : { fix }) })
+  // what does not answer, or not as it should, is not waited for again with each table: its own check says why
+  const silent = new Set<SinkNode>()
   for (const table of await reader.tables()) {
     const why = source.topics.compacted ? whyNotCompactable(table) : null
     if (why !== null) add(source.name, `table ${tableId(table)}`, why)
     const topic = topicOf(source.name, table)
     for (const sink of why === null ? mesh.sinks.filter(({ from }) => from.matches(topic)) : []) {
+      if (silent.has(sink)) continue
       const refusal = await refusalOf(sink, { topic, namespace: table.namespace, table: table.name }, table, mesh, secrets, logger)
-      if (refusal !== null) add(sink.name, `stream ${topic}`, parkedStream(topic, refusal))
+      if (refusal === null) continue
+      if (refusal.category === 'schema') add(sink.name, `stream ${topic}`, parkedStream(topic, refusal))
+      else silent.add(sink)
     }
   }
   return found
 }
 
-/** Why a sink would not take a stream; null: it would, or its own check says why it cannot be asked. */
+/** Why a sink would not take a stream: in category `schema`, else why it cannot be asked; null: it would. */
 async function refusalOf(
   sink: SinkNode,
   stream: StreamTarget,
@@ -102,7 +107,6 @@ async function refusalOf(
     await connector.prepare(table)
     return null
   } catch (thrown) {
-    const error = asMillraceError(thrown)
-    return error.category === 'schema' ? error : null
+    return asMillraceError(thrown)
   }
 }
