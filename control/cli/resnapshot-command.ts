@@ -2,7 +2,7 @@ import { MillraceError } from '../../core/errors.ts'
 import { loadMesh } from '../../core/mesh/read-mesh.ts'
 import { DataFolder } from '../../core/runtime/data-folder.ts'
 import { openLog } from '../../core/runtime/open-log.ts'
-import { checkResnapshot, parseResnapshot } from '../../core/runtime/resnapshot.ts'
+import { checkResnapshot, parseResnapshot, pausedSource } from '../../core/runtime/resnapshot.ts'
 import { LOG_HELP, LOG_OPTIONS, openCliLogger } from './cli-logger.ts'
 import type { Command } from './command.ts'
 import { askRunning, commandRunning } from './running-mesh.ts'
@@ -37,9 +37,10 @@ ${LOG_HELP}`,
       }
       return { exitCode: 0, result: { ...wanted, running: true }, text: `${what}: being read again` }
     }
+    using folder = new DataFolder(mesh.dataDir)
+    if (folder.paused.has(wanted.node)) throw pausedSource(wanted.node)
     const secrets = input.secrets(mesh.dir)
     await using logger = openCliLogger(input, { redact: (text) => secrets.redact(text), level: 'warn' })
-    using folder = new DataFolder(mesh.dataDir)
     await using log = await openLog({ mesh, secrets, logger: logger.logger, readOnly: false })
     await checkResnapshot(log, wanted)
     // not in the log: whoever writes there takes the source from the process that has it, on Kafka perhaps one elsewhere
