@@ -91,6 +91,8 @@ function allowReferences<T>(value: T, except: ReadonlySet<string>): T {
 
 function orReference(schema: JsonSchema): JsonSchema {
   const inner = allowReferences(schema, new Set())
+  const branches = inner.anyOf as readonly JsonSchema[] | undefined
+  if (branches?.some(({ type }) => type === 'boolean' || type === 'number' || type === 'integer')) return { ...inner, anyOf: [...branches, REFERENCE] }
   const isRuled =
     schema.type === 'number' ||
     schema.type === 'integer' ||

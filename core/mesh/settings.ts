@@ -71,9 +71,14 @@ export class Settings<T> {
     if (first.success) return first.data
     const retyped = new Map<string, 'number' | 'boolean'>()
     for (const issue of first.error.issues) {
-      if (issue.code !== 'invalid_type' || !references.some((reference) => samePath(reference, issue.path as Path))) continue
-      if (issue.expected === 'number' || issue.expected === 'int' || issue.expected === 'boolean') {
-        retyped.set(JSON.stringify(issue.path), issue.expected === 'boolean' ? 'boolean' : 'number')
+      if (!references.some((reference) => samePath(reference, issue.path as Path))) continue
+      // of a union, what its branches wanted in this place
+      const wanted = issue.code === 'invalid_union' ? issue.errors.flat().filter((inner) => inner.path.length === 0) : [issue]
+      for (const one of wanted) {
+        if (one.code !== 'invalid_type') continue
+        if (one.expected === 'number' || one.expected === 'int' || one.expected === 'boolean') {
+          retyped.set(JSON.stringify(issue.path), one.expected === 'boolean' ? 'boolean' : 'number')
+        }
       }
     }
     const second = this.#schema.safeParse(map(resolved, [], (text, at) => retype(text, retyped.get(JSON.stringify(at)))))

@@ -7,6 +7,7 @@ import { z } from 'zod'
 import { formatFinding } from '../../../../core/mesh/mesh-finding.ts'
 import { parseMesh } from '../../../../core/mesh/read-mesh.ts'
 import { Secrets } from '../../../../core/mesh/secrets.ts'
+import { Settings } from '../../../../core/mesh/settings.ts'
 import { zodFindings } from '../../../../core/mesh/zod-findings.ts'
 import { PluginCatalog } from '../../../../core/runtime/plugin-catalog.ts'
 import { testPlugins } from './test-plugins.ts'
@@ -64,6 +65,17 @@ describe('a mesh that is right', () => {
     for (const text of ['dial postgres://u:hunt%40er2@h/d failed', 'password hunt%40er2', 'password hunt@er2']) {
       expect(secrets.redact(text)).not.toMatch(/hunt/)
     }
+  })
+
+  test('reads a reference as a boolean or a number also where the setting may be a word instead', () => {
+    const schema = z.strictObject({ binary: z.union([z.literal('auto'), z.boolean()]), most: z.union([z.literal('all'), z.int()]) })
+    const at = { path: [], locate: () => ({ file: 'x', line: 1, column: 1 }) }
+    const settings = new Settings({ binary: '${env:BINARY}', most: '${env:MOST}' }, schema, at)
+    const resolved = (BINARY: string, MOST: string) => settings.resolve(new Secrets({ env: { BINARY, MOST }, dir: '.' }), '.')
+    expect(settings.lint()).toEqual([])
+    expect(resolved('false', '5')).toEqual({ binary: false, most: 5 })
+    expect(resolved('auto', 'all')).toEqual({ binary: 'auto', most: 'all' })
+    expect(() => resolved('maybe', '5')).toThrow(expect.objectContaining({ code: 'config.invalid' }))
   })
 
   test('reads a secret from a file beside the mesh', async () => {
