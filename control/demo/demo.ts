@@ -26,7 +26,8 @@ Runs Postgres → Avro log → Iceberg and search on this machine and proves the
                 when the demo fails: {"equal": false, "error": {"message": …}}
   --keep        leave Postgres running at the end, to look around
 
-Exits 0 when all are equal, 1 when they differ or it fails, 2 for options it does not know. Ctrl-C (130) and SIGTERM (143) end all that it started.`
+Exits 0 when all are equal, 1 when they differ or it fails, 2 for options it does not know. Ctrl-C (130), SIGTERM (143) and SIGHUP (129)
+end all that it started; once --keep leaves Postgres running, with the code of the result.`
 
 interface AuditDocument {
   readonly ok: boolean
@@ -53,14 +54,17 @@ const MADE_BY_DEMO = '.made-by-millrace-demo'
 const repository = path.join(import.meta.dirname, '..', '..')
 const millrace = path.join(repository, 'control', 'cli', 'millrace.js')
 
+/** What ends the demo: Ctrl-C, a supervisor, a terminal that is closed. */
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
 /** The demo cannot begin as it was asked to. */
 class UsageError extends Error {}
 
-/** SIGINT or SIGTERM came. */
+/** One of {@link SIGNALS} came. */
 class Interrupted extends Error {
   readonly exitCode: number
 
-  constructor(signal: 'SIGINT' | 'SIGTERM') {
+  constructor(signal: (typeof SIGNALS)[number]) {
     super(`stopped by ${signal}`)
     this.exitCode = 128 + os.constants.signals[signal]
   }
@@ -69,7 +73,7 @@ class Interrupted extends Error {
 /** Aborts when the user wants to end, with {@link Interrupted}. Later signals change nothing: npm sends on the one that a terminal sends to all. */
 function untilInterrupted(): AbortSignal {
   const stop = new AbortController()
-  for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => stop.abort(new Interrupted(name)))
+  for (const name of SIGNALS) process.on(name, () => stop.abort(new Interrupted(name)))
   return stop.signal
 }
 

@@ -45,6 +45,7 @@ test.each([
   ['SIGINT', 'mesh', 130],
   ['SIGTERM', 'mesh', 143],
   ['SIGTERM', 'Postgres', 143],
+  ['SIGHUP', 'mesh', 129],
 ] as const)(
   '%s while its %s runs ends all that the demo started, removes its temporary folder and says so in its document',
   async (signal, runs, exitCode) => {
