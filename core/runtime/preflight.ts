@@ -65,7 +65,8 @@ export async function preflight(
   // a node is asked twice, and what keeps it from answering is said once: why its tables cannot be read, its own check has said better
   const all = [...new Map(findings.flat().map((one) => [JSON.stringify([one.node, one.subject, one.message]), one])).values()]
   const saidBy = (node: string) => all.some((one) => one.node === node && one.level === 'error' && one.subject !== TABLES)
-  return all.filter(({ node, subject }) => subject !== TABLES || !saidBy(node))
+  // only what kept the node from being asked has a category: a plugin may call a finding so, too
+  return all.filter(({ node, subject, category }) => subject !== TABLES || category === undefined || !saidBy(node))
 }
 
 const TABLES = 'tables'

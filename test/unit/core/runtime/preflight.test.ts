@@ -49,6 +49,15 @@ test('a sink that does not answer is asked about one table, not about each', asy
   expect(found).toMatchObject([{ node: 'lake', subject: 'connection', message: 'no answer' }])
 })
 
+test('what a source finds about its tables is told beside what else it finds', async () => {
+  const own = [
+    { level: 'warning', subject: 'tables', message: 'none matches' },
+    { level: 'error', subject: 'wal_level', message: 'replica' },
+  ] as const
+  const openReader = async () => Promise.reject(new MillraceError('source.unprepared', 'nothing to read'))
+  expect(await findings({ check: async () => own, openReader })).toEqual(own.map((one) => ({ node: 'shop', ...one })))
+})
+
 test('a sink that refuses one table is asked about the others', async () => {
   const open = async () => {
     throw new MillraceError('sink.schema_unsupported', 'no key')
