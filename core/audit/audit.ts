@@ -175,8 +175,8 @@ async function compareOnce(options: TableAuditOptions): Promise<Compared> {
   }
   const sinks: Record<string, Side> = {}
   for (const sink of options.sinks) {
-    const connector = await sink.open()
     try {
+      await using connector = await sink.open()
       // what refuses the table never comes to the end of its stream
       await connector.prepare(table)
       await until(options, deadline, `sink ${sink.node} has not reached the end of ${topic} as it was`, async () => reaches(await connector.committed(), ends))
@@ -201,8 +201,6 @@ async function compareOnce(options: TableAuditOptions): Promise<Compared> {
       if (error.code !== 'sink.schema_unsupported') throw error
       sinks[sink.node] = NOTHING
       differences.push(`${sink.node} does not take it: ${error.code}: ${error.message}${error.fix === undefined ? '' : `; fix: ${error.fix}`}`)
-    } finally {
-      await connector[Symbol.asyncDispose]()
     }
   }
   const ledger = await compareLedger(options)

@@ -2,6 +2,7 @@ import { expect, test } from 'vitest'
 import { auditTable, type TableAuditOptions } from '../../../../core/audit/audit.ts'
 import type { SourceReader } from '../../../../core/capture/source-connector.ts'
 import { SHAPE_ENTRY } from '../../../../core/capture/start-over.ts'
+import { MillraceError } from '../../../../core/errors.ts'
 import type { RowChange } from '../../../../core/event/change-event.ts'
 import type { Json } from '../../../../core/event/offset.ts'
 import { SNAPSHOT_ENTRY } from '../../../../core/event/snapshot-progress.ts'
@@ -90,10 +91,10 @@ class Flow {
     }
   }
 
-  audit(sink: MemorySink, more: Partial<Pick<TableAuditOptions, 'deadlineMs' | 'showKeys' | 'signal' | 'pause'>> = {}) {
+  audit(sink: MemorySink, more: Partial<Pick<TableAuditOptions, 'deadlineMs' | 'showKeys' | 'signal' | 'pause' | 'sinks'>> = {}) {
     const { log, reader } = this
     const options = { node: 'shop', table, topic: TOPIC, compacted: false, reader, log, registry: this.encoder.registry, memoryBytes: 1 << 20, signal: still }
-    return auditTable({ ...options, deadlineMs: 60_000, showKeys: 0, ...more, sinks: [{ node: 'lake', open: async () => sink }] })
+    return auditTable({ ...options, deadlineMs: 60_000, showKeys: 0, sinks: [{ node: 'lake', open: async () => sink }], ...more })
   }
 }
 
@@ -141,6 +142,15 @@ test('a sink that takes changes all the while it is read is compared with the lo
   expect(audit.equal).toBe(true)
   expect(sink.scans).toBe(1)
   expect(flow.target.rows.size).toBe(35)
+})
+
+test('a sink that refuses the table when it is opened makes the table different, and ends no audit', async () => {
+  const flow = new Flow()
+  await flow.start(10)
+  const open = async () => Promise.reject(new MillraceError('sink.schema_unsupported', 'no such name'))
+  const { equal, source, log, differences } = await flow.audit(new MemorySink(flow.target, LIMITS), { sinks: [{ node: 'lake', open }] })
+  expect([equal, source.rows, log.rows]).toEqual([false, 10, 10])
+  expect(differences).toEqual(['lake does not take it: sink.schema_unsupported: no such name'])
 })
 
 test('keys that differ are named while the sink takes changes', async () => {
