@@ -78,8 +78,8 @@ describe.skipIf(skip !== null)(`a server that falls silent${skip === null ? '' :
     expect(network.hush()).toBeGreaterThan(0)
     // committed while nobody hears of it
     for (let n = 20; n < 40; n++) await mysqlTurn(session, n)
-    const away = await mesh.until('degraded', (status) => shop(status).state === 'degraded')
-    expect(shop(away).error).toMatchObject({ code: 'source.unreachable', message: expect.stringMatching(/silent for \d+ ms/) })
+    // it is degraded for a moment only, since it can connect again
+    await mesh.until('the silence is noticed', () => /silent for \d+ ms/.test(mesh.output))
     await mesh.until('running again', (status) => shop(status).state === 'running')
     for (let n = 40; n < 60; n++) await mysqlTurn(session, n)
     const audit = await mesh.audit()
