@@ -64,23 +64,21 @@ export async function auditMesh(mesh: Mesh, options: AuditOptions): Promise<read
           node: sink.name,
           open: () => sink.plugin.open(sink.settings.resolve(secrets, mesh.dir), readerContext(mesh, sink.name, logger), stream),
         }))
-      const audit = {
+      const compared = await auditTable({
         node: source.name,
-        ...(await auditTable({
-          node: source.name,
-          table,
-          topic,
-          compacted: source.topics.compacted,
-          reader,
-          log,
-          registry,
-          sinks,
-          deadlineMs: options.waitMs,
-          memoryBytes,
-          showKeys,
-          signal,
-        })),
-      }
+        table,
+        topic,
+        compacted: source.topics.compacted,
+        reader,
+        log,
+        registry,
+        sinks,
+        deadlineMs: options.waitMs,
+        memoryBytes,
+        showKeys,
+        signal,
+      })
+      const audit = { node: source.name, ...compared, differences: compared.differences.map((text) => secrets.redact(text)) }
       audits.push(audit)
       options.onTable?.(audit)
     }
