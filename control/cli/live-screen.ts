@@ -53,7 +53,10 @@ export class LiveScreen {
 
   /** The cursor stands below the drawing, in a row of its own. */
   get #mostLines(): number {
-    return Math.max(1, (this.#out.rows || 24) - 1)
+    const { rows } = this.#out
+    // no terminal
+    if (rows === undefined) return Number.POSITIVE_INFINITY
+    return Math.max(1, (rows || 24) - 1)
   }
 
   #fitting(lines: readonly string[]): readonly string[] {

@@ -115,3 +115,9 @@ test('a line is cut at the width, also when the terminal has become narrower', (
   expect(terminal.shown).toEqual([`${'x'.repeat(19)}…`, `${'y'.repeat(19)}…`, ''])
   expect(terminal.scrolledOut).toEqual(['before', 'after'])
 })
+
+test('a file or a pipe gets all lines', () => {
+  const written: string[] = []
+  new LiveScreen({ write: (text: string) => written.push(text) }).draw(lines(50))
+  expect(written.join('').match(/line/g)).toHaveLength(50)
+})
