@@ -5,6 +5,7 @@ import { loadCode } from '../../core/runtime/open-log.ts'
 import { LOG_HELP, LOG_OPTIONS, openCliLogger } from './cli-logger.ts'
 import { type Command, type CommandInput, type CommandOutcome, textOption } from './command.ts'
 import { beginAgainIfCompiled } from './compile-cache.ts'
+import { renderStanding } from './live-view.ts'
 
 export const agentCommand: Command = {
   name: 'agent',
@@ -54,6 +55,7 @@ ${LOG_HELP}`,
       ...(host === undefined ? {} : { host }),
       ...(port === undefined ? {} : { port: Number(port) }),
     })
+    input.io.stderr.write(renderStanding(result.status))
     return { exitCode: result.exitCode, result, text: `${result.outcome === 'failed' ? 'ended: no source is left that can go on' : 'stopped'}\n` }
   },
 }

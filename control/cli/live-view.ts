@@ -1,6 +1,6 @@
 import { stripVTControlCharacters, styleText } from 'node:util'
 import { describeDifference } from '../../core/audit/continuous-audit.ts'
-import { isParked, type MeshStatus, type NodeStatus, type TableProgress } from '../../core/runtime/mesh-status.ts'
+import { isParked, type MeshStatus, type NodeStatus, standing, type TableProgress } from '../../core/runtime/mesh-status.ts'
 import type { NodeState } from '../../core/runtime/node-lifecycle.ts'
 import { formatBytes, formatCount, formatDuration } from './figures.ts'
 
@@ -153,6 +153,13 @@ export function clip(line: string, width: number): string {
   const plain = stripVTControlCharacters(line)
   const characters = [...plain]
   return characters.length <= width ? line : `${characters.slice(0, Math.max(0, width - 1)).join('')}…`
+}
+
+/** What does not go on until somebody repairs it, with its repair: what is printed when a mesh has ended. */
+export function renderStanding(status: MeshStatus): string {
+  return standing(status)
+    .map(({ what, error }) => `millrace: ${what} ${error.code}: ${error.message}${error.fix === null ? '' : `\n  fix: ${error.fix}`}\n`)
+    .join('')
 }
 
 /** One line for logs: every node with its state and figures. */

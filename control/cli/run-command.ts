@@ -1,14 +1,14 @@
 import { MillraceError } from '../../core/errors.ts'
 import { loadMesh } from '../../core/mesh/read-mesh.ts'
 import { pause } from '../../core/retry.ts'
-import { type MeshStatus, standing } from '../../core/runtime/mesh-status.ts'
+import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
 import { loadCode } from '../../core/runtime/open-log.ts'
 import { runMesh } from '../../core/runtime/runtime.ts'
 import { LOG_HELP, LOG_OPTIONS, openCliLogger } from './cli-logger.ts'
 import { type Command, type CommandInput, flag, textOption } from './command.ts'
 import { beginAgainIfCompiled } from './compile-cache.ts'
 import { LiveScreen, wantsColor } from './live-screen.ts'
-import { RateWindow, renderStatus, statusLine } from './live-view.ts'
+import { RateWindow, renderStanding, renderStatus, statusLine } from './live-view.ts'
 
 const REDRAW_MS = 500
 const LOG_STATUS_MS = 5000
@@ -93,8 +93,7 @@ ${LOG_HELP}`,
       await showing
       show()
       screen?.end()
-      for (const { what, error } of standing(result.status))
-        io.stderr.write(`millrace: ${what} ${error.code}: ${error.message}${error.fix === null ? '' : `\n  fix: ${error.fix}`}\n`)
+      io.stderr.write(renderStanding(result.status))
       const paused = result.status.nodes.filter(({ pausedSince }) => pausedSince !== null).map(({ node }) => node)
       const through = paused.length === 0 ? 'everything is through' : `everything is through but for what is paused: ${paused.join(', ')}`
       const text = `${result.outcome === 'failed' ? 'ended: no source is left that can go on' : result.outcome === 'idle' ? `idle: ${through}` : 'stopped'}\n`
