@@ -1,3 +1,4 @@
+import { addAbortListener } from 'node:events'
 import path from 'node:path'
 import {
   type CaptureOutput,
@@ -86,7 +87,7 @@ export class MysqlSource implements SourceConnector {
   }
 
   async *changes(from: SourceOffset, output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
-    const { stream, server, charsets, context, tables, patterns, start, settled } = this.#parts
+    const { stream, connections, server, charsets, context, tables, patterns, start, settled } = this.#parts
     const { flavor, gtids, prepared } = readOffset(from)
     invariant(flavor === start.flavor && gtids === start.gtids && prepared === start.prepared, 'the stream starts where the source was opened')
     const changes = new ChangeStream({
@@ -120,12 +121,18 @@ export class MysqlSource implements SourceConnector {
     this.#stream = changes
     let complete = start
     let offset = from
-    for await (const reached of changes.run(signal)) {
-      if (reached !== complete) {
-        complete = reached
-        offset = writeOffset(reached)
+    // a stop waits for no answer about the catalog
+    using _ = addAbortListener(signal, () => connections.close())
+    try {
+      for await (const reached of changes.run(signal)) {
+        if (reached !== complete) {
+          complete = reached
+          offset = writeOffset(reached)
+        }
+        yield offset
       }
-      yield offset
+    } catch (error) {
+      if (!signal.aborted) throw error
     }
   }
 

@@ -4,6 +4,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
+import { until } from '../../testing/source/source-run.ts'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { FLAVORS, type MysqlDatabase, mysqlDatabase, mysqlSkipReason } from '../services/mysql.ts'
 import { mysqlMeshYaml } from '../services/mysql-mesh.ts'
@@ -12,15 +13,20 @@ import { createMysqlShop, mysqlTurn } from './mysql-shop.ts'
 const skip = mysqlSkipReason()
 if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
 
+/** Far above what a stop takes, below what an answer about the catalog is waited for. */
+const STOP_MS = 30_000
+
 /** Stands before a server and, from `hush` on, keeps what connections it has open and passes nothing on, as a network does that lost its way. */
 class Network {
   readonly #server: net.Server
-  readonly #pairs = new Set<readonly net.Socket[]>()
+  readonly #pairs = new Set<readonly [client: net.Socket, server: net.Socket]>()
+  /** A question came to a silent connection. */
+  asked = false
 
   constructor(upstream: number) {
     this.#server = net.createServer((client) => {
       const server = net.connect(upstream, '127.0.0.1')
-      const pair = [client, server]
+      const pair = [client, server] as const
       this.#pairs.add(pair)
       client.pipe(server)
       server.pipe(client)
@@ -41,7 +47,10 @@ class Network {
 
   /** New connections are as before. @returns how many are silent */
   hush(): number {
-    for (const pair of this.#pairs) for (const socket of pair) socket.unpipe().pause()
+    for (const [client, server] of this.#pairs) {
+      server.unpipe().pause()
+      client.unpipe().on('data', () => (this.asked = true))
+    }
     return this.#pairs.size
   }
 
@@ -58,7 +67,7 @@ afterEach(async () => {
 })
 
 describe.skipIf(skip !== null)(`a server that falls silent${skip === null ? '' : ` (${skip})`}`, () => {
-  test.each(FLAVORS)('%s: the source says so, connects again, and nothing is lost', async (flavor) => {
+  test.each(FLAVORS)('%s: the source says so, connects again, and nothing is lost; a stop waits for no answer', async (flavor) => {
     const db: MysqlDatabase = await mysqlDatabase(flavor)
     cleanup.push(() => db.drop())
     await createMysqlShop(db)
@@ -86,6 +95,12 @@ describe.skipIf(skip !== null)(`a server that falls silent${skip === null ? '' :
     expect(audit.map(({ table, equal, differences }) => ({ table, equal, differences }))).toEqual(
       ['customers', 'orders'].map((name) => ({ table: `${db.database}.${name}`, equal: true, differences: [] })),
     )
+
+    network.asked = false
+    network.hush()
+    await until('the catalog is asked', () => network.asked)
+    const from = performance.now()
     expect(await mesh.stop()).toBe(0)
+    expect(performance.now() - from).toBeLessThan(STOP_MS)
   })
 })
