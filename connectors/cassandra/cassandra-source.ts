@@ -204,7 +204,8 @@ export class CassandraSource implements SourceConnector {
         let rows = new Map<string, QueriedRow | null>()
         let planned = this.#plan(updates, into === null)
         for (let wait = this.#waitFor(planned, rows, into); wait !== null; wait = this.#waitFor(planned, rows, into)) {
-          // nothing is waited for between a change and its offset, so that both land together
+          // nothing is waited for between a change and its offset, so that both land together; what fails meanwhile is looked at then
+          wait.catch(() => {})
           if (unyielded > 0) yield this.#offset
           unyielded = 0
           try {
@@ -276,11 +277,19 @@ export class CassandraSource implements SourceConnector {
 
   /** A connection of the driver takes 2,048 requests, and one entry of the log may need more rows. */
   async #read(missing: readonly Planned[], rows: Map<string, QueriedRow | null>): Promise<void> {
-    const left = missing.values()
+    const left = [...missing].reverse()
     const work = async () => {
-      for (const { mapped, change } of left) rows.set(nameOf(mapped, change), await this.#query(mapped).one(change.key.partition, change.key.clustering!))
+      for (let one = left.pop(); one !== undefined; one = left.pop()) {
+        const { key } = one.change
+        rows.set(nameOf(one.mapped, one.change), await this.#query(one.mapped).one(key.partition, key.clustering!))
+      }
     }
-    await Promise.all(Array.from({ length: READS_AT_ONCE }, work))
+    try {
+      await Promise.all(Array.from({ length: READS_AT_ONCE }, work))
+    } finally {
+      // the others read no more once one has failed
+      left.length = 0
+    }
   }
 
   #isReady(mapped: MappedTable, into: CaptureOutput): boolean {
