@@ -88,7 +88,7 @@ async function tableFindings(source: SourceNode, mesh: Mesh, secrets: Secrets, l
       const refusal = await refusalOf(sink, { topic, namespace: table.namespace, table: table.name }, table, mesh, secrets, logger)
       if (refusal === null) continue
       if (refusal.category === 'schema') add(sink.name, `stream ${topic}`, parkedStream(topic, refusal))
-      else silent.add(sink)
+      else if (refusal.category === 'unavailable') silent.add(sink)
     }
   }
   return found

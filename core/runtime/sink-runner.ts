@@ -148,7 +148,7 @@ export class SinkRunner implements RunningNode {
     const { log, registry, signal } = this.#context
     const foreign = new Map<string, MillraceError>()
     for (const { topic } of await log.topics()) {
-      if (signal.aborted) break
+      if (signal.aborted) return
       if (this.#streams.has(topic) || !this.#node.from.matches(topic)) continue
       try {
         const target = await describeStream(registry, topic)
