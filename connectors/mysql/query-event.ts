@@ -17,6 +17,8 @@ const HEAD_BYTES = 13
 /** EXECUTE_LOAD_QUERY says a file, too. */
 const LOAD_HEAD_BYTES = 26
 const ANSI_QUOTES = 4
+/** Character sets with characters of more than one byte, and binary, which is taken as UTF-8. */
+const SEVERAL_BYTES = /^(utf|ucs|gb|big5|sjis|cp932|ujis|eucjpms|euckr|binary)/
 const NO_BACKSLASH_ESCAPES = 1 << 20
 
 /** Reads a query event: its text is in the character set that its session sent it in. @throws source.protocol */
@@ -37,6 +39,7 @@ export function readQuery(event: BinlogEvent, bytes: Buffer, charsets: Charsets)
       namespace: bytes.toString('utf8', schemaAt, textAt - 1),
       ansiQuotes: (mode & ANSI_QUOTES) !== 0,
       noBackslashEscapes: (mode & NO_BACKSLASH_ESCAPES) !== 0,
+      nbspIsSpace: charset !== undefined && !SEVERAL_BYTES.test(charset),
     },
   }
 }

@@ -4,6 +4,8 @@ export interface Quoting {
   readonly ansiQuotes: boolean
   /** A backslash within quotes is itself. */
   readonly noBackslashEscapes: boolean
+  /** U+00A0 is white space, as in character sets of one byte; in others it is a letter. */
+  readonly nbspIsSpace: boolean
 }
 
 export interface Word {
@@ -15,17 +17,19 @@ export interface Word {
   readonly raw: string
 }
 
-/** White space is ASCII's: U+00A0 and the like are letters to servers. */
+/** White space is ASCII's: others are letters to servers. */
 const SPACE_OR_WORD = /[\t-\r ]+|[0-9A-Za-z_$\u0080-\uffff]+/y
+const WITH_NBSP = /[\t-\r \u00a0]+|[0-9A-Za-z_$\u0080-\u009f\u00a1-\uffff]+/y
 
 /** The words of a statement, without comments; of comments that servers run, those within. Never fails: what is not closed ends with the text. */
-export function* wordsOf(text: string, { ansiQuotes, noBackslashEscapes }: Quoting): Generator<Word, undefined> {
+export function* wordsOf(text: string, { ansiQuotes, noBackslashEscapes, nbspIsSpace }: Quoting): Generator<Word, undefined> {
+  const spaceOrWord = nbspIsSpace ? WITH_NBSP : SPACE_OR_WORD
   for (let at = 0; at < text.length; ) {
-    SPACE_OR_WORD.lastIndex = at
-    const raw = SPACE_OR_WORD.exec(text)?.[0]
+    spaceOrWord.lastIndex = at
+    const raw = spaceOrWord.exec(text)?.[0]
     if (raw !== undefined) {
       at += raw.length
-      if (raw[0]! > ' ') yield { kind: 'word', text: raw.toLowerCase(), raw }
+      if (raw[0]! > ' ' && !(nbspIsSpace && raw[0] === '\u00a0')) yield { kind: 'word', text: raw.toLowerCase(), raw }
       continue
     }
     const char = text[at]!

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest'
 import { mayConcern, readStatement } from '../../../../connectors/mysql/ddl-reader.ts'
 
-const SESSION = { namespace: 'shop', ansiQuotes: false, noBackslashEscapes: false, lowerCase: false }
+const SESSION = { namespace: 'shop', ansiQuotes: false, noBackslashEscapes: false, nbspIsSpace: false, lowerCase: false }
 const read = (text: string, session: Partial<typeof SESSION> = {}) => readStatement(text, { ...SESSION, ...session })
 const tables = (...names: string[]) => names.map((name) => ({ namespace: name.split('.')[0], name: name.split('.')[1] }))
 const truncation = (name: string) => ({ kind: 'truncate', tables: tables(name) })
@@ -222,6 +222,12 @@ test('quotes are read as the session read them', () => {
   const text = `alter table a comment 'x\\', rename to b`
   expect(read(text, { noBackslashEscapes: true })).toEqual(replacement(['shop.b'], 'shop.a'))
   expect(read(text)).toEqual({ kind: 'definition' })
+})
+
+test('a space that does not break is one where characters are bytes', () => {
+  const text = 'truncate table\u00a0items'
+  expect(read(text, { nbspIsSpace: true })).toEqual(truncation('shop.items'))
+  expect(read(text)).toEqual(truncation('shop.table\u00a0items'))
 })
 
 test('names are in lower case where the server has them so', () => {

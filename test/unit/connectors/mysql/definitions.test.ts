@@ -4,7 +4,7 @@ import { readStatement } from '../../../../connectors/mysql/ddl-reader.ts'
 import { Definitions } from '../../../../connectors/mysql/definitions.ts'
 import { DescribedAhead } from '../../../../connectors/mysql/described-ahead.ts'
 
-const SESSION = { namespace: 'shop', ansiQuotes: false, noBackslashEscapes: false, lowerCase: false }
+const SESSION = { namespace: 'shop', ansiQuotes: false, noBackslashEscapes: false, nbspIsSpace: false, lowerCase: false }
 
 /** What the statements, each at the mark of its place among them, do to the rows of table `a`, in order. */
 async function effects(statements: readonly string[], ahead = new DescribedAhead(), isCaptured = false): Promise<readonly string[]> {

@@ -45,12 +45,14 @@ test.each([
   ['binary, of which the server converts nothing', [collation(63)], Buffer.from('truncate table é')],
   ['a collation that is not known', [collation(99)], Buffer.from('truncate table é')],
 ])('a statement is in the character set of its session: %s', (_, variables, text) => {
-  expect(read(variables, text)).toEqual({ text: 'truncate table é', session: { namespace: 'shop', ansiQuotes: false, noBackslashEscapes: false } })
+  expect(read(variables, text)).toMatchObject({ text: 'truncate table é', session: { namespace: 'shop', ansiQuotes: false, noBackslashEscapes: false } })
 })
 
 test('the session says how quotes are read', () => {
-  expect(read([FLAGS, mode(4)], Buffer.from('x')).session).toEqual({ namespace: 'shop', ansiQuotes: true, noBackslashEscapes: false })
-  expect(read([FLAGS, mode(1 << 20)], Buffer.from('x')).session).toEqual({ namespace: 'shop', ansiQuotes: false, noBackslashEscapes: true })
+  expect(read([FLAGS, mode(4)], Buffer.from('x')).session).toMatchObject({ ansiQuotes: true, noBackslashEscapes: false })
+  expect(read([FLAGS, mode(1 << 20)], Buffer.from('x')).session).toMatchObject({ ansiQuotes: false, noBackslashEscapes: true })
+  const spaces = [8, 28, 45, 63, 99].map((id) => read([collation(id)], Buffer.from('x')).session.nbspIsSpace)
+  expect(spaces).toEqual([true, false, false, false, false])
 })
 
 test('variables that are not known end those that are', () => {
