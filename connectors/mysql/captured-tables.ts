@@ -4,7 +4,7 @@ import { type CatalogTable, catalogKey, describeTable } from './catalog.ts'
 import { type Charsets, defineWireColumn, fits } from './column-definition.ts'
 import { type FitTables, fitTables, mapCurrent, type TableSettings, type UnfitTable } from './fit-tables.ts'
 import { binlogEnd, fileMark, type Server } from './server.ts'
-import type { SqlConnections } from './sql-connection.ts'
+import { CATALOG_SILENCE_MS, type SqlConnections } from './sql-connection.ts'
 import type { TableMap, WireColumn } from './table-map.ts'
 import { type MappedTable, mapTable, type TableDefinition } from './type-mapping.ts'
 import type { WireConnection } from './wire-connection.ts'
@@ -63,7 +63,7 @@ export class CapturedTables {
   }
 
   async #refresh(): Promise<readonly TableSchema[]> {
-    const { fit, unfit } = await this.#look(this.#options.settings)
+    const { fit, unfit } = await this.#look(this.#options.settings, LIST_SILENCE_MS)
     this.unfit = unfit
     const schemas = Array.from(fit.values(), ({ table }) => table)
     for (const table of schemas) {
@@ -75,11 +75,11 @@ export class CapturedTables {
     return schemas
   }
 
-  async #look(settings: TableSettings): Promise<FitTables> {
+  async #look(settings: TableSettings, silenceMs: number): Promise<FitTables> {
     const { connections, server } = this.#options
     const changes = this.#changes
     const look = (connection: WireConnection) => fitTables(connection, server, settings, this.#found.tables)
-    const tables = await connections.run('to look at the tables', look, LIST_SILENCE_MS)
+    const tables = await connections.run('to look at the tables', look, silenceMs)
     if (changes >= this.#found.changes) this.#found = { tables, changes }
     return tables
   }
@@ -154,8 +154,8 @@ export class CapturedTables {
     this.#described.add(key)
     if (this.#found.changes !== this.#changes) {
       if (this.#alone++ < Math.max(FEW, this.#found.tables.listed.size * PART)) return null
-      // what is wrong with another table must not set this one aside; and which are captured is not asked here
-      await this.#look({ ...this.#options.settings, cascades: 'ignore' }).catch(() => {})
+      // what is wrong with another table must not set this one aside; which are captured is not asked here, and the stream waits
+      await this.#look({ ...this.#options.settings, cascades: 'ignore' }, CATALOG_SILENCE_MS).catch(() => {})
       if (this.#found.changes !== this.#changes) return null
     }
     const { listed, fit } = this.#found.tables

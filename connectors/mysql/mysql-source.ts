@@ -1,6 +1,7 @@
 import { addAbortListener } from 'node:events'
 import path from 'node:path'
 import {
+  asMillraceError,
   type CaptureOutput,
   invariant,
   type PluginContext,
@@ -38,6 +39,8 @@ export interface MysqlSourceParts {
   readonly start: MysqlOffset
   /** See `ChangeStreamOptions`. */
   readonly settled: GtidSet | MariadbPosition | null
+  /** Aborts when the source is wanted no more, before its changes are asked for too. */
+  readonly signal: AbortSignal
 }
 
 /** See `SourceConnector`; made by `openMysql`. */
@@ -45,11 +48,13 @@ export class MysqlSource implements SourceConnector {
   readonly start: SourceOffset
   readonly snapshot: MysqlSnapshotReader
   readonly #parts: MysqlSourceParts
+  readonly #listening: Disposable
   #stream: ChangeStream | null = null
 
   constructor(parts: MysqlSourceParts) {
     this.#parts = parts
     this.start = writeOffset(parts.start)
+    this.#listening = addAbortListener(parts.signal, () => this.#giveUp())
     const applied: AppliedMark = { isSeenBy: (mark) => this.#stream?.isSeenBy(mark) ?? false }
     this.snapshot = new MysqlSnapshotReader({ connections: parts.snapshots, server: parts.server, mapping: parts.mapping, applied })
   }
@@ -87,7 +92,7 @@ export class MysqlSource implements SourceConnector {
   }
 
   async *changes(from: SourceOffset, output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
-    const { stream, connections, server, charsets, context, tables, patterns, start, settled } = this.#parts
+    const { stream, server, charsets, context, tables, patterns, start, settled } = this.#parts
     const { flavor, gtids, prepared } = readOffset(from)
     invariant(flavor === start.flavor && gtids === start.gtids && prepared === start.prepared, 'the stream starts where the source was opened')
     const changes = new ChangeStream({
@@ -122,7 +127,7 @@ export class MysqlSource implements SourceConnector {
     let complete = start
     let offset = from
     // a stop waits for no answer about the catalog
-    using _ = addAbortListener(signal, () => connections.close())
+    using _ = addAbortListener(signal, () => this.#giveUp())
     try {
       for await (const reached of changes.run(signal)) {
         if (reached !== complete) {
@@ -132,7 +137,7 @@ export class MysqlSource implements SourceConnector {
         yield offset
       }
     } catch (error) {
-      if (!signal.aborted) throw error
+      if (!signal.aborted || asMillraceError(error).code !== 'source.unreachable') throw error
     }
   }
 
@@ -161,8 +166,15 @@ export class MysqlSource implements SourceConnector {
     return { retainedBytes: 0, behindBytes: Math.max(0, between - place.position + end.position) }
   }
 
+  #giveUp(): void {
+    const { connections, snapshots } = this.#parts
+    connections.close()
+    snapshots.close()
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     const { stream, connections, snapshots } = this.#parts
+    this.#listening[Symbol.dispose]()
     stream.destroy()
     await snapshots[Symbol.asyncDispose]()
     await connections[Symbol.asyncDispose]()

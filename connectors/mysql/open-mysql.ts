@@ -9,12 +9,10 @@ import { type MysqlOffset, readOffset, resumeGtids } from './mysql-offset.ts'
 import { MysqlSource } from './mysql-source.ts'
 import { binlogEnd, readCharsets, readServer, requirePrepared, SESSION, type Server } from './server.ts'
 import { SNAPSHOT_SESSION } from './snapshot-reader.ts'
-import { SqlConnections } from './sql-connection.ts'
+import { CATALOG_SILENCE_MS, SqlConnections } from './sql-connection.ts'
 import { COMMAND, type ConnectOptions, literal, type Row, WireConnection } from './wire-connection.ts'
 
 const REFRESH_MS = 3000
-/** A question about one table, for which the stream may wait: milliseconds, but for a statement that holds the table for itself alone. */
-const CATALOG_SILENCE_MS = 60_000
 const HEARTBEAT_NS = 1_000_000_000
 const XA_PATIENCE_MS = 30_000
 const XA_POLL_MS = 50
@@ -42,7 +40,7 @@ export async function openMysql(
   const stream = cleanup.use(await startStream(options, server, replicaIdentity(config, context.mesh, context.node), start, context.node, signal))
   const snapshots = cleanup.use(new SqlConnections(options, SNAPSHOT_SESSION))
   const settled = resume === null ? await settledXa(connections, server, context) : null
-  const source = new MysqlSource({ settled, context, connections, snapshots, stream, server, charsets, tables, patterns, mapping, start })
+  const source = new MysqlSource({ settled, context, connections, snapshots, stream, server, charsets, tables, patterns, mapping, start, signal })
   cleanup.move()
   return source
 }

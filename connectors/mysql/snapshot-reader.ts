@@ -17,7 +17,7 @@ import { typeText } from './column-definition.ts'
 import { fieldOf, type RowLayout, readRows, writeRow } from './result-rows.ts'
 import { SESSION, type Server, tableName, takeExactView, takeView } from './server.ts'
 import { keyClause, keyLiterals } from './snapshot-order.ts'
-import type { SqlConnections } from './sql-connection.ts'
+import { CATALOG_SILENCE_MS, type SqlConnections } from './sql-connection.ts'
 import { type MappedTable, mapTable, type TypeMappingOptions } from './type-mapping.ts'
 import { identifier, literal, type WireConnection } from './wire-connection.ts'
 
@@ -162,7 +162,7 @@ export class MysqlSnapshotReader implements SnapshotReader {
    */
   async find(mapped: MappedTable, columns: readonly number[], key: readonly string[]): Promise<FoundRow | null> {
     const { namespace, name } = mapped.table
-    return this.#options.connections.run(`to read a row of ${tableId(mapped.table)}`, async (connection) => {
+    const work = async (connection: WireConnection): Promise<FoundRow | null> => {
       await this.#view(connection, UNSTOPPED)
       const now = await describeTable(connection, namespace, name)
       const same = columns.map((column) => now?.columns.find((one) => one.name === mapped.table.columns[column]!.name))
@@ -181,7 +181,9 @@ export class MysqlSnapshotReader implements SnapshotReader {
       await readRows(connection, sql, onRow, UNSTOPPED)
       await connection.query('commit')
       return found
-    })
+    }
+    // the stream waits for it
+    return this.#options.connections.run(`to read a row of ${tableId(mapped.table)}`, work, CATALOG_SILENCE_MS)
   }
 
   /** Reads a whole table in one view, see `SourceReader.scan`. @returns the number of the last commit in the view, and one */

@@ -3,6 +3,9 @@ import { MillraceError } from '../../core/plugin.ts'
 import { mysqlError } from './mysql-error.ts'
 import { type ConnectOptions, WireConnection } from './wire-connection.ts'
 
+/** For an answer about one table or row, for which the stream may wait: milliseconds, but for a statement that holds the table for itself alone. */
+export const CATALOG_SILENCE_MS = 60_000
+
 /**
  * Ordinary connections, made when needed and kept: each `run` has one of its own. `setup` is run once on each.
  */

@@ -49,7 +49,10 @@ class Network {
   hush(): number {
     for (const [client, server] of this.#pairs) {
       server.unpipe().pause()
-      client.unpipe().on('data', () => (this.asked = true))
+      client
+        .unpipe()
+        .on('data', () => (this.asked = true))
+        .resume()
     }
     return this.#pairs.size
   }
