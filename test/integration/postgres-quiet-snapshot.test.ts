@@ -9,9 +9,12 @@ let mesh: MeshProcess | null = null
 const { dir, remove } = faultDir()
 afterEach(async () => {
   await mesh?.kill()
-  await db?.sql(`drop owned by ${reader(db)}; drop role if exists ${reader(db)}`)
-  await db?.drop()
-  remove()
+  try {
+    await db?.sql(`drop owned by ${reader(db)}; drop role if exists ${reader(db)}`)
+  } finally {
+    await db?.drop()
+    remove()
+  }
 })
 
 const reader = ({ database }: TestDatabase) => `reader_${database}`
