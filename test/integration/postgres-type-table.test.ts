@@ -15,10 +15,11 @@ const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
   composite: ['a_composite'],
   'arrays of all these': ['int4[]', 'numeric(10,2)[]', 'an_enum[]', 'a_composite[]'],
   'arrays declared `type[][]`': ['int4[][]'],
-  'tsquery, reg*, int2vector, pg_snapshot, types without a binary form, unknown types of extensions': [
+  'tsquery, reg*, int2vector, oidvector, pg_snapshot, types without a binary form, unknown types of extensions': [
     'tsquery',
     'regclass',
     'int2vector',
+    'oidvector',
     'pg_snapshot',
     'aclitem',
   ],
