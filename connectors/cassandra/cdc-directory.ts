@@ -1,5 +1,10 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { CdcFiles, SegmentBytes } from './cdc-files.ts'
 import type { SegmentIndex } from './segment-reader.ts'
+
+/** An index that says too little may be a part of one that is being written: for so long, by a server that waits for a core. */
+const WRITING_MS = 5000
+const LOOK_MS = 20
 
 const SEGMENT = /^CommitLog-(\d+)-(\d+)\.log$/
 const INDEX = /^CommitLog-(\d+)-(\d+)_cdc\.idx$/
@@ -48,6 +53,15 @@ export class CdcDirectory {
     const [until, completed] = (await this.#files.text(indexName))?.split('\n') ?? []
     // written in place: a part of the number would be a lower offset, which is as true
     return until === undefined || !/^\d+$/.test(until) ? null : { until: Number(until), completed: completed?.startsWith('COMPLETED') === true }
+  }
+
+  /** The index as soon as it says `least` or more. @returns else what it says after a while; null: there is none */
+  async indexAt(segment: CdcSegment, least: number, writingMs = WRITING_MS): Promise<SegmentIndex | null> {
+    for (const until = performance.now() + writingMs; ; await delay(LOOK_MS)) {
+      const index = await this.index(segment)
+      if ((index !== null && index.until >= least) || performance.now() > until) return index
+      if (index === null && !(await this.hasIndexNow(segment))) return null
+    }
   }
 
   async hasIndexNow({ indexName }: CdcSegment): Promise<boolean> {

@@ -69,7 +69,7 @@ async function begin(directories: readonly CdcDirectory[], known: KnownRows): Pr
   for (const directory of directories) {
     const segments = await directory.list()
     const last = segments.findLast(({ hasIndex }) => hasIndex)
-    const index = last === undefined ? null : await directory.index(last)
+    const index = last === undefined ? null : await directory.indexAt(last, 0)
     // without an index nothing is in any: the newest is made before the one that is written is full
     logs[directory.path] = { segment: last?.id ?? segments[0]?.id ?? 0, position: index?.until ?? 0 }
   }
@@ -103,7 +103,7 @@ async function resumeAt(
       if (place.segment > 0) logger.warn({ ...place }, 'the segment in which the stream begins is gone: nothing of captured tables was in it')
       continue
     }
-    const until = (await directory.index(segment))?.until ?? 0
+    const until = (await directory.indexAt(segment, place.position))?.until ?? 0
     if (until < place.position) throw historyLost(`segment ${place.segment} ends at ${until}, before ${place.position}, which was captured`, node)
   }
   return { start, from }
