@@ -7,7 +7,7 @@ import { GtidSet, MariadbPosition } from '../../connectors/mysql/gtid-set.ts'
 import mysql from '../../connectors/mysql/index.ts'
 import { readOffset } from '../../connectors/mysql/mysql-offset.ts'
 import { asMillraceError, type MillraceError, type PluginContext, type SourceConnector, type SourceOffset } from '../../core/plugin.ts'
-import type { MysqlDatabase } from '../services/mysql.ts'
+import { type Flavor, type MysqlDatabase, mysqlDatabase } from '../services/mysql.ts'
 import { RecordingOutput } from './recording-output.ts'
 
 const PATIENCE_MS = 120_000
@@ -83,4 +83,11 @@ export class MysqlCapture {
     await this.connector[Symbol.asyncDispose]()
     rmSync(mysqlContext(this.#db).dataDir, { recursive: true, force: true })
   }
+}
+
+/** A database of a test's own with these tables, captured from here on. */
+export async function captureOf(flavor: Flavor, tables: string): Promise<{ readonly db: MysqlDatabase; readonly capture: MysqlCapture }> {
+  const db = await mysqlDatabase(flavor)
+  await db.sql(tables)
+  return { db, capture: await MysqlCapture.start(db) }
 }
