@@ -122,7 +122,10 @@ export class TableIntake {
 
   /** A chunk of the table cannot be read or written. @throws what is not of one table */
   failReading(table: TableName, thrown: unknown): void {
-    this.#park(table, ofOneTable(thrown))
+    const error = ofOneTable(thrown)
+    // it lived between two lists, and left nothing behind
+    if (error.code === 'source.table_gone' && this.shape(table) === null) this.#options.snapshot.drop(tableId(table))
+    else this.#park(table, error)
   }
 
   #park(table: TableName, error: MillraceError): void {

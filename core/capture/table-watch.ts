@@ -24,7 +24,7 @@ export interface WatchedCapture {
 
 /**
  * Compares the source's tables, each time they are listed, with what the log has of them: takes up new ones, has those read again whose rows changed without a
- * change in the stream, reads rows that came or went with a whole part of a table, and parks tables that are gone. The list may be ahead of the stream: a reading is placed where its view belongs.
+ * change in the stream, reads rows that came or went with a whole part of a table, and parks tables that are gone, if anything of them was captured. The list may be ahead of the stream: a reading is placed where its view belongs.
  */
 export class TableWatch {
   readonly #of: WatchedCapture
@@ -114,9 +114,10 @@ export class TableWatch {
   }
 
   async #miss(id: string, table: TableName): Promise<void> {
-    const { connector, park, progress, snapshot } = this.#of
+    const { connector, park, progress, shapes, snapshot } = this.#of
     const why = await connector.whyAbsent(table)
-    if (why !== null) {
+    // one of which nothing was captured leaves nothing behind that could be stale
+    if (why !== null && shapes.get(id) !== undefined) {
       park(
         table,
         new MillraceError('source.table_gone', `${id} ${why}: its stream and its targets keep the rows they have`, {

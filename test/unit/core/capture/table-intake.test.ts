@@ -334,6 +334,39 @@ test('a table that cannot be captured as it is, is named while that lasts, and l
   expect([...store.progress.keys()].filter((entry) => entry.endsWith('/public.gone'))).toEqual([])
 })
 
+test('a table that is gone before anything of it was captured is forgotten; one that left rows is parked', async () => {
+  const gone = new MillraceError('source.table_gone', 'public.t does not exist', { fix: 'create it' })
+  const read: SourceConnector['snapshot']['read'] = async (of, _cursor, _limits, onView) => {
+    if (of.name === 't') throw gone
+    onView(null)
+    return { rows: 0, next: null, fence: null, readAt: 5n, table: of, write: () => {} }
+  }
+  const failing = { snapshot: { estimate: async () => 1, read, sees: () => true }, whyAbsent: async () => 'was dropped' }
+  const untilRead: Script = async function* (output) {
+    while (output.chunks.size < 1) await new Promise((resolve) => setImmediate(resolve))
+    await output.chunks.emit(() => true)
+    yield
+  }
+  const store = new Store()
+  await store.run(untilRead, failing)
+  expect(store.progress.get('snapshot/public.u')).toMatchObject({ done: true })
+  expect(store.progress.has('parked/public.t')).toBe(false)
+  // not in the list any more
+  await store.run(untilRead, { ...failing, tables: async () => [table('u', INT), table('v', INT)] })
+  expect(store.progress.get('snapshot/public.v')).toMatchObject({ done: true })
+  expect(store.progress.has('parked/public.t')).toBe(false)
+
+  const other = await parkedStore()
+  other.progress.delete('parked/public.t')
+  await other.run(
+    async function* () {
+      yield
+    },
+    { ...failing, tables: async () => [table('u', INT)] },
+  )
+  expect(other.progress.get('parked/public.t')).toMatchObject({ code: 'source.table_gone' })
+})
+
 test('two tables that share an id, by the dots in their names, are parked, both and no other, until one is renamed', async () => {
   const store = new Store()
   const [one, other, third] = [{ ...table('c', INT), namespace: 'a.b' }, { ...table('b.c', INT), namespace: 'a' }, table('u', INT)]
