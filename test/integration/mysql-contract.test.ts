@@ -7,7 +7,7 @@ import mysql from '../../connectors/mysql/index.ts'
 import { Special, type Value } from '../../core/plugin.ts'
 import { until } from '../../testing/source/source-run.ts'
 import { type ProvisionedSource, sourceContract, type TypedTable, type Write } from '../../testing/source.contract.ts'
-import { databaseOn, FLAVORS, type Flavor, type MysqlServer, mysqlSkipReason, startMysql } from '../services/mysql.ts'
+import { databaseOn, flavorOf, type MysqlServer, mysqlSkipReason, RELEASES, type Release, startMysql } from '../services/mysql.ts'
 
 const skip = mysqlSkipReason()
 if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
@@ -65,16 +65,17 @@ const TYPES: readonly (readonly [type: string, ...values: (readonly [string, Val
 ]
 
 const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-mysql-contract-'))
-const servers = new Map<Flavor, Promise<MysqlServer>>()
+const servers = new Map<Release, Promise<MysqlServer>>()
+
+function start(release: Release, port?: number): Promise<MysqlServer> {
+  const started = startMysql({ flavor: flavorOf(release), release, dir: path.join(dir, release), ...(port === undefined ? {} : { port }) })
+  servers.set(release, started)
+  return started
+}
 
 /** Servers of this file's own: their binlogs are purged. */
-function server(flavor: Flavor): Promise<MysqlServer> {
-  let started = servers.get(flavor)
-  if (started === undefined) {
-    started = startMysql({ flavor, dir: path.join(dir, flavor) })
-    servers.set(flavor, started)
-  }
-  return started
+function server(release: Release): Promise<MysqlServer> {
+  return servers.get(release) ?? start(release)
 }
 
 afterAll(async () => {
@@ -82,8 +83,8 @@ afterAll(async () => {
   rmSync(dir, { recursive: true, force: true })
 })
 
-async function provision(flavor: Flavor): Promise<ProvisionedSource> {
-  const db = await databaseOn(flavor, (await server(flavor)).port)
+async function provision(release: Release): Promise<ProvisionedSource> {
+  const db = await databaseOn(flavorOf(release), (await server(release)).port)
   const settings = { url: db.url, tables: [`${db.database}.*`], unrepresentable: 'text' }
   let client = await db.connect()
   client.on('error', () => {})
@@ -120,11 +121,10 @@ async function provision(flavor: Flavor): Promise<ProvisionedSource> {
       await client.query(`alter table ${quote(table)} add column extra int`)
     },
     async restart() {
-      const { port, stop } = await server(flavor)
+      const { port, stop } = await server(release)
       await stop()
       client.destroy()
-      servers.set(flavor, startMysql({ flavor, dir: path.join(dir, flavor), port }))
-      await server(flavor)
+      await start(release, port)
       client = await db.connect()
     },
     async loseHistory() {
@@ -147,5 +147,5 @@ async function provision(flavor: Flavor): Promise<ProvisionedSource> {
 // a truncation commits what came before it in its transaction, which the suite's oracle does not know
 const can = { changesKeys: true, transactions: true, ignoresEqualUpdates: true, keepsNothing: true }
 describe.skipIf(skip !== null)(`mysql${skip === null ? '' : ` (skipped: ${skip})`}`, () => {
-  for (const flavor of FLAVORS) sourceContract(flavor, () => provision(flavor), can)
+  for (const release of RELEASES) sourceContract(release, () => provision(release), can)
 })

@@ -3,7 +3,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { MeshProcess } from '../services/mesh-process.ts'
-import { FLAVORS, type MysqlDatabase, mysqlDatabase, mysqlSkipReason } from '../services/mysql.ts'
+import { type MysqlDatabase, mysqlDatabase, mysqlSkipReason, RELEASES } from '../services/mysql.ts'
 import { mysqlMeshYaml } from '../services/mysql-mesh.ts'
 
 const skip = mysqlSkipReason()
@@ -56,8 +56,10 @@ function keepBusy(db: MysqlDatabase): { stop(): Promise<number> } {
 }
 
 describe.skipIf(skip !== null)(`MySQL and MariaDB${skip === null ? '' : ` (${skip})`}`, () => {
-  test.each(FLAVORS)('%s: snapshot beside a busy stream, a graceful restart, a kill: log, lake and search stay equal', { timeout: 900_000 }, async (flavor) => {
-    db = await mysqlDatabase(flavor)
+  test.each(RELEASES)('%s: snapshot beside a busy stream, a graceful restart, a kill: log, lake and search stay equal', {
+    timeout: 900_000,
+  }, async (release) => {
+    db = await mysqlDatabase(release)
     await createShop(db)
     mesh = new MeshProcess(dir, mysqlMeshYaml(db, 500))
     const busy = keepBusy(db)

@@ -19,7 +19,16 @@ export const FLAVORS: readonly Flavor[] = ['mysql', 'mariadb']
 const TREES = {
   mysql: { name: 'mysql-sid', suite: 'sid', packages: ['mysql-server-core', 'mysql-client-core', 'mysql-common'] },
   mariadb: { name: 'mariadb-trixie', suite: 'trixie', packages: ['mariadb-server-core', 'mariadb-client-core'] },
+  'mariadb-10.11': { name: 'mariadb-bookworm', suite: 'bookworm', packages: ['mariadb-server-core', 'mariadb-client-core'] },
 } as const
+
+/** A server that can be started: the newest of each flavor by its name, MySQL 9 and MariaDB 11.8, and older ones. */
+export type Release = keyof typeof TREES
+export const RELEASES = Object.keys(TREES) as readonly Release[]
+
+export function flavorOf(release: Release): Flavor {
+  return release === 'mysql' ? 'mysql' : 'mariadb'
+}
 
 /** Folder with the plugins of MariaDB, which its server comes without: for `plugin-dir`. */
 export async function mariadbPlugins(): Promise<string> {
@@ -59,6 +68,8 @@ export interface MysqlServer {
 
 export interface MysqlServerOptions {
   readonly flavor: Flavor
+  /** The newest when absent. */
+  readonly release?: Release
   /** Made from a template when empty. */
   readonly dir: string
   readonly port?: number
@@ -73,12 +84,12 @@ export function mysqlSkipReason(): string | null {
 }
 
 export async function startMysql(options: MysqlServerOptions): Promise<MysqlServer> {
-  const { flavor, dir, serverId = 1, settings = {}, detached = false } = options
-  const { name, suite, packages } = TREES[flavor]
+  const { flavor, release = flavor, dir, serverId = 1, settings = {}, detached = false } = options
+  const { name, suite, packages } = TREES[release]
   const tree = await debianTree(name, suite, packages)
   const dataDir = path.join(dir, 'data')
   if (!existsSync(dataDir)) {
-    cpSync(await template(flavor, tree), dataDir, { recursive: true })
+    cpSync(await template(release, tree), dataDir, { recursive: true })
     // each server has an identity of its own
     rmSync(path.join(dataDir, 'auto.cnf'), { force: true })
   }
@@ -103,7 +114,7 @@ export async function startMysql(options: MysqlServerOptions): Promise<MysqlServ
     await connection.end()
     return true
   }
-  await untilAnswering(child, { name: flavor, log: path.join(dir, 'server.log'), patienceMs: START_TIMEOUT_MS, answers })
+  await untilAnswering(child, { name: release, log: path.join(dir, 'server.log'), patienceMs: START_TIMEOUT_MS, answers })
   return {
     port,
     pid: child.pid!,
@@ -134,10 +145,10 @@ function basics(tree: DebianTree, dataDir: string): Record<string, string> {
 }
 
 /** A fresh data folder with a `root` and a `cdc` that may log in from 127.0.0.1 without a password; made once per run. */
-async function template(flavor: Flavor, tree: DebianTree): Promise<string> {
-  const { folder } = await sharedService(`${flavor}-template`, async (dir) => {
+async function template(release: Release, tree: DebianTree): Promise<string> {
+  const { folder } = await sharedService(`${release}-template`, async (dir) => {
     const made = path.join(dir, 'making')
-    if (flavor === 'mysql') {
+    if (flavorOf(release) === 'mysql') {
       const [program, ...args] = [...tree.command('mysqld'), '--no-defaults', ...flags(basics(tree, made)), '--initialize-insecure']
       await run(program!, args)
     } else {
@@ -156,7 +167,9 @@ async function bootstrapMariadb(tree: DebianTree, dataDir: string): Promise<void
   const settings = basics(tree, dataDir)
   mkdirSync(path.join(dataDir, 'mysql'))
   const sql = (name: string) => {
-    return readFileSync(path.join(settings['lc-messages-dir']!, `mariadb_${name}`), 'utf8')
+    // until 10.11 with the other prefix
+    const file = ['mariadb', 'mysql'].map((prefix) => path.join(settings['lc-messages-dir']!, `${prefix}_${name}`)).find(existsSync)
+    return readFileSync(file!, 'utf8')
   }
   const script = [
     'create database if not exists mysql;',
@@ -191,12 +204,12 @@ export interface MysqlDatabase {
 }
 
 /** A fresh database on the run's shared server. */
-export async function mysqlDatabase(flavor: Flavor): Promise<MysqlDatabase> {
-  const { port } = await sharedService(flavor, async (dir) => {
-    const server = await startMysql({ flavor, dir, detached: true })
+export async function mysqlDatabase(release: Release): Promise<MysqlDatabase> {
+  const { port } = await sharedService(release, async (dir) => {
+    const server = await startMysql({ flavor: flavorOf(release), release, dir, detached: true })
     return { port: server.port, pids: [server.pid] }
   })
-  return databaseOn(flavor, port)
+  return databaseOn(flavorOf(release), port)
 }
 
 export async function databaseOn(flavor: Flavor, port: number, database = `t_${randomBytes(5).toString('hex')}`): Promise<MysqlDatabase> {
