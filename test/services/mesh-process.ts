@@ -111,11 +111,11 @@ export class MeshProcess {
 
   /** Waits until the status fulfils a condition. @throws when the process ends or three minutes pass */
   async until(what: string, condition: (status: MeshStatus) => boolean, timeoutMs = 180_000): Promise<MeshStatus> {
-    for (const deadline = Date.now() + timeoutMs; ; await delay(5)) {
+    for (const deadline = performance.now() + timeoutMs; ; await delay(5)) {
       const status = await this.status()
       if (status !== null && condition(status)) return status
       if (!this.running) throw new Error(`the mesh ended (${this.#child?.exitCode ?? this.#child?.signalCode}) before ${what}:\n${this.#output.slice(-4000)}`)
-      if (Date.now() > deadline) throw new Error(`not ${what} in time: ${JSON.stringify(status)}\n${this.#output.slice(-4000)}`)
+      if (performance.now() > deadline) throw new Error(`not ${what} in time: ${JSON.stringify(status)}\n${this.#output.slice(-4000)}`)
     }
   }
 

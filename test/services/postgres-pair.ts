@@ -92,7 +92,7 @@ async function query({ url }: PostgresServer, text: string): Promise<pg.QueryRes
 
 /** Waits until the query has a row; a standby looks after its slots every half minute only when little happens. */
 async function until(server: PostgresServer, text: string, ms = 180_000): Promise<void> {
-  for (const deadline = Date.now() + ms; (await query(server, text)).rowCount === 0; await delay(50)) {
-    if (Date.now() > deadline) throw new Error(`not within ${ms} ms: ${text}`)
+  for (const deadline = performance.now() + ms; (await query(server, text)).rowCount === 0; await delay(50)) {
+    if (performance.now() > deadline) throw new Error(`not within ${ms} ms: ${text}`)
   }
 }

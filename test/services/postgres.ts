@@ -45,14 +45,14 @@ export async function databaseOn(port: number): Promise<TestDatabase> {
     async drop() {
       await pool.end()
       const slots = 'from pg_replication_slots where database = $1'
-      for (const deadline = Date.now() + DROP_MS; ; await delay(20)) {
+      for (const deadline = performance.now() + DROP_MS; ; await delay(20)) {
         try {
           await admin.query(`select pg_terminate_backend(active_pid) ${slots} and active_pid is not null`, [database])
           await admin.query(`select pg_drop_replication_slot(slot_name) ${slots} and not active`, [database])
           await admin.query(`drop database if exists ${database} with (force)`)
           break
         } catch (error) {
-          if (Date.now() > deadline) throw error
+          if (performance.now() > deadline) throw error
         }
       }
       await admin.end()
