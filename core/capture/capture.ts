@@ -58,7 +58,7 @@ export interface CaptureOptions {
   readonly registry: SchemaRegistry
   readonly topics: TopicSettings
   readonly snapshot: SnapshotSettings
-  /** Called a few times a second. */
+  /** Called a few times a second once the source's tables are known: before that nothing that is said of them would be true. */
   readonly onStatus: (status: CaptureStatus) => void
   readonly signal: AbortSignal
 }
@@ -117,6 +117,7 @@ class Capture implements CaptureOutput {
   #offset: SourceOffset
   #durable: SourceOffset | null = null
   #failure: MillraceError | null = null
+  #areTablesKnown = false
 
   #inflight = 0
   #inflightBytes = 0
@@ -177,6 +178,7 @@ class Capture implements CaptureOutput {
       this.#refuseUndone()
       this.#refuseOutdated()
       await this.#takeUpTables()
+      this.#areTablesKnown = true
       // I1: a new slot's start must be durable before anything depends on it
       if (!this.#options.writer.progress.has('offset')) await this.#append(true)
       if (this.#failure !== null) throw this.#failure
@@ -300,6 +302,7 @@ class Capture implements CaptureOutput {
   }
 
   #report(): void {
+    if (!this.#areTablesKnown) return
     this.#options.onStatus({
       rows: this.#rows,
       bytes: this.#bytes,

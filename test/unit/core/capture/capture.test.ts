@@ -446,6 +446,19 @@ test('what is on its way to the log when the source fails is counted once it has
   expect(counted.at(-1)).toEqual({ rows: 1, offset: { done: 1 } })
 })
 
+test('a source whose tables are not known yet is not said to follow its stream', async () => {
+  const lost = new MillraceError('source.unreachable', 'lost')
+  const connector = {
+    start: { done: 0 },
+    snapshot: { sees: () => true } as unknown as SnapshotReader,
+    tables: () => Promise.reject(lost),
+  } as unknown as SourceConnector
+  const writer: LogWriter = { progress: new Map(), append: async () => {}, async [Symbol.asyncDispose]() {} }
+  const states: string[] = []
+  await expect(captureWith({ connector, writer, onStatus: ({ state }) => states.push(state) })).rejects.toBe(lost)
+  expect(states).toEqual([])
+})
+
 test('the place where a new source starts is not acknowledged before it is durable', async () => {
   const acknowledged: SourceOffset[] = []
   const connector = {
