@@ -4,10 +4,12 @@ import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
 import { MeshProcess } from '../services/mesh-process.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
 import { RandomKills } from './random-kills.ts'
-import { expectEqual, faultDir, node, shopYaml } from './shop-mesh.ts'
+import { expectEqual, faultDir, halveChunks, node, shopYaml } from './shop-mesh.ts'
 
 const ROUNDS = Number(process.env.MILLRACE_KILL_ROUNDS ?? 25)
 const SEED = Number(process.env.MILLRACE_SEED ?? 7)
+/** A round takes some ten seconds on two cores. */
+const TIMEOUT_MS = (ROUNDS + 5) * 120_000
 
 let db: TestDatabase | null = null
 let mesh: MeshProcess | null = null
@@ -41,7 +43,9 @@ function isRead(status: MeshStatus): boolean {
 }
 
 // I1, I7
-test(`killed ${ROUNDS} times at random points of snapshot and stream, everything is equal after each and nothing is there twice (seed ${SEED})`, async () => {
+test(`killed ${ROUNDS} times at random points of snapshot and stream, everything is equal after each and nothing is there twice (seed ${SEED})`, {
+  timeout: TIMEOUT_MS,
+}, async () => {
   db = await testDatabase()
   const { url, database } = db
   await createShop(url, 12_000)
@@ -52,6 +56,7 @@ test(`killed ${ROUNDS} times at random points of snapshot and stream, everything
     const reads = round % 8 === 0 || kills.inSnapshot === 0
     if (reads) {
       await mesh.kill()
+      if (round > 0 && kills.inSnapshot === 0) halveChunks(mesh)
       mesh.start(round === 0 ? [] : ['--resnapshot', 'shop'])
     }
     const workload = runWorkload(url, 1.5, SEED + round, round === 0 ? 'evolve' : 'steady')

@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
 import type { MeshProcess } from '../services/mesh-process.ts'
 
+/** From when all sources are at work: how long a slow machine takes to start decides nothing. */
 const LONGEST_ROUND_MS = 2500
 
 export class RandomKills {
@@ -19,9 +20,13 @@ export class RandomKills {
   async kill(mesh: MeshProcess, mostRows: number): Promise<void> {
     const after = this.#random(3) === 0 ? this.#random(5) : this.#random(mostRows)
     const first = await mesh.until('answering', () => true)
-    const answeredAt = Date.now()
     const goal = moved(first) + after
-    const last = await mesh.until(`${after} rows further`, (status) => moved(status) >= goal || Date.now() - answeredAt > LONGEST_ROUND_MS)
+    let workedAt = Number.POSITIVE_INFINITY
+    const last = await mesh.until(`${after} rows further`, (status) => {
+      const now = performance.now()
+      if (isAtWork(status)) workedAt = Math.min(workedAt, now)
+      return moved(status) >= goal || now - workedAt > LONGEST_ROUND_MS
+    })
     for (let turns = this.#random(6); turns > 0; turns--) await delay(0)
     await mesh.kill()
     if (last.nodes.some(({ snapshot }) => snapshot.some(({ done }) => !done))) this.inSnapshot++
@@ -32,6 +37,10 @@ export class RandomKills {
     this.#state = (Math.imul(this.#state, 1_664_525) + 1_013_904_223) >>> 0
     return Math.floor((this.#state / 4_294_967_296) * below)
   }
+}
+
+function isAtWork(status: MeshStatus): boolean {
+  return status.nodes.every(({ role, state }) => role === 'sink' || (state !== 'starting' && state !== 'degraded'))
 }
 
 /** Everything that moves: rows of sources and sinks, rows read by snapshots. */
