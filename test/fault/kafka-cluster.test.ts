@@ -9,7 +9,7 @@ import { openKafkaLog } from '../../core/log/kafka/kafka-log.ts'
 import type { Log, LogWriter } from '../../core/log/log.ts'
 import { batchOf, idFrame, startOf, topicSpec } from '../../testing/log.contract.ts'
 import { freePorts } from '../services/free-ports.ts'
-import { skipReason } from '../services/kafka.ts'
+import { kafkajsClient, skipReason } from '../services/kafka.ts'
 import { type KafkaCluster, startKafkaCluster } from '../services/kafka-cluster.ts'
 
 const reason = skipReason()
@@ -66,8 +66,8 @@ class Load {
   async progressed(count: number): Promise<void> {
     const goal = this.#acknowledged + count
     const failed = Promise.all([...this.#lanes, this.#reading])
-    for (const deadline = Date.now() + STUCK_MS; this.#acknowledged < goal; ) {
-      if (Date.now() > deadline) throw new Error(`${this.topic}: only ${this.#acknowledged} of ${goal} batches were acknowledged`)
+    for (const deadline = performance.now() + STUCK_MS; this.#acknowledged < goal; ) {
+      if (performance.now() > deadline) throw new Error(`${this.topic}: only ${this.#acknowledged} of ${goal} batches were acknowledged`)
       await Promise.race([failed, delay(10)])
     }
   }
@@ -95,7 +95,7 @@ describe.skipIf(reason !== null)(`three Kafka brokers${reason === null ? '' : ` 
   beforeAll(async () => {
     dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-kafka-cluster-'))
     cluster = await startKafkaCluster(dir)
-    client = new kafkajs.Kafka({ brokers: cluster.brokers, logLevel: kafkajs.logLevel.NOTHING, retry: { retries: 20 } })
+    client = kafkajsClient(cluster.brokers)
     admin = client.admin()
     await admin.connect()
   })
@@ -112,10 +112,10 @@ describe.skipIf(reason !== null)(`three Kafka brokers${reason === null ? '' : ` 
 
   /** Resolves when each partition of the topics has so many replicas in sync, and a leader. */
   const inSync = async (topics: readonly string[], count: number): Promise<void> => {
-    for (const deadline = Date.now() + STUCK_MS; ; await delay(20)) {
+    for (const deadline = performance.now() + STUCK_MS; ; await delay(20)) {
       const { topics: found } = await admin.fetchTopicMetadata({ topics: [...topics] })
       if (found.flatMap(({ partitions }) => partitions).every(({ isr, leader }) => isr.length === count && leader > 0)) return
-      if (Date.now() > deadline) throw new Error(`not ${count} in sync: ${JSON.stringify(found)}`)
+      if (performance.now() > deadline) throw new Error(`not ${count} in sync: ${JSON.stringify(found)}`)
     }
   }
 
@@ -128,11 +128,11 @@ describe.skipIf(reason !== null)(`three Kafka brokers${reason === null ? '' : ` 
     }))
     await admin.alterPartitionReassignments({ topics: wanted })
     const same = (a: readonly number[], b: readonly number[]) => a.length === b.length && a.every((id) => b.includes(id))
-    for (const deadline = Date.now() + STUCK_MS; ; await delay(20)) {
+    for (const deadline = performance.now() + STUCK_MS; ; await delay(20)) {
       const { topics: now } = await admin.fetchTopicMetadata({ topics: [...topics] })
       const done = now.flatMap(({ partitions }) => partitions).every((one) => same(one.replicas, replicas(one.partitionId)) && one.isr.includes(one.leader))
       if (done) return
-      if (Date.now() > deadline) throw new Error(`not reassigned: ${JSON.stringify(now)}`)
+      if (performance.now() > deadline) throw new Error(`not reassigned: ${JSON.stringify(now)}`)
     }
   }
 
@@ -141,13 +141,13 @@ describe.skipIf(reason !== null)(`three Kafka brokers${reason === null ? '' : ` 
     const producer = client.producer({ retry: { retries: 0 } })
     await producer.connect()
     for (let partition = 0; partition < PARTITIONS; partition++) {
-      for (const deadline = Date.now() + STUCK_MS; ; await delay(20)) {
+      for (const deadline = performance.now() + STUCK_MS; ; await delay(20)) {
         const refused = await producer.send({ topic, acks: -1, messages: [{ partition, value: PROBE }] }).then(
           () => '',
           (error: { readonly type?: string; readonly cause?: { readonly type?: string } }) => error.type ?? error.cause?.type ?? String(error),
         )
         if (refused.startsWith('NOT_ENOUGH_REPLICAS')) break
-        if (Date.now() > deadline) throw new Error(`${topic} still takes records: ${refused}`)
+        if (performance.now() > deadline) throw new Error(`${topic} still takes records: ${refused}`)
       }
     }
     await producer.disconnect()
