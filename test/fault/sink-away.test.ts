@@ -56,7 +56,7 @@ test('the search file is locked by someone else, and then free again', async () 
   await breakSink(
     'search',
     async () => {
-      holder = new DatabaseSync(path.join(folder!.dir, 'search.db'), { timeout: 10_000 })
+      holder = new DatabaseSync(path.join(folder!.dir, 'search.db'), { timeout: 120_000 })
       holder.exec('begin immediate')
     },
     async () => {

@@ -22,6 +22,7 @@ let db: CassandraKeyspace | null = null
 let agent: ChildProcess | null = null
 afterEach(async () => {
   agent?.kill('SIGKILL')
+  await until('the agent is gone', () => agent === null || agent.exitCode !== null || agent.signalCode !== null)
   await db?.drop()
   rmSync(dir, { recursive: true, force: true })
 })
@@ -68,7 +69,7 @@ sinks:
     agent.stderr!.on('data', (bytes: Buffer) => (output += bytes.toString()))
     let nodes: readonly string[] = []
     await until('the agent answers', async () => {
-      if (agent!.exitCode !== null) throw new Error(output)
+      if (agent!.exitCode !== null || agent!.signalCode !== null) throw new Error(output)
       const status = await statusOf()
       nodes = status?.nodes.map(({ node }) => node) ?? []
       return status?.nodes[0]?.state === 'running'
@@ -84,7 +85,7 @@ sinks:
     console.info(`the agent held ${idle.toFixed(0)} MB before the first row, ${peak.toFixed(0)} MB at most`)
     expect(peak).toBeLessThan(MOST_MB)
     agent.kill('SIGINT')
-    await until('it has ended', () => agent!.exitCode !== null)
+    await until('it has ended', () => agent!.exitCode !== null || agent!.signalCode !== null)
     expect(agent.exitCode).toBe(0)
   })
 })

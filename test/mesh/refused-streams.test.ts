@@ -69,4 +69,4 @@ test('a table that no sink can hold is parked by each and named everywhere, whil
   })
   await expectEqual(mesh, ['public.items', 'public.keyless'])
   expect(await mesh.stop()).toBe(0)
-}, 300_000)
+}, 900_000)
