@@ -3,6 +3,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { chownSync, existsSync, mkdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import net from 'node:net'
+import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
@@ -62,20 +63,23 @@ export async function freePort(): Promise<number> {
   return port
 }
 
-interface Owner {
+/** Whom the server runs as; nobody else than this process where nothing is said. */
+export interface ServerUser {
   uid?: number
   gid?: number
 }
 
+/** One at a time: of two that make a user at once, one fails, or takes the other's away again. */
+const MAKE_USER = 'id postgres || { groupadd -f postgres && useradd -g postgres -M -s /usr/sbin/nologin postgres; }'
+
 /** Postgres refuses to run as root, so root runs it as the user `postgres`, made when absent. */
-function owner(): Owner {
+export function serverUser(): ServerUser {
   if (process.getuid?.() !== 0) return {}
   const id = (flag: string) => Number(execFileSync('id', [flag, 'postgres'], { stdio: ['ignore', 'pipe', 'ignore'] }).toString())
   try {
     return { uid: id('-u'), gid: id('-g') }
   } catch {
-    execFileSync('groupadd', ['-f', 'postgres'])
-    execFileSync('useradd', ['-g', 'postgres', '-M', '-s', '/usr/sbin/nologin', 'postgres'])
+    execFileSync('flock', [path.join(os.tmpdir(), 'millrace-postgres-user.lock'), 'sh', '-c', MAKE_USER], { stdio: ['ignore', 'ignore', 'pipe'] })
     return { uid: id('-u'), gid: id('-g') }
   }
 }
@@ -83,7 +87,7 @@ function owner(): Owner {
 /** @throws source.unreachable when it does not answer within two minutes; its own output is in the message */
 export async function startPostgres(options: PostgresOptions): Promise<PostgresServer> {
   const bin = options.bin ?? postgresBin()
-  const as = owner()
+  const as = serverUser()
   const env = { ...process.env, LC_ALL: 'C' }
   if (!existsSync(path.join(options.dataDir, 'PG_VERSION'))) {
     mkdirSync(options.dataDir, { recursive: true, mode: 0o700 })
@@ -106,7 +110,7 @@ export async function startPostgres(options: PostgresOptions): Promise<PostgresS
 /** @returns its output when it ended by itself */
 async function launch(
   options: PostgresOptions & { readonly bin: string; readonly port: number },
-  as: Owner,
+  as: ServerUser,
   env: NodeJS.ProcessEnv,
 ): Promise<PostgresServer | string> {
   const { bin, port } = options

@@ -6,7 +6,7 @@ import pg from 'pg'
 import pino from 'pino'
 import { expect, it } from 'vitest'
 import postgres from '../../connectors/postgres/index.ts'
-import { startPostgres } from '../../control/demo/postgres-server.ts'
+import { serverUser, startPostgres } from '../../control/demo/postgres-server.ts'
 import { opensslSkipReason } from '../services/certificates.ts'
 import { RecordingOutput } from './recording-output.ts'
 
@@ -18,17 +18,9 @@ it.skipIf(skip !== null)(`streams over TLS, and refuses a server that its author
   const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1']
   execFileSync('openssl', ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-keyout', key, '-out', cert, ...subject], { stdio: 'ignore' })
   chmodSync(key, 0o600)
-  if (process.getuid?.() === 0) {
-    const id = (flag: string) => Number(execFileSync('id', [flag, 'postgres']).toString())
-    try {
-      chownSync(key, id('-u'), id('-g'))
-    } catch {
-      // the server's start makes the user; then 0600 of root would keep it out
-      execFileSync('groupadd', ['-f', 'postgres'])
-      execFileSync('useradd', ['-g', 'postgres', '-M', '-s', '/usr/sbin/nologin', 'postgres'])
-      chownSync(key, id('-u'), id('-g'))
-    }
-  }
+  const { uid, gid } = serverUser()
+  // 0600 of root would keep the server out
+  if (uid !== undefined) chownSync(key, uid, gid!)
   const server = await startPostgres({ dataDir: path.join(dir, 'data'), settings: { ssl: 'on', ssl_cert_file: cert, ssl_key_file: key } })
   try {
     const admin = new pg.Client({ host: '127.0.0.1', port: server.port, user: 'postgres', database: 'postgres' })
