@@ -58,8 +58,10 @@ export class CdcDirectory {
   /** The index as soon as it says `least` or more. @returns else what it says after a while; null: there is none */
   async indexAt(segment: CdcSegment, least: number, writingMs = WRITING_MS): Promise<SegmentIndex | null> {
     for (const until = performance.now() + writingMs; ; await delay(LOOK_MS)) {
+      // only a look that began after that long counts: one may take long itself, or this process stand still
+      const isLast = performance.now() > until
       const index = await this.index(segment)
-      if ((index !== null && index.until >= least) || performance.now() > until) return index
+      if ((index !== null && index.until >= least) || isLast) return index
       if (index === null && !(await this.hasIndexNow(segment))) return null
     }
   }
