@@ -7,6 +7,7 @@ import type { ChunkLimits, Json, SnapshotChunk, TableSchema, Value } from '../..
 import { seeded } from '../../testing/source/workload.ts'
 import { type TestDatabase, testDatabase } from '../services/postgres.ts'
 import { RecordingWriter } from '../unit/connectors/postgres/recording-writer.ts'
+import { until } from './running-capture.ts'
 
 let db: TestDatabase
 let reader: PostgresSnapshotReader
@@ -119,7 +120,12 @@ describe('a table with a key', () => {
       await client.end()
     }
     const writers = [write(1), write(2)]
-    const chunks = await readAll(table, { maxRows: 20_000, maxBytes: 2 ** 24 })
+    // whoever reads faster than they write waits for them
+    const written = async () => {
+      const before = transactions
+      await until('some transactions have ended', () => transactions >= before + 3)
+    }
+    const chunks = await readAll(table, { maxRows: 20_000, maxBytes: 2 ** 24 }, written)
     stop = true
     await Promise.all(writers)
     expect(transactions).toBeGreaterThan(20)
