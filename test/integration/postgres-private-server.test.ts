@@ -15,8 +15,8 @@ import { testDatabase } from '../services/postgres.ts'
 import { MAJORS, postgresBinOf, skipReason } from '../services/postgres-versions.ts'
 import { RunningCapture, until } from './running-capture.ts'
 
-/** A process that stands still for two seconds has not died. */
-const SENDER_TIMEOUT_MS = 3000
+/** A process that stands still for four seconds has not died. */
+const SENDER_TIMEOUT_MS = 6000
 const reason = skipReason()
 
 let dir: string

@@ -419,7 +419,8 @@ describe('the Postgres stream', () => {
   })
 
   it('waits, as may pass, while whoever has the slot is silent, and refuses where somebody answers', async () => {
-    await db.sql(`alter database ${db.database} set wal_sender_timeout = '4s'; create table t (id int primary key)`)
+    // who stands still for some seconds is not silent
+    await db.sql(`alter database ${db.database} set wal_sender_timeout = '12s'; create table t (id int primary key)`)
     const first = await start()
     const offset = first.connector.start
     await first.stop()
