@@ -127,6 +127,8 @@ export async function cached(name: string, fill: (dir: string) => Promise<void>)
       continue
     }
     try {
+      // made just before the lock was free
+      if (existsSync(target)) break
       const dir = `${target}.new`
       await tried(async () => {
         rmSync(dir, { recursive: true, force: true })
