@@ -129,6 +129,11 @@ test('millrace resnapshot of a mesh that does not run here leaves its source to 
   const io = { stderr: new PassThrough(), env: {} }
   const plugins = { names: [plugin.name], find: async () => plugin }
   const ask = (what: string) => resnapshotCommand.run({ arguments: [mesh.file, what], options: {}, io, plugins, secrets } as unknown as CommandInput)
+  {
+    // who only looks needs no right to write
+    await using _ = await openLog({ mesh, secrets: secrets(), logger: pino({ level: 'silent' }), readOnly: false })
+    await expect(ask('shop/public.none')).rejects.toMatchObject({ code: 'config.invalid', message: expect.stringContaining('public.none') })
+  }
   await expect(ask('shop/public.none')).rejects.toMatchObject({ code: 'config.invalid', message: expect.stringContaining('public.none') })
   expect(await ask('shop')).toMatchObject({ exitCode: 0, result: { node: 'shop', table: null, running: false } })
   {
