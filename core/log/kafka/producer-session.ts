@@ -142,18 +142,25 @@ export class ProducerSession {
   /**
    * Commits, and returns when readers see it: the first answer only says that the outcome is decided; the markers of all partitions are written when
    * the same question is answered again.
-   * @throws when the outcome is unknown: INVALID_TXN_STATE, a fenced epoch, or no answer for the transaction's timeout
+   * @throws when the outcome is unknown: INVALID_TXN_STATE, a fenced epoch, or no answer that says more for `unreachableMs`, or for the transaction's timeout
    */
   async commit(): Promise<void> {
     const deadline = Date.now() + TRANSACTION_TIMEOUT_MS
+    let heardAt = Date.now()
     for (let attempt = 0, answers = 0; answers < 2; attempt++) {
       try {
         await this.#end(true)
         answers++
+        heardAt = Date.now()
       } catch (error) {
         const ending = hasFault(error, 'CONCURRENT_TRANSACTIONS')
-        if (ending) answers = 1
-        if (isFinal(error) || isFenced(error) || hasFault(error, 'INVALID_TXN_STATE') || Date.now() > deadline) throw error
+        const now = Date.now()
+        if (ending) {
+          answers = 1
+          heardAt = now
+        }
+        const isLate = now > deadline || now - heardAt > this.#cluster.settings.unreachableMs
+        if (isFinal(error) || isFenced(error) || hasFault(error, 'INVALID_TXN_STATE') || isLate) throw error
         await (ending ? delay(1) : backOff(attempt))
       }
     }

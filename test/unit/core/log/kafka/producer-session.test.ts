@@ -5,6 +5,8 @@ import { ProducerSession } from '../../../../../core/log/kafka/producer-session.
 import { ScriptedBroker } from './scripted-broker.ts'
 
 const FIND_COORDINATOR = 10
+const COORDINATOR_NOT_AVAILABLE = 15
+const CONCURRENT_TRANSACTIONS = 51
 
 /** FindCoordinator version 2: broker 1 at this address. */
 function coordinatorAt(address: string): Buffer {
@@ -63,4 +65,37 @@ test.each([
   else await expect(adding).rejects.toThrow(message)
   session.close()
   cluster.close()
+})
+
+/** A session whose coordinator answers each EndTxn with the next of these codes, and the last of them for ever. */
+async function committing(unreachableMs: number, codes: readonly number[]): Promise<unknown> {
+  let asked = 0
+  await using broker = await ScriptedBroker.start((request) => {
+    if (request.readInt16BE(0) === FIND_COORDINATOR) return coordinatorAt(broker.address)
+    const answer = Buffer.alloc(6)
+    answer.writeInt16BE(codes[Math.min(asked++, codes.length - 1)]!, 4)
+    return answer
+  })
+  const cluster = new Cluster(kafkaSettings({ brokers: [broker.address], unreachableMs }))
+  const session = new ProducerSession(cluster, 'millrace.shop', 'writer', true)
+  try {
+    return await session.commit().then(
+      () => asked,
+      (error: unknown) => error,
+    )
+  } finally {
+    session.close()
+    cluster.close()
+  }
+}
+
+test('a commit whose coordinator is away is given up after unreachableMs', async () => {
+  expect(await committing(20, [COORDINATOR_NOT_AVAILABLE])).toMatchObject({ message: expect.stringContaining('COORDINATOR_NOT_AVAILABLE') })
+})
+
+test('a commit that is decided is waited for while its coordinator says so, beyond unreachableMs', async () => {
+  // each time it waits for at least a millisecond
+  const ending = new Array<number>(60).fill(CONCURRENT_TRANSACTIONS)
+  expect(await committing(20, [...ending, 0])).toBe(ending.length + 1)
+  expect(await committing(20, [0, ...ending, 0])).toBe(ending.length + 2)
 })
