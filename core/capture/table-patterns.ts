@@ -2,11 +2,11 @@ import { MillraceError } from '../errors.ts'
 
 /**
  * Which tables are captured: `schema.table` with `*` for any characters; a pattern that starts with `!` takes out again. A table is captured when
- * a plain pattern matches it and no `!` pattern does, in whatever order they stand.
+ * a plain pattern matches it and no `!` pattern does, in whatever order they stand. In a pattern with several dots each may be the one after the schema.
  */
 export class TablePatterns {
-  readonly #takes: readonly RegExp[]
-  readonly #leaves: readonly RegExp[]
+  readonly #takes: readonly NamePattern[]
+  readonly #leaves: readonly NamePattern[]
 
   /** @throws config.invalid */
   constructor(patterns: readonly string[]) {
@@ -14,13 +14,13 @@ export class TablePatterns {
     if (bad !== undefined) {
       throw new MillraceError('config.invalid', `${JSON.stringify(bad)} is not a table pattern`, { fix: 'write schema.table, with * for any characters' })
     }
-    this.#takes = patterns.filter((pattern) => !pattern.startsWith('!')).map(expression)
-    this.#leaves = patterns.filter((pattern) => pattern.startsWith('!')).map((pattern) => expression(pattern.slice(1)))
+    this.#takes = patterns.filter((pattern) => !pattern.startsWith('!')).flatMap(namePatterns)
+    this.#leaves = patterns.filter((pattern) => pattern.startsWith('!')).flatMap((pattern) => namePatterns(pattern.slice(1)))
   }
 
   matches(namespace: string, name: string): boolean {
-    const id = `${namespace}.${name}`
-    return this.#takes.some((take) => take.test(id)) && !this.#leaves.some((leave) => leave.test(id))
+    const fits = (pattern: NamePattern) => pattern.namespace.test(namespace) && pattern.name.test(name)
+    return this.#takes.some(fits) && !this.#leaves.some(fits)
   }
 }
 
@@ -28,14 +28,18 @@ export function isTablePattern(pattern: string): boolean {
   return /^!?[^.!]+\..+$/.test(pattern)
 }
 
-function expression(pattern: string): RegExp {
-  const dot = pattern.indexOf('.')
-  return new RegExp(`^${part(pattern.slice(0, dot), '[^.]*')}\\.${part(pattern.slice(dot + 1), '.*')}$`, 's')
+/** Of a schema's name and a table's: names may have dots themselves. */
+interface NamePattern {
+  readonly namespace: RegExp
+  readonly name: RegExp
 }
 
-function part(text: string, any: string): string {
-  return text
-    .split('*')
-    .map((piece) => piece.replace(/[.+?^${}()|[\]\\]/g, '\\$&'))
-    .join(any)
+function namePatterns(pattern: string): readonly NamePattern[] {
+  const parts = pattern.split('.')
+  return parts.slice(1).map((_, n) => ({ namespace: expression(parts.slice(0, n + 1).join('.')), name: expression(parts.slice(n + 1).join('.')) }))
+}
+
+function expression(text: string): RegExp {
+  const pieces = text.split('*').map((piece) => piece.replace(/[.+?^${}()|[\]\\]/g, '\\$&'))
+  return new RegExp(`^${pieces.join('.*')}$`, 's')
 }

@@ -10,6 +10,26 @@ it('takes tables that a pattern matches and none leaves out, in any order of the
   expect(() => new TablePatterns(['orders'])).toThrow('not a table pattern')
 })
 
+it('matches schema and table apart, where names have dots, and a pattern of several dots at each of them', () => {
+  const tables = [
+    ['a', 't'],
+    ['a', 'b.t'],
+    ['a.b', 't'],
+    ['a.b', 'c.t'],
+  ] as const
+  const of = (pattern: string) => {
+    const taken = tables.filter(([namespace, name]) => new TablePatterns([pattern]).matches(namespace, name))
+    const left = tables.filter(([namespace, name]) => new TablePatterns(['*.*', `!${pattern}`]).matches(namespace, name))
+    expect(left).toEqual(tables.filter((table) => !taken.includes(table)))
+    return taken.map((names) => names.join('|'))
+  }
+  expect(of('a.*')).toEqual(['a|t', 'a|b.t'])
+  expect(of('a.b.*')).toEqual(['a|b.t', 'a.b|t', 'a.b|c.t'])
+  expect(of('a.b.t')).toEqual(['a|b.t', 'a.b|t'])
+  expect(of('a*.t')).toEqual(['a|t', 'a.b|t'])
+  expect(of('*.*')).toEqual(['a|t', 'a|b.t', 'a.b|t', 'a.b|c.t'])
+})
+
 it('treats every other character of a pattern as itself', () => {
   fc.assert(
     fc.property(
