@@ -46,7 +46,7 @@ export const snapshotSchema = z
     mode: z
       .enum(['initial', 'never'])
       .default('initial')
-      .describe('initial reads the rows that exist before streaming goes on from them; never starts with new changes only.'),
+      .describe('initial reads the rows that exist, then streams from there; never only streams, but reads a table whole whose rows an ALTER TABLE changed.'),
     chunkRows: z.int().min(1).max(1_000_000).default(10_000).describe('Most rows of one chunk.'),
     chunkBytes: z
       .int()

@@ -36,6 +36,7 @@ type Script = (output: CaptureOutput, transaction: () => void) => AsyncGenerator
 class Store {
   readonly progress = new Map<string, Json>()
   readonly counts = new Map<string, number>()
+  mode: 'initial' | 'never' = 'initial'
 
   async run(script: Script, other: Partial<SourceConnector> = {}, tooLarge: string | null = null): Promise<'stopped' | 'parked'> {
     const stop = new AbortController()
@@ -90,7 +91,7 @@ class Store {
       writer,
       registry,
       topics: { partitions: 1, retentionMs: null, compacted: false, replicationFactor: null },
-      snapshot: { mode: 'initial', chunkRows: 2, chunkBytes: 1000, parallel: 2 },
+      snapshot: { mode: this.mode, chunkRows: 2, chunkBytes: 1000, parallel: 2 },
       onStatus: () => {},
       signal: stop.signal,
     })
@@ -498,6 +499,50 @@ test('a table without a key is read once, whatever tells that existing rows read
   expect(store.progress.get('shape/public.t')).toEqual(now)
   // the row that was read, and the change
   expect(Object.fromEntries(store.counts)).toEqual({ 'n.public.t': 2 })
+})
+
+test('who wants no existing rows has a table read all the same when existing rows read differently, since the log has some of them', async () => {
+  const store = new Store()
+  store.mode = 'never'
+  await store.run(
+    async function* (output, transaction) {
+      transaction()
+      expect(await insert(output, table('u', INT), 1)).toBe(true)
+      yield
+      expect(output.chunks.size).toBe(0)
+    },
+    { tables: async () => [table('u', INT)] },
+  )
+  expect(Object.fromEntries(store.counts)).toEqual({ 'n.public.u': 1 })
+  const now = table('u', { kind: 'int64' })
+  await store.run(
+    async function* (output) {
+      await read(output, 1)
+      yield
+    },
+    {
+      tables: async () => [now],
+      snapshot: {
+        estimate: async () => 2,
+        async read(of, _cursor, _limits, onView) {
+          onView(null)
+          const write = (to: ChangeWriter, beginRow: () => void, endRow: () => void) => {
+            for (const id of [1, 2]) {
+              beginRow()
+              to.int(id)
+              to.long(10)
+              endRow()
+            }
+          }
+          return { rows: 2, next: null, fence: null, readAt: 5n, table: of, write }
+        },
+        sees: () => true,
+      },
+    },
+  )
+  expect(Object.fromEntries(store.counts)).toEqual({ 'n.public.u': 1 + 2 })
+  expect(store.progress.get('snapshot/public.u')).toMatchObject({ done: true, rows: 2 })
+  expect(store.progress.get('shape/public.u')).toEqual(now)
 })
 
 test('an error that is not of one table ends the capture', async () => {
