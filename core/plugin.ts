@@ -39,7 +39,7 @@ export { type Column, type ColumnType, type ScalarKind, Special, type TableSchem
 export { SingleValue } from './event/value-writer.ts'
 export { viewOf } from './event/view-of.ts'
 export type { LogPosition } from './log/log.ts'
-export type { Rejection, SinkBatch, SinkConnector, SinkLimits } from './materialize/sink-connector.ts'
+export type { Compaction, Rejection, SinkBatch, SinkConnector, SinkLimits, TargetFiles } from './materialize/sink-connector.ts'
 export { openSqliteReader, sqliteError } from './materialize/sqlite-file.ts'
 export { http } from './node-http.ts'
 

@@ -1,5 +1,6 @@
 /** Keeps one Iceberg table equal to one stream: one snapshot per batch, positions in its summary. */
 import {
+  type Compaction,
   invariant,
   type LogPosition,
   MillraceError,
@@ -10,8 +11,8 @@ import {
   type SinkLimits,
   type StreamTarget,
   type TableSchema,
+  type TargetFiles,
   type Tuple,
-  tableId,
   UNCHANGED,
 } from '../../core/plugin.ts'
 import type { Catalog, TableIdentifier } from './catalog.ts'
@@ -148,16 +149,23 @@ export class IcebergSink implements SinkConnector {
     yield* scanRows(live, this.#ready().prepared.view, signal)
   }
 
-  /** Rewrites the table into files without equality deletes, which every reader can read. Never during another call. */
-  async compact(signal: AbortSignal): Promise<void> {
-    await this.#rewrite(null, signal)
+  /** Rewrites the table into files without equality deletes, which every reader can read; without any, merges its small files. */
+  async compact(signal: AbortSignal): Promise<Compaction | null> {
+    const table = await this.#open()
+    if (table === null) return null
+    await table.refresh()
+    requireUnpartitioned(table)
+    const before = filesOf(table)
+    const small = smallFiles(table)
+    if (before.deleteFiles > 0) await this.#rewrite(table, null, signal)
+    else if (small.size > 1) await this.#rewrite(table, small, signal)
+    return { before, after: filesOf(table) }
   }
 
-  async #rewrite(chosen: ReadonlySet<string> | null, signal: AbortSignal): Promise<void> {
-    const { prepared, table } = this.#ready()
+  async #rewrite(table: IcebergTable, chosen: ReadonlySet<string> | null, signal: AbortSignal): Promise<void> {
     if (this.#uncertain && table.writes) await this.#reload(table)
     this.#uncertain = true
-    await rewriteFiles(table, chosen, prepared.view, {
+    await rewriteFiles(table, chosen, {
       compression: this.#settings.compression,
       rowsPerFile: REWRITTEN_ROWS,
       state: formatState(this.#positions.values()),
@@ -174,9 +182,9 @@ export class IcebergSink implements SinkConnector {
         this.#orphansRemoved = true
         await table.files.remove(await orphans(table))
       }
-      if (deletesAtMost > 0 && table.live.filter(({ file }) => file.content !== DATA).length >= deletesAtMost) await this.compact(signal)
-      const small = table.live.flatMap(({ file }) => (isSmall(file) ? [file.file_path] : []))
-      if (smallAtMost > 0 && small.length >= smallAtMost) await this.#rewrite(new Set(small), signal)
+      if (deletesAtMost > 0 && filesOf(table).deleteFiles >= deletesAtMost) await this.#rewrite(table, null, signal)
+      const small = smallFiles(table)
+      if (smallAtMost > 0 && small.size >= smallAtMost) await this.#rewrite(table, small, signal)
     } catch (error) {
       this.#context.logger.warn({ err: error, topic: this.#stream.topic }, 'the upkeep of the Iceberg table failed')
     }
@@ -239,11 +247,7 @@ export class IcebergSink implements SinkConnector {
   /** What the table's own metadata says of its columns; `table` lends its type descriptions where they have the same shape. */
   #layoutOf(open: IcebergTable, table: TableSchema): TableLayout {
     const { metadata } = open
-    if (metadata['partition-specs'].find((spec) => spec['spec-id'] === metadata['default-spec-id'])!.fields.length > 0) {
-      throw new MillraceError('sink.schema_unsupported', `the Iceberg table of ${tableId(table)} was partitioned by another engine`, {
-        fix: 'remove its partition fields',
-      })
-    }
+    requireUnpartitioned(open)
     return {
       table,
       schema: currentSchema(metadata),
@@ -343,6 +347,22 @@ export class IcebergSink implements SinkConnector {
     }
     return await Promise.all(files)
   }
+}
+
+function requireUnpartitioned({ metadata, identifier }: IcebergTable): void {
+  if (metadata['partition-specs'].find((spec) => spec['spec-id'] === metadata['default-spec-id'])!.fields.length === 0) return
+  const name = [...identifier.namespace, identifier.name].join('.')
+  throw new MillraceError('sink.schema_unsupported', `the Iceberg table ${name} was partitioned by another engine`, { fix: 'remove its partition fields' })
+}
+
+/** Of the current snapshot. */
+function filesOf({ live }: IcebergTable): TargetFiles {
+  const deleteFiles = live.filter(({ file }) => file.content !== DATA).length
+  return { files: live.length, deleteFiles, bytes: live.reduce((sum, { file }) => sum + Number(file.file_size_in_bytes), 0) }
+}
+
+function smallFiles({ live }: IcebergTable): ReadonlySet<string> {
+  return new Set(live.flatMap(({ file }) => (isSmall(file) ? [file.file_path] : [])))
 }
 
 function isSmall(file: DataFile): boolean {

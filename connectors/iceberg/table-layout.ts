@@ -59,6 +59,37 @@ function icebergType(type: ColumnType, nextId: () => number): IcebergType {
   }
 }
 
+const KINDS: Readonly<Record<string, Exclude<ColumnType['kind'], 'decimal' | 'enum' | 'array' | 'record'>>> = {
+  boolean: 'boolean',
+  int: 'int32',
+  long: 'int64',
+  float: 'float32',
+  double: 'float64',
+  string: 'string',
+  binary: 'bytes',
+  uuid: 'uuid',
+  date: 'date',
+  time: 'time',
+  timestamp: 'timestamp',
+  timestamptz: 'timestamptz',
+}
+
+/** The type that has the same values as an Iceberg type, whatever type they had in the source. @throws config.unsupported for one that Millrace does not write */
+export function storedType(type: IcebergType): ColumnType {
+  if (typeof type !== 'string') {
+    if (type.type === 'list') return { kind: 'array', element: storedType(type.element) }
+    if (type.type === 'struct') return { kind: 'record', fields: type.fields.map((field) => ({ name: field.name, type: storedType(field.type) })) }
+    if (type.key === 'string' && type.value === 'string') return { kind: 'map' }
+  } else {
+    const decimal = /^decimal\((\d+), ?(\d+)\)$/.exec(type)
+    if (decimal !== null) return { kind: 'decimal', precision: Number(decimal[1]), scale: Number(decimal[2]) }
+    if (Object.hasOwn(KINDS, type)) return { kind: KINDS[type]! }
+  }
+  throw new MillraceError('config.unsupported', `a column of the Iceberg type ${shape(type)} was added by another engine, and Millrace does not write that`, {
+    fix: 'drop the column, or compact the table with that engine',
+  })
+}
+
 const KEY_TYPES = /^(boolean|int|long|string|binary|uuid|date|time|timestamp|timestamptz|decimal\(.*\))$/
 
 /** The type without its ids, for comparing. */

@@ -3,8 +3,8 @@ import type { Tuple } from '../../core/plugin.ts'
 import type { IcebergTable } from './iceberg-table.ts'
 import { DATA, type DataFile } from './manifest.ts'
 import { type Compression, ParquetFileWriter } from './parquet-file.ts'
-import { currentSnapshotId } from './table-metadata.ts'
-import { scanRows, type TableView } from './table-scan.ts'
+import { currentSchema, currentSnapshotId } from './table-metadata.ts'
+import { scanRows, storedView } from './table-scan.ts'
 
 /** Rows of one row group, which are held in memory. */
 const GROUP_ROWS = 16_384
@@ -20,10 +20,11 @@ export interface RewriteOptions {
 /**
  * Reads the current rows of some data files, all of them when `chosen` is null, and replaces those files in one snapshot, on top of the one that was
  * read, so that the new files may be newer than every delete.
- * @throws sink.unreachable when another engine committed meanwhile
+ * @throws sink.unreachable when another engine committed meanwhile, config.unsupported
  */
-export async function rewriteFiles(table: IcebergTable, chosen: ReadonlySet<string> | null, view: TableView, options: RewriteOptions): Promise<void> {
+export async function rewriteFiles(table: IcebergTable, chosen: ReadonlySet<string> | null, options: RewriteOptions): Promise<void> {
   await table.refresh()
+  const view = storedView(table.files, currentSchema(table.metadata))
   const old = chosen === null ? table.live : table.live.filter(({ file }) => file.content !== DATA || chosen.has(file.file_path))
   if (old.length === 0) return
   const madeFrom = currentSnapshotId(table.metadata)

@@ -10,6 +10,7 @@ export const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   pause: async () => (await import('./pause-command.ts')).pauseCommand,
   resume: async () => (await import('./pause-command.ts')).resumeCommand,
   resnapshot: async () => (await import('./resnapshot-command.ts')).resnapshotCommand,
+  compact: async () => (await import('./compact-command.ts')).compactCommand,
   tap: async () => (await import('./tap-command.ts')).tapCommand,
   search: async () => (await import('./search-command.ts')).searchCommand,
   schemas: async () => (await import('./schemas-command.ts')).schemasCommand,

@@ -35,11 +35,31 @@ export interface SinkConnector extends AsyncDisposable {
    */
   recall?(): Promise<string | null>
   /**
+   * Puts the target's files into the form that every reader of its format takes: what only says which rows of others are gone is applied, and small files
+   * are merged. Rows, positions and memo stay, and so does the shape, also where the stream has a newer one: it needs no `prepare`. Null: there is no target
+   * yet. A sink whose target has no such form leaves this out.
+   * @throws sink.unreachable, sink.conflict, sink.forbidden, config.unsupported; the reason of `signal`. The target is as it was then, or compacted.
+   */
+  compact?(signal: AbortSignal): Promise<Compaction | null>
+  /**
    * The rows of the target, for the audit, in any order, decoded to the table's own values: all of one view, also while another instance commits.
    * Calls `onView` once, before the first rows, with the positions that this very view has.
    * @throws config.unsupported when the target cannot be read back
    */
   rows(onView: (positions: readonly LogPosition[]) => void, signal: AbortSignal): AsyncIterable<readonly Tuple[]>
+}
+
+/** The files of a target before a compaction and after it; the same when there was nothing to do. */
+export interface Compaction {
+  readonly before: TargetFiles
+  readonly after: TargetFiles
+}
+
+export interface TargetFiles {
+  readonly files: number
+  /** Those among `files` that only say which rows of others are gone. */
+  readonly deleteFiles: number
+  readonly bytes: number
 }
 
 export interface SinkLimits {
