@@ -32,6 +32,7 @@ export const ERROR_CODES = {
   'source.protocol': ['data', 'Bytes from the source do not follow its protocol.'],
   'source.in_use': ['conflict', 'Another process captures this source.'],
   'source.occupied': ['unavailable', 'A silent connection holds the source, perhaps of a process that is gone.'],
+  'source.locked': ['unavailable', 'Somebody holds a table locked against reading: its rows are read once the lock is free.'],
   'source.schema_unsupported': ['schema', 'A table or a type of the source cannot be captured as configured.'],
   'source.table_gone': ['schema', 'A captured table was dropped, renamed or is no longer published: its stream and its targets keep the rows they have.'],
   'source.no_identity': ['schema', 'A table has neither a key nor a replica identity, so that its updates and deletes could not be captured.'],

@@ -9,12 +9,14 @@ import type { SinkConnector } from './materialize/sink-connector.ts'
 
 export { ChunkSizes } from './capture/chunk-sizes.ts'
 export { diskError } from './capture/disk-error.ts'
+export { LockedTables } from './capture/locked-tables.ts'
 export { ScratchFile } from './capture/scratch-file.ts'
 export type {
   CaptureOutput,
   ChangeWriter,
   ChunkLimits,
   PendingChunks,
+  PreparedRead,
   ScanTarget,
   SnapshotChunk,
   SnapshotFence,

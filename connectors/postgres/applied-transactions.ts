@@ -1,5 +1,6 @@
 import type pg from 'pg'
 import { sees } from './fence.ts'
+import { partitionTree } from './partitions.ts'
 import type { PostgresFence } from './snapshot-reader.ts'
 
 /** A transaction is in the stream at most so many others before it can be seen; then the oldest is forgotten. */
@@ -44,7 +45,7 @@ export async function openWriters(client: pg.ClientBase, table: number): Promise
         and exists (select from pg_locks t where t.virtualtransaction = l.virtualtransaction and t.locktype = 'relation' and t.granted
           and t.mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
           and t.database = (select oid from pg_database where datname = current_database())
-          and (t.relation = $1 or t.relation in (select relid from pg_partition_tree($1))))`,
+          and t.relation in (${partitionTree('$1::oid')}))`,
     [table],
   )
   return rows.map(({ xid }) => Number(xid))
@@ -66,7 +67,7 @@ export async function unseenCommits(client: pg.ClientBase, table: number | null 
         and ($1::oid is null or exists (
           select from pg_locks t where t.virtualtransaction = l.virtualtransaction and t.locktype = 'relation' and t.mode like '%Exclusive%'
             and t.database = (select oid from pg_database where datname = current_database())
-            and (t.relation = $1 or t.relation in (select relid from pg_partition_tree($1)))))`,
+            and t.relation in (${partitionTree('$1::oid')})))`,
     [table],
   )
   return rows.map(({ xid }) => Number(xid))

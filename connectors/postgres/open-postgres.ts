@@ -138,6 +138,7 @@ export async function openPostgres(
       // the slot was made once all that wrote to the first tables had ended
       joined: (oid) => !created || !tables.wasFirst(oid),
       onNotReady: (table) => context.logger.info({ table: tableId(table) }, 'the table is read once the transactions that are writing to it have ended'),
+      logger: context.logger,
     }),
     applied,
     slot: claim.slot,

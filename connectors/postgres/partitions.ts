@@ -12,13 +12,24 @@ export interface Partition {
 export type KnownPartition = Pick<Partition, 'oid' | 'name' | 'state'>
 
 /**
+ * A query for the oids (`relid`) of a table and of its partitions on every level, by an expression for the table's oid. `pg_partition_tree` says the same, and
+ * waits for whoever has locked one of them.
+ */
+export const partitionTree = (table: string) => `with recursive tree as (
+    select ${table} as relid
+    union all
+    select i.inhrelid from tree join pg_catalog.pg_inherits i on i.inhparent = tree.relid join pg_catalog.pg_class child on child.oid = i.inhrelid
+     where child.relispartition and not i.inhdetachpending)
+  select relid from tree`
+
+/**
  * The partitions of pg_class `c` as JSON; null when `c` is not partitioned. A table that became a partition cannot be told from one that was made as such in
  * the same transaction, so nothing says which it was.
  */
 export const PARTITIONS = `case when c.relkind = 'p' then (
   select coalesce(json_agg(json_build_object('oid', p.oid::int8, 'name', p.relname, 'leaf', p.relkind = 'r',
            'state', concat(pg_relation_filenode(p.oid), '/', i.xmin)) order by p.oid), '[]')
-    from pg_partition_tree(c.oid) l join pg_class p on p.oid = l.relid join pg_inherits i on i.inhrelid = p.oid) end`
+    from (${partitionTree('c.oid')}) l join pg_class p on p.oid = l.relid join pg_inherits i on i.inhrelid = p.oid) end`
 
 export interface MovedPartition {
   readonly oid: number

@@ -1,6 +1,6 @@
 import type pg from 'pg'
 import { MillraceError, type TablePatterns } from '../../core/plugin.ts'
-import { PARTITIONS, type Partition } from './partitions.ts'
+import { PARTITIONS, type Partition, partitionTree } from './partitions.ts'
 
 /** Others wait behind our lock at most this long, and we behind theirs; then it is tried again later. */
 const LOCK_TIMEOUT_MS = 1000
@@ -64,8 +64,14 @@ export async function findPublication(client: pg.ClientBase, name: string): Prom
   return { name, oid: Number(row.oid), allTables: row.allTables, own: row.own, omits }
 }
 
-/** Tables that the patterns take, as the catalog has them now: ordinary and partitioned ones, a partition only through its root. */
+/**
+ * Tables that the patterns take, as the catalog has them now: ordinary and partitioned ones, a partition only through its root. Unlike
+ * `pg_publication_tables` and `pg_partition_tree`, it waits for nobody who has locked one.
+ */
 export async function listTables(client: pg.ClientBase, publication: string, patterns: TablePatterns): Promise<readonly SourceTable[]> {
+  // publications of schemas are there from Postgres 15 on
+  const { rowCount } = await client.query(`select where to_regclass('pg_catalog.pg_publication_namespace') is not null`)
+  const bySchema = rowCount === 0 ? '' : ' or exists (select from pg_publication_namespace s where s.pnpubid = p.oid and s.pnnspid = c.relnamespace)'
   const { rows } = await client.query<{
     oid: string
     namespace: string
@@ -77,9 +83,10 @@ export async function listTables(client: pg.ClientBase, publication: string, pat
     partitions: Partition[] | null
   }>(
     `select c.oid::text, n.nspname as namespace, c.relname as name,
-            (n.nspname, c.relname) in (select p.schemaname, p.tablename from pg_publication_tables p where p.pubname = $1) as published,
-            not exists (select from (select c.oid as relid where c.relkind = 'r' union all select relid from pg_partition_tree(c.oid) where isleaf and c.relkind = 'p') as m
-                          join pg_class l on l.oid = m.relid
+            exists (select from pg_publication p where p.pubname = $1 and (p.pubviaroot or c.relkind = 'r')
+                      and (p.puballtables or exists (select from pg_publication_rel r where r.prpubid = p.oid and r.prrelid = c.oid)${bySchema})) as published,
+            not exists (select from (select c.oid as relid where c.relkind = 'r' union all select relid from (${partitionTree('c.oid')}) as t where c.relkind = 'p') as m
+                          join pg_class l on l.oid = m.relid and l.relkind <> 'p'
                          where not (l.relreplident = 'f' or exists (select from pg_index i where i.indrelid = l.oid and i.indisvalid and i.indimmediate
                                       and (l.relreplident = 'd' and i.indisprimary or l.relreplident = 'i' and i.indisreplident)))) as identified,
             c.relreplident = 'f' as "fullRows",

@@ -1,12 +1,15 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
+import type { Logger } from 'pino'
 import {
   type ChangeWriter,
   type ChunkLimits,
   ChunkSizes,
   invariant,
   type Json,
+  LockedTables,
   MillraceError,
+  type PreparedRead,
   type ScanTarget,
   type SnapshotChunk,
   type SnapshotReader,
@@ -15,9 +18,9 @@ import {
   viewOf,
 } from '../../core/plugin.ts'
 import { openWriters, unseenCommits } from './applied-transactions.ts'
-import { cut, endClient } from './catalog-connection.ts'
 import { sees } from './fence.ts'
-import { postgresError } from './postgres-error.ts'
+import { partitionTree } from './partitions.ts'
+import { type Lease, SnapshotConnections } from './snapshot-connections.ts'
 import { type CopiedRows, copyPieces, copyRows } from './snapshot-copy.ts'
 import { identifier, type KeyOrder, keyOrder } from './snapshot-order.ts'
 import { describeTable, type MappedColumn, type MappedTable, SESSION_SETTINGS, type TypeMappingOptions } from './type-mapping.ts'
@@ -41,6 +44,8 @@ export interface SnapshotReaderOptions {
   readonly joined?: (oid: number) => boolean
   /** Called once for a table that cannot be read yet. */
   readonly onNotReady?: (table: TableSchema) => void
+  /** None by default. */
+  readonly logger?: Logger
 }
 
 /**
@@ -73,16 +78,27 @@ const SETTINGS: Readonly<Record<string, string>> = {
 const CHANGED: ReadonlySet<string> = new Set(['42703', '42P01'])
 const MOST_TRIES = 100
 
+/** Somebody's lock is waited for so long before the view, while the stream goes on, and in it, while the stream waits. */
+const PREPARE_LOCK_MS = 1000
+const VIEW_LOCK_MS = 100
+/** Lock timeout; deadlock, with who locks partitions in another order. */
+const LOCKED: ReadonlySet<string> = new Set(['55P03', '40P01'])
+/** No such table, schema or privilege: reading it says what that means. */
+const UNLOCKABLE: ReadonlySet<string> = new Set(['42P01', '3F000', '42501'])
+
 /** A scan holds so many bytes of rows, or one row that is larger. */
 const SCAN_BYTES = 1_000_000
 /** A scan waits so long for a view that has all that is committed. */
 const UNSEEN_MS = 30_000
 
-const BEGIN = `begin transaction isolation level repeatable read read only;
+/** Neither these nor LOCK TABLE take the transaction's view. @param lockMs a lock is waited for so long; 0: without end */
+const begin = (lockMs: number) => `begin transaction isolation level repeatable read read only;
 ${Object.entries(SETTINGS)
   .map(([name, value]) => `set local ${name} = '${value}';`)
   .join('\n')}
-select pg_current_snapshot()::text as snapshot,
+set local lock_timeout = ${lockMs};`
+
+const VIEW = `select pg_current_snapshot()::text as snapshot,
   (case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_insert_lsn() end - '0/0'::pg_lsn)::text as lsn,
   (extract(epoch from clock_timestamp()) * 1000000)::int8::text as at`
 
@@ -92,24 +108,23 @@ select pg_current_snapshot()::text as snapshot,
  */
 export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
   readonly #options: SnapshotReaderOptions
-  readonly #idle: pg.Client[] = []
-  readonly #busy = new Set<pg.Client>()
-  readonly #lost = new WeakSet<pg.Client>()
+  readonly #connections: SnapshotConnections
   readonly #sizes = new ChunkSizes()
   /** Of tables that cannot be read yet: who wrote to them when that was first asked. */
   readonly #writers = new Map<string, readonly number[]>()
-  #closed = false
+  readonly #locked: LockedTables
 
   constructor(options: SnapshotReaderOptions) {
     this.#options = options
+    this.#connections = new SnapshotConnections(options.connect)
+    this.#locked = new LockedTables(options.logger ?? null)
   }
 
   async estimate(table: TableSchema): Promise<number | null> {
-    return this.#use('to estimate a table', async (client) => {
+    return this.#connections.run('to estimate a table', async (client) => {
       const { rows } = await client.query<{ rows: number | null }>(
         `select case when min(c.reltuples) < 0 then null else sum(c.reltuples)::float8 end as rows
-         from (select pg_catalog.to_regclass($1)::oid as oid) t
-         join pg_catalog.pg_class c on c.relkind = 'r' and (c.oid = t.oid or c.oid in (select relid from pg_catalog.pg_partition_tree(t.oid)))`,
+         from (${partitionTree('pg_catalog.to_regclass($1)::oid')}) t join pg_catalog.pg_class c on c.oid = t.relid and c.relkind = 'r'`,
         [`${identifier(table.namespace)}.${identifier(table.name)}`],
       )
       return rows[0]?.rows ?? null
@@ -122,7 +137,7 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
    */
   async isReady(table: TableSchema, cursor: Json | null): Promise<boolean> {
     if (cursor !== null) return true
-    return this.#use(`to look who writes to ${tableId(table)}`, async (client) => {
+    return this.#connections.run(`to look who writes to ${tableId(table)}`, async (client) => {
       const id = tableId(table)
       const known = this.#writers.get(id)
       const oid = (await findTable(client, table, null))!
@@ -140,6 +155,26 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
     })
   }
 
+  /** Waits for the table's lock, so that the view, which is taken afterwards in the same transaction, need not. */
+  async prepare(table: TableSchema): Promise<PreparedRead> {
+    using cleanup = new DisposableStack()
+    const lease = cleanup.use(await this.#connections.lease(`to read a chunk of ${tableId(table)}`))
+    const begun = await this.#unlessLocked(lease, table, (client) => lockAhead(client, table))
+    const held = cleanup.move()
+    return {
+      read: async (table, cursor, limits, onView, signal) => {
+        const read = (client: pg.Client) => this.#readOn(client, begun, table, cursor as Cursor | null, limits, onView, signal)
+        const chunk = await this.#unlessLocked(lease, table, read)
+        lease.keep()
+        this.#locked.read(table)
+        return chunk
+      },
+      async [Symbol.asyncDispose]() {
+        held.dispose()
+      },
+    }
+  }
+
   async read(
     table: TableSchema,
     cursor: Json | null,
@@ -147,19 +182,45 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
     onView: (fence: PostgresFence) => void,
     signal: AbortSignal,
   ): Promise<SnapshotChunk> {
-    return this.#use(`to read a chunk of ${tableId(table)}`, async (client) => {
-      for (let tries = 1; ; tries++) {
-        const place = await this.#view(client, signal)
-        onView(place.fence)
-        try {
-          if (await isAsSeen(client, table)) return await this.#readIn(client, place, table, cursor as Cursor | null, limits, signal)
-        } catch (error) {
-          if (tries >= MOST_TRIES || !CHANGED.has(String((error as { readonly code?: unknown }).code))) throw error
-        }
-        // DDL came between the view and the reading: the stream stands at the old view, so a newer one takes its place
+    await using prepared = await this.prepare(table)
+    return await prepared.read(table, cursor, limits, onView as (fence: unknown) => void, signal)
+  }
+
+  /** @throws source.locked when `work` waited for a lock in vain */
+  #unlessLocked<T>(lease: Lease, table: TableSchema, work: (client: pg.Client) => Promise<T>): Promise<T> {
+    return lease.ask(async (client) => {
+      try {
+        return await work(client)
+      } catch (cause) {
+        if (!LOCKED.has(codeOf(cause))) throw cause
         await client.query('rollback')
+        lease.keep()
+        throw this.#locked.found(table, cause)
       }
     })
+  }
+
+  /** @param begun a transaction has begun, and has no view yet */
+  async #readOn(
+    client: pg.Client,
+    begun: boolean,
+    table: TableSchema,
+    cursor: Cursor | null,
+    limits: ChunkLimits,
+    onView: (fence: PostgresFence) => void,
+    signal: AbortSignal,
+  ): Promise<SnapshotChunk> {
+    for (let tries = 1; ; tries++) {
+      const place = await this.#view(client, signal, VIEW_LOCK_MS, begun && tries === 1)
+      onView(place.fence)
+      try {
+        if (await isAsSeen(client, table)) return await this.#readIn(client, place, table, cursor, limits, signal)
+      } catch (error) {
+        if (tries >= MOST_TRIES || !CHANGED.has(codeOf(error))) throw error
+      }
+      // DDL came between the view and the reading: the stream stands at the old view, so a newer one takes its place
+      await client.query('rollback')
+    }
   }
 
   /** What was streamed before it can be seen is up to `accepts`. */
@@ -204,7 +265,7 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
    * @throws audit.unfinished when commits of the table wait for a synchronous standby all the while: the stream has them, and no view
    */
   async scan(table: TableSchema, open: (shape: TableSchema) => ScanTarget, signal: AbortSignal): Promise<bigint> {
-    return this.#use(`to read ${tableId(table)}`, async (client) => {
+    return this.#connections.run(`to read ${tableId(table)}`, async (client) => {
       const { lsn, oid } = await this.#wholeView(client, table, signal)
       const mapped = await describeTable(client, oid, this.#options.mapping, undefined, new Set(table.columns.map(({ id }) => id)))
       const { writer, beginRow, endRow } = open(mapped.table)
@@ -223,7 +284,7 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
     for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, 50)) {
       // asked before and after: one that ends in between is in neither the view nor the second answer
       const before = await unseenCommits(client, (await findTable(client, table, null))!)
-      const { fence } = await this.#view(client, signal)
+      const { fence } = await this.#view(client, signal, 0, false)
       const oid = (await findTable(client, table, null))!
       const unseen = [...before, ...(await unseenCommits(client, oid))]
       if (unseen.every((xid) => sees(fence, xid))) return { lsn: fence.lsn, oid }
@@ -237,11 +298,13 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
     }
   }
 
-  /** Begins a transaction in a view that is accepted. */
-  async #view(client: pg.Client, signal: AbortSignal): Promise<{ readonly fence: PostgresFence; readonly readAt: bigint }> {
+  /** Takes a view that is accepted, in a transaction that has begun or begins here. */
+  async #view(client: pg.Client, signal: AbortSignal, lockMs: number, begun: boolean): Promise<{ readonly fence: PostgresFence; readonly readAt: bigint }> {
     for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, 50)) {
       signal.throwIfAborted()
-      const results = (await client.query(BEGIN)) as unknown as readonly pg.QueryResult<{ snapshot: string; lsn: string; at: string }>[]
+      const sql = `${begun ? `set local lock_timeout = ${lockMs};` : begin(lockMs)}${VIEW}`
+      begun = false
+      const results = (await client.query(sql)) as unknown as readonly pg.QueryResult<{ snapshot: string; lsn: string; at: string }>[]
       const view = results.at(-1)!.rows[0]!
       const fence = parseFence(view.snapshot, view.lsn)
       if (this.#options.accepts?.(fence) !== false) return { fence, readAt: BigInt(view.at) }
@@ -251,37 +314,24 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#closed = true
-    // what they read is of no use to anyone any more
-    for (const client of this.#busy) cut(client)
-    await Promise.all(this.#idle.splice(0).map(endClient))
+    await this.#connections[Symbol.asyncDispose]()
   }
+}
 
-  /** Runs `work` on a connection of its own; one that failed or was cut is not used again. */
-  async #use<T>(doing: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
-    if (this.#closed) throw new MillraceError('source.unreachable', 'the snapshot reader is closed')
-    let client = this.#idle.pop()
-    try {
-      if (client === undefined) {
-        const made = await this.#options.connect()
-        made.on('error', () => this.#lost.add(made))
-        made.on('end', () => this.#lost.add(made))
-        client = made
-      }
-      this.#busy.add(client)
-      if (this.#closed) cut(client)
-      const result = await work(client)
-      const { destroyed } = (client as pg.Client & { readonly connection: pg.Connection }).connection.stream
-      if (this.#closed || destroyed || this.#lost.has(client)) void endClient(client)
-      else this.#idle.push(client)
-      return result
-    } catch (error) {
-      if (client !== undefined) void endClient(client)
-      if (error instanceof Error && error.name === 'AbortError') throw error
-      throw postgresError(error, doing)
-    } finally {
-      if (client !== undefined) this.#busy.delete(client)
-    }
+const codeOf = (error: unknown) => String((error as { readonly code?: unknown }).code)
+
+/**
+ * Begins a transaction that has the table's lock, and no view yet. @returns false, and no transaction, when it cannot be locked
+ * @throws what `pg` throws, lock timeout too
+ */
+async function lockAhead(client: pg.Client, table: TableSchema): Promise<boolean> {
+  try {
+    await client.query(`${begin(PREPARE_LOCK_MS)}lock table ${identifier(table.namespace)}.${identifier(table.name)} in access share mode`)
+    return true
+  } catch (error) {
+    if (!UNLOCKABLE.has(codeOf(error))) throw error
+    await client.query('rollback')
+    return false
   }
 }
 
@@ -427,7 +477,7 @@ async function heaps(client: pg.Client, table: number, parts: readonly number[] 
   const { rows } = await client.query<Heap>(
     `select c.oid, 'ONLY ' || pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) as "from", pg_catalog.pg_relation_filenode(c.oid)::int8::float8 as file
      from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-     where c.relkind = 'r' and (c.oid = $1 or c.oid in (select relid from pg_catalog.pg_partition_tree($1))) and ($2::oid[] is null or c.oid = any($2)) order by c.oid`,
+     where c.relkind = 'r' and c.oid in (${partitionTree('$1::oid')}) and ($2::oid[] is null or c.oid = any($2)) order by c.oid`,
     [table, parts],
   )
   return rows

@@ -1,3 +1,4 @@
+import { MillraceError } from '../errors.ts'
 import type { Json } from '../event/offset.ts'
 import type { Position } from '../event/position.ts'
 import { SNAPSHOT_ENTRY, type SnapshotProgress, UNREAD } from '../event/snapshot-progress.ts'
@@ -65,7 +66,7 @@ interface Pending {
 
 /** Chunks of one table read ahead of the one that waits for its place. */
 const READ_AHEAD = 2
-/** A table that cannot be read yet is asked for again after this time. */
+/** A table that cannot be read yet, or is locked, is asked for again after this time. */
 const NOT_READY_MS = 500
 
 /**
@@ -354,16 +355,21 @@ export class ChunkedSnapshot implements PendingChunks {
   async #readTable(state: TableState, signal: AbortSignal): Promise<void> {
     state.estimate = await this.#reader.estimate(state.table)
     if (state.dropped) return
-    if ((await this.#reader.isReady?.(state.table, state.cursor)) === false) {
-      // others take their turn meanwhile
-      void pause(NOT_READY_MS, signal).then(() => this.#enqueue(state))
-      return
-    }
+    if ((await this.#reader.isReady?.(state.table, state.cursor)) === false) return this.#postpone(state, signal)
     if (state.dropped) return
     let cursor = state.cursor
     let ahead: Promise<void>[] = []
     for (;;) {
-      const { next, written } = await this.#readChunk(state, cursor, signal)
+      let chunk: { readonly next: Json | null; readonly written: Promise<void> }
+      try {
+        chunk = await this.#readChunk(state, cursor, signal)
+      } catch (error) {
+        if (!(error instanceof MillraceError) || error.code !== 'source.locked') throw error
+        // it goes on from its cursor, which moves as they are written
+        await Promise.all(ahead)
+        return this.#postpone(state, signal)
+      }
+      const { next, written } = chunk
       if (signal.aborted || state.dropped) return
       ahead.push(written)
       if (next === null) break
@@ -375,6 +381,11 @@ export class ChunkedSnapshot implements PendingChunks {
       if (signal.aborted || state.dropped) return
     }
     await Promise.all(ahead)
+  }
+
+  /** Has the table read a moment later: others take their turn meanwhile. */
+  #postpone(state: TableState, signal: AbortSignal): void {
+    void pause(NOT_READY_MS, signal).then(() => this.#enqueue(state))
   }
 
   /** Reads one chunk and leaves it pending; `written` resolves when its rows are in the frames, or reading is aborted. */
@@ -429,7 +440,7 @@ export class ChunkedSnapshot implements PendingChunks {
     }
   }
 
-  /** Null: the view showed less than the log has, and the stream has gone on since. */
+  /** Null: the view showed less than the log has, and the stream has gone on since; or nobody wants the chunk any more. */
   async #readInView(item: Pending, cursor: Json | null, signal: AbortSignal): Promise<SnapshotChunk | null> {
     const limits = { maxRows: this.#settings.chunkRows, maxBytes: this.#settings.chunkBytes }
     const stale = new AbortController()
@@ -446,12 +457,15 @@ export class ChunkedSnapshot implements PendingChunks {
       }
       this.#move()
     }
-    item.viewed = false
-    this.#pending.add(item)
-    this.onWaiting?.()
     signal.addEventListener('abort', stop, { once: true })
     try {
-      const chunk = await this.#reader.read(item.state.table, cursor, limits, onView, stale.signal)
+      await using prepared = await this.#reader.prepare?.(item.state.table, stale.signal)
+      if (signal.aborted || item.state.dropped) return null
+      // from here on the stream waits for the view
+      item.viewed = false
+      this.#pending.add(item)
+      this.onWaiting?.()
+      const chunk = await (prepared ?? this.#reader).read(item.state.table, cursor, limits, onView, stale.signal)
       if (wentOn === null) return chunk
     } catch (error) {
       if (wentOn === null) throw error

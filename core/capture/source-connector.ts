@@ -194,16 +194,26 @@ export interface SnapshotReader {
    * Reads rows up to about `limits` after `cursor` in key order (null: from the start) in one consistent view, without
    * locks and writes, into memory. Tables without a key are read in one chunk per call as the source can order them.
    * May be called for several tables at once, and is while `changes` runs. Calls `onView` once, as soon as the view is taken and before rows are read:
-   * until then core holds the stream, so nothing may come before it that takes long (a connection is opened, a lock waited for).
+   * until then core holds the stream, and soon after, until the chunk is read. What may take long (a connection, somebody's lock) belongs into `prepare`.
    * A source may take the place at which its stream stands for the view: one that is too old for the log is refused, see `sees`.
+   * @throws source.locked when the rows cannot be had now: nothing is read; the table is prepared and read again a moment later, and other tables meanwhile
    */
   read(table: TableSchema, cursor: Json | null, limits: ChunkLimits, onView: (fence: SnapshotFence) => void, signal: AbortSignal): Promise<SnapshotChunk>
+  /**
+   * Does what has to be waited for before the table's next chunk can be read at once, while the stream goes on: called before each `read`, which is then called
+   * on what it returns, once or, when the table is not read any more, never. Absent: `read` waits for nothing.
+   * @throws source.locked, as `read`, after a second or so: others wait for their turn
+   */
+  prepare?(table: TableSchema, signal: AbortSignal): Promise<PreparedRead>
   /**
    * Whether a view shows all that the transaction with this `TransactionStart.commit` changed, and with it all before. After a restart the log may have changes
    * from behind the offset; core asks this of the last of them in `onView`, aborts a reading that shows less, and repeats it when the stream has gone on.
    */
   sees(fence: SnapshotFence, commit: bigint): boolean
 }
+
+/** Reads one chunk of the table that was prepared; disposed of afterwards. */
+export type PreparedRead = Pick<SnapshotReader, 'read'> & AsyncDisposable
 
 export interface SnapshotChunk {
   readonly rows: number

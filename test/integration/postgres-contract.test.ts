@@ -101,6 +101,12 @@ async function provision(): Promise<ProvisionedSource> {
     async addColumn(table) {
       await db.sql(`alter table ${quote(table)} add column extra int`)
     },
+    async lockTable(table) {
+      const client = new pg.Client({ connectionString: db.url, application_name: DRIVER })
+      await client.connect()
+      await client.query(`begin; lock table ${quote(table)} in access exclusive mode`)
+      return { [Symbol.asyncDispose]: () => client.end() }
+    },
     /** Every connection but the driver's is cut; whole servers are restarted in test/fault. */
     async restart() {
       await pool.query('select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name <> $1', [DRIVER])

@@ -38,6 +38,8 @@ export interface ProvisionedSource {
   transact(writes: readonly Write[]): Promise<void>
   /** Adds the nullable column `extra` without a default. */
   addColumn?(table: string): Promise<void>
+  /** Locks the table against readers, as maintenance might, until it is disposed of. */
+  lockTable?(table: string): Promise<AsyncDisposable>
   /** Restarts the server; resolves when it answers again. */
   restart?(): Promise<void>
   /** Takes away what follows the stored offset, as an operator might: drops the slot, purges the log. Called while nothing captures. */

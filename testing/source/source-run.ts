@@ -4,7 +4,7 @@ import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import pino from 'pino'
 import { type CaptureStatus, capture } from '../../core/capture/capture.ts'
-import type { CaptureOutput, SourceConnector } from '../../core/capture/source-connector.ts'
+import type { CaptureOutput, SnapshotReader, SourceConnector } from '../../core/capture/source-connector.ts'
 import { MillraceError } from '../../core/errors.ts'
 import type { ChangeEvent } from '../../core/event/change-event.ts'
 import type { Json, SourceOffset } from '../../core/event/offset.ts'
@@ -40,12 +40,16 @@ export interface RunOptions {
   readonly faults?: LogFaults
   /** False: the source is told nothing, and keeps all that followed its start. */
   readonly acknowledge?: boolean
+  /** Awaited before a chunk of the table is read, while the stream goes on. */
+  readonly beforeChunk?: (table: TableSchema) => Promise<void>
 }
 
 /** One life of a source under the real capture loop, into the bench's log. */
 export class SourceRun implements AsyncDisposable {
   readonly connector: SourceConnector
   readonly yields: Yielded[] = []
+  /** What the source was told last to be durable. */
+  acknowledged: SourceOffset | null = null
   failure: unknown = null
   status: CaptureStatus | null = null
   /** The next change of this table cannot be written. */
@@ -56,21 +60,24 @@ export class SourceRun implements AsyncDisposable {
 
   constructor(
     connector: SourceConnector,
-    acknowledge: boolean,
+    { acknowledge = true, beforeChunk }: Pick<RunOptions, 'acknowledge' | 'beforeChunk'>,
     run: (connector: SourceConnector, signal: AbortSignal, onStatus: (status: CaptureStatus) => void) => Promise<unknown>,
   ) {
     this.connector = connector
     const onStatus = (status: CaptureStatus) => {
       this.status = status
     }
-    this.#done = run(this.#observed(connector, acknowledge), this.#abort.signal, onStatus).catch((error: unknown) => {
+    this.#done = run(this.#observed(connector, acknowledge, beforeChunk), this.#abort.signal, onStatus).catch((error: unknown) => {
       this.failure = error
     })
   }
 
   /** The connector as capture sees it, with what passes written down. */
-  #observed(connector: SourceConnector, acknowledge: boolean): SourceConnector {
+  #observed(connector: SourceConnector, acknowledge: boolean, beforeChunk: RunOptions['beforeChunk']): SourceConnector {
     const { yields } = this
+    const told = (offset: SourceOffset) => {
+      this.acknowledged = offset
+    }
     const counted = new WeakSet<object>()
     let written = 0
     const isUnwritable = (table: string) => {
@@ -111,7 +118,7 @@ export class SourceRun implements AsyncDisposable {
     })
     return {
       start: connector.start,
-      snapshot: connector.snapshot,
+      snapshot: beforeChunk === undefined ? connector.snapshot : delayed(connector.snapshot, beforeChunk),
       tables: () => connector.tables(),
       whyAbsent: (table) => connector.whyAbsent(table),
       ...(connector.unfit === undefined ? {} : { unfit: () => connector.unfit!() }),
@@ -124,7 +131,9 @@ export class SourceRun implements AsyncDisposable {
         }
       },
       acknowledge(offset) {
-        if (acknowledge) connector.acknowledge(offset)
+        if (!acknowledge) return
+        connector.acknowledge(offset)
+        told(offset)
       },
       lag: () => connector.lag(),
       [Symbol.asyncDispose]: () => connector[Symbol.asyncDispose](),
@@ -207,7 +216,7 @@ export class SourceBench implements AsyncDisposable {
     log.faults = options.faults ?? {}
     const writer = await log.openWriter(NODE)
     const connector = await this.open((writer.progress.get('offset') as SourceOffset | undefined) ?? null)
-    const run = new SourceRun(connector, options.acknowledge !== false, (observed, signal, onStatus) =>
+    const run = new SourceRun(connector, options, (observed, signal, onStatus) =>
       capture({
         node: NODE,
         connector: observed,
@@ -259,6 +268,20 @@ export class SourceBench implements AsyncDisposable {
     await this.source.dispose()
     await this.#registry[Symbol.asyncDispose]()
     rmSync(this.#dir, { recursive: true, force: true })
+  }
+}
+
+function delayed(reader: SnapshotReader, before: (table: TableSchema) => Promise<void>): SnapshotReader {
+  const read: SnapshotReader['read'] = (...of) => reader.read(...of)
+  return {
+    estimate: (table) => reader.estimate(table),
+    ...(reader.isReady === undefined ? {} : { isReady: (table: TableSchema, cursor: Json | null) => reader.isReady!(table, cursor) }),
+    async prepare(table, signal) {
+      await before(table)
+      return (await reader.prepare?.(table, signal)) ?? { read, async [Symbol.asyncDispose]() {} }
+    },
+    read,
+    sees: (fence, commit) => reader.sees(fence, commit),
   }
 }
 
