@@ -56,7 +56,8 @@ export class MysqlSource implements SourceConnector {
     this.start = writeOffset(parts.start)
     this.#listening = addAbortListener(parts.signal, () => this.#giveUp())
     const applied: AppliedMark = { isSeenBy: (mark) => this.#stream?.isSeenBy(mark) ?? false }
-    this.snapshot = new MysqlSnapshotReader({ connections: parts.snapshots, server: parts.server, mapping: parts.mapping, applied })
+    const { snapshots: connections, server, mapping, context } = parts
+    this.snapshot = new MysqlSnapshotReader({ connections, server, mapping, applied, logger: context.logger })
   }
 
   tables(): Promise<readonly TableSchema[]> {

@@ -1,10 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import type { Logger } from 'pino'
 import {
   type ChangeWriter,
   type ChunkLimits,
   ChunkSizes,
   type Json,
+  LockedTables,
   MillraceError,
+  type PreparedRead,
   type ScanTarget,
   type SnapshotChunk,
   type SnapshotReader,
@@ -14,6 +17,7 @@ import {
 } from '../../core/plugin.ts'
 import { type CatalogTable, describeTable } from './catalog.ts'
 import { typeText } from './column-definition.ts'
+import { ServerError } from './mysql-error.ts'
 import { fieldOf, type RowLayout, readRows, writeRow } from './result-rows.ts'
 import { SESSION, type Server, tableName, takeExactView, takeView } from './server.ts'
 import { keyClause, keyLiterals } from './snapshot-order.ts'
@@ -39,6 +43,8 @@ export interface SnapshotReaderOptions {
   readonly mapping: TypeMappingOptions
   /** All views are accepted when absent. */
   readonly applied?: AppliedMark
+  /** None by default. */
+  readonly logger?: Logger
 }
 
 /** Columns come in their own character sets, so that one decoder reads them wherever they come from. */
@@ -52,6 +58,10 @@ export const SNAPSHOT_SESSION: readonly string[] = [
 /** Table definition changed, no such table, no such column: the view's table is not the present one. */
 const CHANGED: ReadonlySet<unknown> = new Set([1412, 1146, 1054])
 const MOST_TRIES = 100
+/** Not for what looks into information_schema, where MariaDB leaves out what it waited for in vain. */
+const WAIT_A_MOMENT = 'set session lock_wait_timeout = 1'
+const WAIT_AS_SET = 'set session lock_wait_timeout = default'
+const LOCK_TIMEOUT = 1205
 const CUT_FACTOR = 1.25
 const FIRST_CAPACITY = 64 * 1024
 /** A table without a key is held as a whole. */
@@ -70,9 +80,11 @@ interface Cursor {
 export class MysqlSnapshotReader implements SnapshotReader {
   readonly #options: SnapshotReaderOptions
   readonly #sizes = new ChunkSizes()
+  readonly #locked: LockedTables
 
   constructor(options: SnapshotReaderOptions) {
     this.#options = options
+    this.#locked = new LockedTables(options.logger ?? null)
   }
 
   async estimate(table: TableSchema): Promise<number | null> {
@@ -84,21 +96,46 @@ export class MysqlSnapshotReader implements SnapshotReader {
     })
   }
 
+  /** Waits until the table may be read. The view, which begins a transaction, keeps no lock from before: who comes in between has the reading give up. */
+  async prepare(table: TableSchema): Promise<PreparedRead> {
+    await this.#unlessLocked(table, async (connection) => {
+      await connection.queries([WAIT_A_MOMENT, `select 1 from ${tableName(table.namespace, table.name)} limit 0`, WAIT_AS_SET])
+    }).catch((error: MillraceError) => {
+      // what else is wrong with the table is told by reading it
+      if (!(error.cause instanceof ServerError) || error.code === 'source.locked') throw error
+    })
+    return {
+      read: (table, cursor, limits, onView, signal) => this.read(table, cursor, limits, onView as (fence: unknown) => void, signal),
+      async [Symbol.asyncDispose]() {},
+    }
+  }
+
   async read(table: TableSchema, cursor: Json | null, limits: ChunkLimits, onView: (fence: MysqlFence) => void, signal: AbortSignal): Promise<SnapshotChunk> {
-    return this.#options.connections.run(`to read a chunk of ${tableId(table)}`, async (connection) => {
+    return this.#unlessLocked(table, async (connection) => {
       for (let tries = 1; ; tries++) {
         const view = await this.#view(connection, signal)
         const fence: MysqlFence = { mark: view.mark }
         onView(fence)
         try {
           const chunk = await this.#readIn(connection, table, cursor as unknown as Cursor | null, limits, signal)
+          this.#locked.read(table)
           return { ...chunk, fence, readAt: view.readAt }
         } catch (error) {
           if (tries >= MOST_TRIES || !CHANGED.has((error as { readonly errno?: unknown }).errno)) throw error
         }
-        await connection.query('rollback')
+        await connection.queries(['rollback', WAIT_AS_SET])
       }
     })
+  }
+
+  /** @throws source.locked when `work` waited for a lock in vain */
+  async #unlessLocked<T>(table: TableSchema, work: (connection: WireConnection) => Promise<T>): Promise<T> {
+    try {
+      return await this.#options.connections.run(`to read a chunk of ${tableId(table)}`, work)
+    } catch (error) {
+      const { cause } = error as MillraceError
+      throw cause instanceof ServerError && cause.errno === LOCK_TIMEOUT ? this.#locked.found(table, cause) : error
+    }
   }
 
   /** MariaDB: a view is of the present, and its place is in other numbers than commits. */
@@ -140,11 +177,12 @@ export class MysqlSnapshotReader implements SnapshotReader {
     // another key than before: its order says nothing about what was read
     const after = index !== null && from !== null && String(from.by) === String(index.columns) ? from.after : null
     const sql = `${selectFrom(found)}${index === null ? '' : `${keyClause(found, after)} limit ${limit}`}`
+    await connection.query(WAIT_A_MOMENT)
     await readRows(connection, sql, (bytes, view, at, end, layout) => held.take(bytes, view, at, end, layout), signal)
     if (index === null && held.full) throw keylessTooLarge(found)
     this.#sizes.learn(table, held.rows, held.length)
     if (held.full) connection.destroy()
-    else await connection.query('commit')
+    else await connection.queries(['commit', WAIT_AS_SET])
     const more = index !== null && (held.full || held.rows === limit)
     const next: Cursor | null = more ? { by: index.columns, after: held.lastKey(found) } : null
     return {

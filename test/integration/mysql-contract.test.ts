@@ -120,6 +120,11 @@ async function provision(release: Release): Promise<ProvisionedSource> {
     async addColumn(table) {
       await client.query(`alter table ${quote(table)} add column extra int`)
     },
+    async lockTable(table) {
+      const other = await db.connect()
+      await other.query(`lock tables ${quote(table)} write`)
+      return { [Symbol.asyncDispose]: () => other.end() }
+    },
     async restart() {
       const { port, stop } = await server(release)
       await stop()
