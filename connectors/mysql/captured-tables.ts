@@ -1,9 +1,10 @@
 import type { Logger } from 'pino'
 import { MillraceError, TableList, type TableSchema, tableId } from '../../core/plugin.ts'
+import { fileMark } from './binlog-place.ts'
 import { type CatalogTable, catalogKey, describeTable } from './catalog.ts'
 import { type Charsets, defineWireColumn, fits } from './column-definition.ts'
 import { type FitTables, fitTables, mapCurrent, type TableSettings, type UnfitTable } from './fit-tables.ts'
-import { binlogEnd, fileMark, type Server } from './server.ts'
+import { binlogEnd, type Server } from './server.ts'
 import { CATALOG_SILENCE_MS, type SqlConnections } from './sql-connection.ts'
 import type { TableMap, WireColumn } from './table-map.ts'
 import { type MappedTable, mapTable, type TableDefinition } from './type-mapping.ts'
@@ -23,7 +24,7 @@ export interface CapturedTablesOptions {
 export interface DescribedTable {
   readonly mapped: MappedTable
   /** The map has no names, so rows from before later statements may have been of other columns: where the binlog ended then, see `DescribedAhead`. */
-  readonly asOf: number | null
+  readonly asOf: bigint | null
 }
 
 /** So many tables, or this part of all, are described one by one before all are listed again, which then costs no more than that did. */

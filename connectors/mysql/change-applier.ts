@@ -41,7 +41,7 @@ interface Relation {
   /** Null: not described since definitions may have changed. */
   mapped: MappedTable | null
   /** See `DescribedTable`. */
-  asOf: number | null
+  asOf: bigint | null
   state: 'unbound' | 'bound' | 'skipped' | 'parked'
   writer: ChangeWriter | null
   readers: readonly WireReader[]

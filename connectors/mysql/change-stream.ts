@@ -2,18 +2,18 @@ import path from 'node:path'
 import { crc32 } from 'node:zlib'
 import { type CaptureOutput, MillraceError, ScratchFile, viewOf } from '../../core/plugin.ts'
 import { BinlogEvent, EVENT, HEADER_BYTES, ROW_EVENTS } from './binlog-event.ts'
+import { fileMark, placeText } from './binlog-place.ts'
 import { ChangeApplier, type ChangeApplierOptions } from './change-applier.ts'
 import type { Charsets } from './column-definition.ts'
 import { readStatement, type StatementSession } from './ddl-reader.ts'
 import { Definitions, type DefinitionsOptions } from './definitions.ts'
 import { EventCutter } from './event-cutter.ts'
 import { readGtid, readMariadbGtid } from './gtid-event.ts'
-import { type GtidSet, MariadbPosition } from './gtid-set.ts'
+import { GtidSet, MariadbPosition } from './gtid-set.ts'
 import { inflateRows } from './mariadb-compressed.ts'
-import { historyLost, protocolError, streamError } from './mysql-error.ts'
-import type { MysqlOffset } from './mysql-offset.ts'
+import { filesReplaced, historyLost, protocolError, streamError } from './mysql-error.ts'
+import { isByFile, isSameOffset, lastCommit, type MysqlOffset } from './mysql-offset.ts'
 import { type Query, readQuery } from './query-event.ts'
-import { fileMark } from './server.ts'
 import type { AppliedMark, MysqlFence } from './snapshot-reader.ts'
 import { readPayloadHead, uncompress } from './transaction-payload.ts'
 import type { WireConnection } from './wire-connection.ts'
@@ -30,12 +30,12 @@ export interface ChangeStreamOptions extends ChangeApplierOptions, DefinitionsOp
   /** Streaming already. */
   readonly connection: WireConnection
   readonly output: CaptureOutput
-  /** What was streamed before, without what comes again; the stream adds to it. */
-  readonly gtids: { readonly flavor: 'mysql'; readonly set: GtidSet } | { readonly flavor: 'mariadb'; readonly position: MariadbPosition }
+  /** What was streamed before, without what comes again; the stream adds to it. Null: the stream is by file, and the connection says where it begins. */
+  readonly gtids: GtidSet | MariadbPosition | null
   /** The resume point until the stream has come to it again. */
   readonly from: MysqlOffset
-  /** Whether XA transactions that were prepared before the stream began may be in this state: all views have what they changed. */
-  readonly settled: GtidSet | MariadbPosition | null
+  /** XA transactions that were prepared before the stream began may be committed up to this number: all views have what they changed. Null: none may. */
+  readonly settled: bigint | null
   readonly node: string
   readonly checksums: boolean
   readonly charsets: Charsets
@@ -47,6 +47,9 @@ export interface ChangeStreamOptions extends ChangeApplierOptions, DefinitionsOp
   readonly concerns: (text: string, session: StatementSession) => boolean
 }
 
+/** Beyond it the server cannot be asked for a place by file. */
+const MOST_RESUME_POSITION = 2 ** 32
+
 /** What the stream of a server is at. Runs once. */
 export class ChangeStream implements AppliedMark {
   readonly #options: ChangeStreamOptions
@@ -55,22 +58,29 @@ export class ChangeStream implements AppliedMark {
   readonly #event = new BinlogEvent()
   readonly #applier: ChangeApplier
   readonly #definitions: Definitions
-  /** Between two transactions: where the stream stands, in the numbers of fences. MariaDB: null until the server said where in its files it begins. */
-  #mark: number | null
+  /** Between two transactions: where the stream stands, in the numbers of fences. Where those are places in files: null until the server said where it begins. */
+  #mark: bigint | null
   /** Within a transaction, which a view must see when it has a greater mark than this. */
   #open = false
   /** It goes on after its first statement. */
   #group = false
   /** Position in the file, beyond 32 bits too. */
   #position = 0
+  /** When the file was begun, see `BinlogPlace`; null: the file has not said it yet. */
+  #created: number | null = null
   /** The resume point. */
   #complete: MysqlOffset
   /** Events that come before the next one: those that lie within the last, or the rows of a prepared transaction that is committed. */
   #inner: Inner | null = null
   readonly #xa: XaTransactions
+  /** Of the transaction at hand: its GTID, its number, and where it begins in the file. */
   #gtid = ''
-  /** MariaDB streams again from before what is prepared: what was captured before the restart. */
-  readonly #captured: MariadbPosition
+  #commit = 0n
+  #beganAt = 0
+  /** Where offsets have no gaps, the stream begins before what is prepared: what was captured before the restart comes again, up to this number. */
+  readonly #captured: bigint
+  /** The same of MariaDB, whose domains do not wait for each other. */
+  readonly #capturedGtids: MariadbPosition
   /** The transaction was captured before the restart, its rows and what it did to definitions. */
   #isCaptured = false
 
@@ -82,10 +92,13 @@ export class ChangeStream implements AppliedMark {
     this.#applier = new ChangeApplier(options)
     this.#definitions = new Definitions(this.#applier, options)
     this.#event.expectChecksums(options.checksums)
-    this.#mark = options.gtids.flavor === 'mysql' ? options.gtids.set.size : null
-    this.#complete = options.from
-    this.#xa = new XaTransactions(options.scratchDir, options.gtids.flavor)
-    this.#captured = options.gtids.flavor === 'mariadb' ? MariadbPosition.parse(options.from.gtids) : new MariadbPosition()
+    const { gtids, from } = options
+    const haveGaps = gtids instanceof GtidSet
+    this.#mark = haveGaps ? BigInt(gtids.size) : null
+    this.#complete = from
+    this.#xa = new XaTransactions(options.scratchDir, haveGaps)
+    this.#captured = haveGaps ? 0n : lastCommit(from)
+    this.#capturedGtids = MariadbPosition.parse(from.flavor === 'mariadb' ? from.gtids : '')
   }
 
   /** Where the stream is in the server's files. */
@@ -93,21 +106,25 @@ export class ChangeStream implements AppliedMark {
     return { file: this.#event.file, position: this.#position }
   }
 
-  isSeenBy(mark: number): boolean {
+  isSeenBy(mark: bigint): boolean {
     return this.#mark !== null && (this.#open ? mark > this.#mark : mark >= this.#mark)
   }
 
   #offset(): MysqlOffset {
-    const { gtids } = this.#options
-    const { flavor } = gtids
-    // what was streamed up to there, and more, before the restart
-    if (flavor === 'mariadb' && gtids.position.sum < this.#captured.sum) return this.#complete
-    const text = String(flavor === 'mysql' ? gtids.set : gtids.position)
-    const { prepared } = this.#xa
+    const { gtids, from } = this.#options
     const last = this.#complete
-    const ahead = this.#aheadIds()
-    if (last.gtids === text && last.prepared === prepared && last.ahead?.join() === ahead?.join()) return last
-    return { flavor, gtids: text, ...(prepared === undefined ? {} : { prepared }), ...(ahead === undefined ? {} : { ahead }) }
+    const unfinished = { prepared: this.#xa.prepared, ahead: this.#aheadIds() }
+    let offset: MysqlOffset
+    if (gtids !== null) {
+      // what was streamed up to there, and more, before the restart
+      if (gtids instanceof MariadbPosition && BigInt(gtids.sum) < this.#captured) return last
+      offset = { flavor: from.flavor, gtids: String(gtids), ...unfinished }
+    } else {
+      const position = this.#position
+      if (!isByFile(from) || this.#created === null || position >= MOST_RESUME_POSITION || this.#fileMark < this.#captured) return last
+      offset = { flavor: 'mysql', server: from.server, file: this.#event.file, position, created: this.#created, ...unfinished }
+    }
+    return isSameOffset(last, offset) ? last : offset
   }
 
   #aheadIds(): readonly string[] | undefined {
@@ -118,7 +135,7 @@ export class ChangeStream implements AppliedMark {
   }
 
   /** The end of the event at hand. */
-  get #fileMark(): number {
+  get #fileMark(): bigint {
     return fileMark(this.#event.file, this.#position)
   }
 
@@ -249,8 +266,10 @@ export class ChangeStream implements AppliedMark {
     if (connection.isEof) throw new MillraceError('source.unreachable', 'the server ended the stream of changes')
     const event = this.#event
     event.read(bytes, view, packetAt + 1, packetEnd)
-    if (event.type === EVENT.rotate) this.#position = Number(view.getBigUint64(event.at, true))
-    else if (event.nextPosition > 0 && !event.artificial) this.#follow(event.nextPosition)
+    if (event.type === EVENT.rotate) {
+      this.#position = Number(view.getBigUint64(event.at, true))
+      this.#created = null
+    } else if (event.nextPosition > 0 && !event.artificial) this.#follow(event.nextPosition)
     return this.#apply(bytes, view)
   }
 
@@ -292,6 +311,7 @@ export class ChangeStream implements AppliedMark {
         return undefined
       case EVENT.gtid:
       case EVENT.gtidTagged:
+      case EVENT.anonymousGtid:
       case EVENT.mariadbGtid:
         return this.#begin(bytes, view)
       case EVENT.xid:
@@ -321,8 +341,10 @@ export class ChangeStream implements AppliedMark {
   #other(): Promise<void> | null {
     const event = this.#event
     switch (event.type) {
-      case EVENT.rotate:
       case EVENT.formatDescription:
+        this.#beginFile()
+        return event.artificial ? null : this.#idle()
+      case EVENT.rotate:
       case EVENT.previousGtids:
       case EVENT.mariadbGtidList:
       case EVENT.mariadbCheckpoint:
@@ -336,8 +358,6 @@ export class ChangeStream implements AppliedMark {
       case EVENT.appendBlock:
       case EVENT.beginLoadQuery:
         return null
-      case EVENT.anonymousGtid:
-        throw new MillraceError('source.unprepared', `a transaction without GTID at ${event.place}`, { fix: 'SET GLOBAL gtid_mode = ON' })
       case EVENT.incident:
         throw historyLost(`the server noted at ${event.place} that its binlog lacks changes`, this.#options.node)
     }
@@ -346,10 +366,16 @@ export class ChangeStream implements AppliedMark {
     throw protocolError(`an event of unknown type ${event.type}`, event.place)
   }
 
+  #beginFile(): void {
+    const { from, node } = this.#options
+    this.#created = this.#event.timestamp
+    if (isByFile(from) && this.#event.file === from.file && this.#created !== from.created) throw filesReplaced(from, this.#created, node)
+  }
+
   /** Nothing to stream: the place moves on in the files, and chunks of views up to it are due. */
   #idle(): Promise<void> | null {
     if (this.#open) return null
-    if (this.#options.gtids.flavor === 'mariadb') this.#mark = this.#fileMark
+    if (!(this.#options.gtids instanceof GtidSet)) this.#mark = this.#fileMark
     return this.#placeChunks()
   }
 
@@ -357,32 +383,40 @@ export class ChangeStream implements AppliedMark {
     const event = this.#event
     if (this.#open) throw protocolError('a transaction within a transaction', event.place)
     const { gtids } = this.#options
-    let commit: number
     let committedAt = BigInt(event.timestamp) * 1_000_000n
-    let gtid: string
-    if (gtids.flavor === 'mysql') {
-      const found = readGtid(bytes, view, event)
-      gtid = `${found.uuid}${found.tag === '' ? '' : `:${found.tag}`}:${found.number}`
-      if (!gtids.set.add(found.uuid, found.tag, found.number)) throw protocolError(`the transaction ${gtid}, which was streamed before,`, event.place)
-      committedAt = found.committedAt ?? committedAt
-      commit = gtids.set.size
-      this.#group = false
-    } else {
+    let gtid: string | null
+    this.#beganAt = this.#position - event.size
+    if (gtids instanceof MariadbPosition) {
       const { domain, sequence, isStandalone, isPrepared } = readMariadbGtid(bytes, view, event)
       gtid = `${domain}-${event.serverId}-${sequence}`
-      const before = isPrepared ? String(gtids.position) : ''
-      if (!gtids.position.add(domain, event.serverId, sequence)) throw outOfOrder(gtid, event.place)
-      this.#isCaptured = this.#captured.covers(domain, sequence)
+      const before = isPrepared ? String(gtids) : ''
+      if (!gtids.add(domain, event.serverId, sequence)) throw outOfOrder(gtid, event.place)
+      this.#isCaptured = this.#capturedGtids.covers(domain, sequence)
       this.#group = !isStandalone
-      commit = gtids.position.sum
+      this.#commit = BigInt(gtids.sum)
       if (isPrepared) this.#xa.begin(gtid, before)
-      this.#mark = fileMark(event.file, this.#position - event.size)
+    } else {
+      const found = readGtid(bytes, view, event)
+      gtid = found.number === 0 ? null : `${found.uuid}${found.tag === '' ? '' : `:${found.tag}`}:${found.number}`
+      committedAt = found.committedAt ?? committedAt
+      this.#group = false
+      if (gtids !== null) {
+        if (gtid === null)
+          throw historyLost(`the transaction at ${event.place} has no GTID, and the capture is by GTID: gtid_mode was not ON`, this.#options.node)
+        if (!gtids.add(found.uuid, found.tag, found.number)) throw protocolError(`the transaction ${gtid}, which was streamed before,`, event.place)
+        this.#commit = BigInt(gtids.size)
+      } else {
+        // a view that ends where the transaction begins does not have it
+        this.#commit = fileMark(event.file, this.#beganAt) + 1n
+        this.#isCaptured = this.#commit <= this.#captured
+      }
     }
-    this.#gtid = gtid
+    if (!(gtids instanceof GtidSet)) this.#mark = fileMark(event.file, this.#beganAt)
+    this.#gtid = gtid ?? ''
     const place = this.#placeChunks()
     const enter = () => {
       this.#open = true
-      this.#applier.begin({ commit: BigInt(commit), committedAt, source: [gtid, event.file, BigInt(this.#position)] })
+      this.#applier.begin({ commit: this.#commit, committedAt, source: [gtid, event.file, BigInt(this.#position)] })
     }
     if (place === null) {
       enter()
@@ -393,9 +427,8 @@ export class ChangeStream implements AppliedMark {
 
   #end(): void {
     if (!this.#open) throw protocolError('the end of a transaction that did not begin', this.#event.place)
-    const { gtids } = this.#options
     this.#open = false
-    this.#mark = gtids.flavor === 'mysql' ? gtids.set.size : this.#fileMark
+    this.#mark = this.#options.gtids instanceof GtidSet ? this.#commit : this.#fileMark
   }
 
   #query(bytes: Buffer): Promise<void> | undefined {
@@ -422,7 +455,7 @@ export class ChangeStream implements AppliedMark {
 
   #xaStatement(text: string): void {
     const { place } = this.#event
-    const step = this.#xa.statement(text, this.#gtid, place)
+    const step = this.#xa.statement(text, this.#gtid, this.#before, place)
     switch (step.kind) {
       case 'go on':
         this.#group = true
@@ -442,9 +475,13 @@ export class ChangeStream implements AppliedMark {
   }
 
   #isSettled(): boolean {
-    const { settled, gtids } = this.#options
-    if (settled === null) return false
-    return gtids.flavor === 'mysql' ? gtids.set.size <= (settled as GtidSet).size : gtids.position.sum <= (settled as MariadbPosition).sum
+    const { settled } = this.#options
+    return settled !== null && this.#commit <= settled
+  }
+
+  /** Where the transaction at hand begins; without meaning for GTIDs. */
+  get #before(): string {
+    return this.#created === null ? '' : placeText({ file: this.#event.file, position: this.#beganAt, created: this.#created })
   }
 
   async #statement(query: Query): Promise<void> {

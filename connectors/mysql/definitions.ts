@@ -20,7 +20,7 @@ export interface DefinitionsOptions {
 export interface StatementPlace {
   readonly place: string
   /** Its end, see `fileMark`. */
-  readonly mark: number
+  readonly mark: bigint
   /** It was captured before a restart, and what it did to rows is in the log. */
   readonly isCaptured: boolean
 }
@@ -64,7 +64,7 @@ export class Definitions {
   }
 
   /** It may have been about any table. */
-  async #applyToAll({ opening, loses }: Statement & { readonly kind: 'unreadable' }, place: string, mark: number): Promise<void> {
+  async #applyToAll({ opening, loses }: Statement & { readonly kind: 'unreadable' }, place: string, mark: bigint): Promise<void> {
     const tables = await this.#options.listed()
     this.#options.onUnreadable(opening, place)
     for (const table of tables) {
@@ -74,7 +74,7 @@ export class Definitions {
     if (loses) this.#dropped.addOthers(tables)
   }
 
-  #alter(table: NamedTable, rewrites: boolean, place: string, mark: number): void {
+  #alter(table: NamedTable, rewrites: boolean, place: string, mark: bigint): void {
     const { ahead, onMisread } = this.#options
     // table maps without names tell of no ALTER TABLE that keeps the layout: rows before it may have been taken for those after it
     if (!ahead.has(tableId(table), mark)) {

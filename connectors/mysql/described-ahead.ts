@@ -4,10 +4,10 @@
  */
 export class DescribedAhead {
   /** By table id, where the binlog ended when it was described. */
-  readonly #ends: Map<string, number>
+  readonly #ends: Map<string, bigint>
   #ids: readonly string[] | null = null
 
-  constructor(ends: Iterable<readonly [id: string, end: number]> = []) {
+  constructor(ends: Iterable<readonly [id: string, end: bigint]> = []) {
     this.#ends = new Map(ends)
   }
 
@@ -18,8 +18,8 @@ export class DescribedAhead {
   }
 
   /** Rows of the table are read by a description that was made before the binlog ended there. */
-  note(id: string, end: number): void {
-    if ((this.#ends.get(id) ?? -1) >= end) return
+  note(id: string, end: bigint): void {
+    if ((this.#ends.get(id) ?? -1n) >= end) return
     this.#ends.set(id, end)
     this.#ids = null
   }
@@ -30,12 +30,12 @@ export class DescribedAhead {
   }
 
   /** Whether a statement that ends at this mark was in the table's description already, by which rows before it were read. */
-  has(id: string, mark: number): boolean {
-    return (this.#ends.get(id) ?? -1) >= mark
+  has(id: string, mark: bigint): boolean {
+    return (this.#ends.get(id) ?? -1n) >= mark
   }
 
   /** The stream has all up to this mark. */
-  pass(mark: number): void {
+  pass(mark: bigint): void {
     for (const [id, end] of this.#ends) if (end <= mark) this.forget(id)
   }
 }

@@ -11,7 +11,7 @@ export default definePlugin<MysqlConfig>({
   kind: 'source',
   name: 'mysql',
   summary:
-    `Captures committed changes of MySQL and MariaDB from the binlog, by GTID; tested on MySQL ${mysql.tested} and MariaDB ${mariadb.tested}, ` +
+    `Captures committed changes of MySQL and MariaDB from the binlog, by GTID, or by file and position where MySQL gives none; tested on MySQL ${mysql.tested} and MariaDB ${mariadb.tested}, ` +
     `takes MySQL ${mysql.from}, MariaDB ${mariadb.from} and later.`,
   config: mysqlConfig,
   sourceFields: [

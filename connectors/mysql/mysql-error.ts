@@ -1,4 +1,5 @@
 import { MillraceError } from '../../core/plugin.ts'
+import type { BinlogPlace } from './binlog-place.ts'
 
 /** An ERR packet. */
 export class ServerError extends Error {
@@ -69,6 +70,15 @@ export function identityChanged(what: string, node: string, cause?: unknown): Mi
       fix: `point the source at the server that has them, or read the tables anew: \`millrace run FILE --resnapshot ${node}\``,
       cause,
     },
+  )
+}
+
+/** Another file has the name of the one that was captured up to this place. */
+export function filesReplaced({ file, position, created }: BinlogPlace, now: number, node: string): MillraceError {
+  const at = (seconds: number) => new Date(seconds * 1000).toISOString()
+  return historyLost(
+    `${file} was captured up to position ${position} when it had been begun at ${at(created)}, and the server has another of that name from ${at(now)}: its binlogs were reset, or it is a copy that was restored; what was committed between is not known`,
+    node,
   )
 }
 

@@ -1,21 +1,20 @@
 import type { PluginContext, ScanTarget, SourceOffset, SourceReader, TableSchema } from '../../core/plugin.ts'
 import { fitTables } from './fit-tables.ts'
-import { GtidSet, MariadbPosition } from './gtid-set.ts'
 import { connectOptions, type MysqlConfig } from './mysql-config.ts'
-import { readOffset } from './mysql-offset.ts'
+import { lastCommit, readOffset, requireForm } from './mysql-offset.ts'
 import { readServer, SESSION, type Server } from './server.ts'
 import { MysqlSnapshotReader, SNAPSHOT_SESSION } from './snapshot-reader.ts'
 import { SqlConnections } from './sql-connection.ts'
 
 /** Opens the server for the audit: ordinary connections that read, beside whatever captures it. */
-export async function openMysqlReader(config: MysqlConfig, _context: PluginContext): Promise<SourceReader> {
+export async function openMysqlReader(config: MysqlConfig, { node }: PluginContext): Promise<SourceReader> {
   const options = connectOptions(config)
   const connections = new SqlConnections(options, SESSION)
   const snapshots = new SqlConnections(options, SNAPSHOT_SESSION)
   const mapping = { unrepresentable: config.unrepresentable }
   try {
     const server = await connections.run('to look at the server', readServer)
-    return new MysqlReader(connections, snapshots, server, config, new MysqlSnapshotReader({ connections: snapshots, server, mapping }))
+    return new MysqlReader(connections, snapshots, server, config, node, new MysqlSnapshotReader({ connections: snapshots, server, mapping }))
   } catch (error) {
     await connections[Symbol.asyncDispose]()
     throw error
@@ -27,13 +26,15 @@ class MysqlReader implements SourceReader {
   readonly #snapshots: SqlConnections
   readonly #server: Server
   readonly #config: MysqlConfig
+  readonly #node: string
   readonly #reader: MysqlSnapshotReader
 
-  constructor(connections: SqlConnections, snapshots: SqlConnections, server: Server, config: MysqlConfig, reader: MysqlSnapshotReader) {
+  constructor(connections: SqlConnections, snapshots: SqlConnections, server: Server, config: MysqlConfig, node: string, reader: MysqlSnapshotReader) {
     this.#connections = connections
     this.#snapshots = snapshots
     this.#server = server
     this.#config = config
+    this.#node = node
     this.#reader = reader
   }
 
@@ -47,9 +48,9 @@ class MysqlReader implements SourceReader {
   }
 
   reached(offset: SourceOffset, commit: bigint): boolean {
-    const { flavor, gtids } = readOffset(offset)
-    const last = flavor === 'mysql' ? GtidSet.parse(gtids).size : MariadbPosition.parse(gtids).sum
-    return BigInt(last) + 1n >= commit
+    const reached = readOffset(offset)
+    requireForm(reached, this.#server, this.#node)
+    return lastCommit(reached) + 1n >= commit
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -11,6 +11,7 @@ import {
   type TableSchema,
   tableId,
 } from '../../core/plugin.ts'
+import { fileMark } from './binlog-place.ts'
 import type { CapturedTables } from './captured-tables.ts'
 import { isCapturable } from './catalog.ts'
 import { ChangeStream } from './change-stream.ts'
@@ -18,8 +19,8 @@ import type { Charsets } from './column-definition.ts'
 import { mayConcern } from './ddl-reader.ts'
 import { DescribedAhead } from './described-ahead.ts'
 import { GtidSet, MariadbPosition } from './gtid-set.ts'
-import { type MysqlOffset, readOffset, resumeGtids, writeOffset } from './mysql-offset.ts'
-import { binlogEnd, fileMark, type Server } from './server.ts'
+import { isByFile, isSameOffset, type MysqlOffset, readOffset, resumeGtids, writeOffset } from './mysql-offset.ts'
+import { binlogEnd, type Server } from './server.ts'
 import { type AppliedMark, MysqlSnapshotReader } from './snapshot-reader.ts'
 import type { SqlConnections } from './sql-connection.ts'
 import type { TypeMappingOptions } from './type-mapping.ts'
@@ -38,7 +39,7 @@ export interface MysqlSourceParts {
   readonly mapping: TypeMappingOptions
   readonly start: MysqlOffset
   /** See `ChangeStreamOptions`. */
-  readonly settled: GtidSet | MariadbPosition | null
+  readonly settled: bigint | null
   /** Aborts when the source is wanted no more, before its changes are asked for too. */
   readonly signal: AbortSignal
 }
@@ -94,13 +95,14 @@ export class MysqlSource implements SourceConnector {
 
   async *changes(from: SourceOffset, output: CaptureOutput, signal: AbortSignal): AsyncGenerator<SourceOffset> {
     const { stream, server, charsets, context, tables, patterns, start, settled } = this.#parts
-    const { flavor, gtids, prepared } = readOffset(from)
-    invariant(flavor === start.flavor && gtids === start.gtids && prepared === start.prepared, 'the stream starts where the source was opened')
+    const { flavor } = start
+    invariant(isSameOffset(readOffset(from), start), 'the stream starts where the source was opened')
+    const gtids = isByFile(start) ? null : resumeGtids(start)
     const changes = new ChangeStream({
       connection: stream,
       output,
       flavor,
-      gtids: flavor === 'mysql' ? { flavor, set: GtidSet.parse(resumeGtids(start)) } : { flavor, position: MariadbPosition.parse(resumeGtids(start)) },
+      gtids: gtids === null ? null : flavor === 'mysql' ? GtidSet.parse(gtids) : MariadbPosition.parse(gtids),
       from: start,
       settled,
       node: context.node,

@@ -1,11 +1,13 @@
 import { addAbortListener } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { MillraceError, type PluginContext, type SourceConnector, type SourceOffset, TablePatterns } from '../../core/plugin.ts'
+import { EVENT } from './binlog-event.ts'
+import { fileMark } from './binlog-place.ts'
 import { CapturedTables } from './captured-tables.ts'
 import { GtidSet, MariadbPosition } from './gtid-set.ts'
 import { connectOptions, type MysqlConfig, replicaIdentity } from './mysql-config.ts'
-import { historyLost, identityChanged, mysqlError, ServerError, streamError } from './mysql-error.ts'
-import { type MysqlOffset, readOffset, resumeGtids } from './mysql-offset.ts'
+import { filesReplaced, historyLost, identityChanged, mysqlError, protocolError, ServerError, streamError } from './mysql-error.ts'
+import { type FileOffset, isByFile, type MysqlOffset, readOffset, requireForm, resumeGtids, resumePlace } from './mysql-offset.ts'
 import { MysqlSource } from './mysql-source.ts'
 import { binlogEnd, readCharsets, readServer, requirePrepared, SESSION, type Server } from './server.ts'
 import { SNAPSHOT_SESSION } from './snapshot-reader.ts'
@@ -33,11 +35,12 @@ export async function openMysql(
   const server = await connections.run('to look at the server', readServer)
   requirePrepared(server)
   const charsets = await connections.run('to look at character sets', readCharsets)
-  const start = resume === null ? await firstOffset(connections, server) : await checkHistory(connections, server, readOffset(resume), context.node)
+  const from = resume === null ? await firstOffset(connections, server) : await checkHistory(connections, server, readOffset(resume), context.node)
   const patterns = new TablePatterns(config.tables)
   const mapping = { unrepresentable: config.unrepresentable }
   const tables = new CapturedTables({ connections, server, settings: config, charsets, logger: context.logger, refreshMs: REFRESH_MS })
-  const stream = cleanup.use(await startStream(options, server, replicaIdentity(config, context.mesh, context.node), start, context.node, signal))
+  const stream = cleanup.use(await startStream(options, server, replicaIdentity(config, context.mesh, context.node), from, context.node, signal))
+  const start = isByFile(from) ? requireFile(stream, from, resume === null, context.node) : from
   const snapshots = cleanup.use(new SqlConnections(options, SNAPSHOT_SESSION))
   const settled = resume === null ? await settledXa(connections, server, context) : null
   const source = new MysqlSource({ settled, context, connections, snapshots, stream, server, charsets, tables, patterns, mapping, start, signal })
@@ -47,11 +50,13 @@ export async function openMysql(
 
 async function firstOffset(connections: SqlConnections, server: Server): Promise<MysqlOffset> {
   return await connections.run('to look at the binlog', async (connection): Promise<MysqlOffset> => {
-    if (server.flavor === 'mysql') {
+    if (server.flavor === 'mysql' && !server.byFile) {
       const [row] = await connection.query('select @@global.gtid_executed')
       return { flavor: 'mysql', gtids: String(GtidSet.parse(row![0] ?? '')) }
     }
     const { file, position } = await binlogEnd(connection, server)
+    // when the file was begun is said as it is streamed
+    if (server.byFile) return { flavor: 'mysql', server: server.uuid, file, position, created: 0 }
     const [row] = await connection.query(`select binlog_gtid_pos(${literal(file)}, ${position})`)
     return { flavor: 'mariadb', gtids: String(MariadbPosition.parse(row![0] ?? '')) }
   })
@@ -59,9 +64,9 @@ async function firstOffset(connections: SqlConnections, server: Server): Promise
 
 /**
  * At a first start XA transactions may be prepared whose rows came before it: waits a while until they have ended.
- * @returns a state with all that ended by now; its changes are in the views that are taken from now on
+ * @returns the number of the last commit by now; what ended by then is in the views that are taken from now on
  */
-async function settledXa(connections: SqlConnections, server: Server, { logger }: PluginContext): Promise<GtidSet | MariadbPosition> {
+async function settledXa(connections: SqlConnections, server: Server, { logger }: PluginContext): Promise<bigint> {
   return await connections.run('to look for XA transactions', async (connection) => {
     const prepared = async () => new Set((await recoverable(connection, server)).map((row) => row.join()))
     const first = await prepared()
@@ -70,8 +75,12 @@ async function settledXa(connections: SqlConnections, server: Server, { logger }
       for (const xid of first) if (!now.has(xid)) first.delete(xid)
     }
     if (first.size > 0) logger.warn({ transactions: first.size }, 'XA transactions are prepared: when one of them is committed, the tables must be read anew')
-    if (server.flavor === 'mysql') return GtidSet.parse((await connection.query('select @@global.gtid_executed'))[0]![0] ?? '')
-    return MariadbPosition.parse((await connection.query('select @@global.gtid_binlog_pos'))[0]![0] ?? '')
+    if (server.byFile) {
+      const { file, position } = await binlogEnd(connection, server)
+      return fileMark(file, position)
+    }
+    if (server.flavor === 'mysql') return BigInt(GtidSet.parse((await connection.query('select @@global.gtid_executed'))[0]![0] ?? '').size)
+    return BigInt(MariadbPosition.parse((await connection.query('select @@global.gtid_binlog_pos'))[0]![0] ?? '').sum)
   })
 }
 
@@ -87,11 +96,8 @@ async function recoverable(connection: WireConnection, server: Server): Promise<
 
 /** @throws source.history_lost when transactions after the offset are purged, source.identity_changed when the server never had those before it */
 async function checkHistory(connections: SqlConnections, server: Server, offset: MysqlOffset, node: string): Promise<MysqlOffset> {
-  if (offset.flavor !== server.flavor) {
-    throw new MillraceError('source.identity_changed', `the server is ${server.versionText}, and the progress is of another product`, {
-      fix: `read the tables anew: \`millrace run FILE --resnapshot ${node}\``,
-    })
-  }
+  requireForm(offset, server, node)
+  if (isByFile(offset)) return await checkFiles(connections, server, offset, node)
   // MariaDB tells both as the stream starts
   if (server.flavor === 'mariadb') return offset
   const ours = literal(offset.gtids)
@@ -102,6 +108,44 @@ async function checkHistory(connections: SqlConnections, server: Server, offset:
   if (foreign !== '') throw identityChanged(foreign!, node)
   if (purged !== '') throw historyLost(`the server has purged binlogs with the transactions ${purged}, which were not captured`, node)
   return offset
+}
+
+/** What is not seen here, the server says as it is asked for the place, or {@link requireFile}. */
+async function checkFiles(connections: SqlConnections, server: Server, offset: FileOffset, node: string): Promise<FileOffset> {
+  const { file, position } = resumePlace(offset)
+  if (offset.server !== server.uuid) {
+    throw new MillraceError(
+      'source.identity_changed',
+      `the server has the server_uuid ${server.uuid}, and the progress is ${file}:${position} of ${offset.server}: without GTIDs a place says nothing about another server`,
+      { fix: `point the source at the server that was captured, or read the tables anew: \`millrace run FILE --resnapshot ${node}\`` },
+    )
+  }
+  const logs = await connections.run('to look at its binlogs', (connection) => connection.query('show binary logs'))
+  const log = logs.find(([name]) => name === file)
+  const first = logs[0]?.[0]
+  if (log === undefined) {
+    const isPurged = first != null && fileMark(first, 0) > fileMark(file, 0)
+    const why = isPurged ? `it has purged those before ${first}` : 'its binlogs were reset'
+    throw historyLost(`the server does not have ${file} any more, with changes from position ${position} on that were not captured: ${why}`, node)
+  }
+  if (Number(log[1]) < position) {
+    const why = 'its binlogs were reset, or a crash took what was not on disk (sync_binlog other than 1)'
+    throw historyLost(`${file} of the server ends at position ${log[1]}, before ${position}, up to where it was captured: ${why}`, node)
+  }
+  return offset
+}
+
+/**
+ * The stream is about to begin within a file, whose first event is at hand. @returns the offset with when that was begun, at a first start
+ * @throws source.history_lost when it is another file than was captured
+ */
+function requireFile({ bytes, packetAt }: WireConnection, from: FileOffset, isFirst: boolean, node: string): FileOffset {
+  const created = bytes.readUInt32LE(packetAt + 1)
+  if (bytes[packetAt + 5] !== EVENT.formatDescription) throw protocolError('a stream that does not begin with its format', `${from.file}:${from.position}`)
+  const place = resumePlace(from)
+  if (isFirst) return { ...from, created }
+  if (created !== place.created) throw filesReplaced(place, created, node)
+  return from
 }
 
 /** Opens a connection of its own and asks for the binlog after `start`. */
@@ -122,16 +166,17 @@ async function startStream(
         `set @source_binlog_checksum = '${checksum}', @source_heartbeat_period = ${HEARTBEAT_NS}, @replica_uuid = '${identity.uuid}',
              @master_binlog_checksum = '${checksum}', @master_heartbeat_period = ${HEARTBEAT_NS}, @slave_uuid = '${identity.uuid}'`,
       )
-      connection.send(COMMAND.binlogDumpGtid, dumpGtidRequest(identity.serverId, GtidSet.parse(resumeGtids(start))))
-    } else {
+      if (isByFile(start)) connection.send(COMMAND.binlogDump, dumpRequest(identity.serverId, resumePlace(start)))
+      else connection.send(COMMAND.binlogDumpGtid, dumpGtidRequest(identity.serverId, GtidSet.parse(resumeGtids(start))))
+    } else if (!isByFile(start)) {
       await connection.query(
         `set @master_binlog_checksum = '${checksum}', @master_heartbeat_period = ${HEARTBEAT_NS}, @mariadb_slave_capability = 4,
              @slave_connect_state = ${literal(resumeGtids(start))}, @slave_gtid_strict_mode = 1, @slave_gtid_ignore_duplicates = 0`,
       )
-      connection.send(COMMAND.binlogDump, dumpRequest(identity.serverId))
+      connection.send(COMMAND.binlogDump, dumpRequest(identity.serverId, FILE_OF_GTIDS))
     }
-    // the server looks for the start before it sends anything
-    await connection.peek()
+    // the server looks for the start before it sends anything: the name of the file, then the file's own first event
+    await connection.peek(isByFile(start) ? 2 : 1)
     return connection
   } catch (error) {
     connection.destroy()
@@ -151,11 +196,14 @@ function dumpGtidRequest(serverId: number, gtids: GtidSet): Buffer {
   return Buffer.concat([head, set])
 }
 
-/** Position 4, flags, server id, file name (none): MariaDB starts where `@slave_connect_state` says. */
-function dumpRequest(serverId: number): Buffer {
+/** MariaDB starts where `@slave_connect_state` says. */
+const FILE_OF_GTIDS = { file: '', position: 4 }
+
+/** Position, flags, server id, file name. */
+function dumpRequest(serverId: number, { file, position }: { readonly file: string; readonly position: number }): Buffer {
   const request = Buffer.alloc(10)
-  request.writeUInt32LE(4, 0)
+  request.writeUInt32LE(position, 0)
   request.writeUInt16LE(0, 4)
   request.writeUInt32LE(serverId, 6)
-  return request
+  return Buffer.concat([request, Buffer.from(file)])
 }

@@ -1,10 +1,11 @@
-import { type Finding, type PluginContext, TablePatterns, tableId } from '../../core/plugin.ts'
+import { type Finding, MillraceError, type PluginContext, TablePatterns, tableId } from '../../core/plugin.ts'
 import { among, type CatalogTable, catalogKey, type KnownCascades, listTables } from './catalog.ts'
 import { mapCurrent, unloggedTables } from './fit-tables.ts'
 import { connectOptions, type MysqlConfig, replicaIdentity } from './mysql-config.ts'
 import { ServerError } from './mysql-error.ts'
-import { lacks, readServer, SERVERS, SESSION, type Server, tableName } from './server.ts'
+import { lacks, readServer, SERVERS, SESSION, type Server, SWITCH_ON, tableName } from './server.ts'
 import { SqlConnections } from './sql-connection.ts'
+import { COMMITTING, committing } from './view.ts'
 import { identifier, type Row, type WireConnection } from './wire-connection.ts'
 
 /** With less than this an absence over a weekend loses the place. */
@@ -28,6 +29,7 @@ export async function checkMysql(config: MysqlConfig, context: PluginContext): P
       ...serverFindings(server),
       retentionFinding(server.retentionSeconds, await sizeOf(connection, tables)),
       ...(await privilegeFindings(connection)),
+      ...(await commitFindings(connection, server)),
       ...(await selectFindings(connection, tables)),
       ...(await replicaFindings(connection, server, replicaIdentity(config, context.mesh, context.node).serverId)),
       ...(await tableFindings(connection, server, tables, config)),
@@ -45,7 +47,14 @@ function serverFindings(server: Server): readonly Finding[] {
   ok('server version', `${server.versionText}; tested on ${product} ${tested}, taken from ${from} on`)
   ok('log_bin', 'on')
   ok('binlog_format', server.format)
-  if (server.flavor === 'mysql') ok('gtid_mode', server.gtidMode)
+  if (server.byFile) {
+    found.push({
+      level: 'warning',
+      subject: 'gtid_mode',
+      message: `it is ${server.gtidMode}: the server is captured by binlog file and position, which say nothing about a replica: after a failover the tables must be read anew`,
+      fix: `${SWITCH_ON}; what was captured by file then is read anew once (\`millrace run FILE --resnapshot NODE\`)`,
+    })
+  } else if (server.flavor === 'mysql') ok('gtid_mode', server.gtidMode)
   if (server.metadata.toUpperCase() === 'FULL') found.push({ level: 'ok', subject: 'binlog_row_metadata', message: 'FULL' })
   else {
     found.push({
@@ -123,6 +132,24 @@ async function privilegeFindings(connection: WireConnection): Promise<readonly F
     if (has(...names)) return { level: 'ok', subject, message: `${user} has it` }
     return { level: 'error', subject, message: `${user} lacks it`, fix: `GRANT ${name} ON *.* TO ${quoted}` }
   })
+}
+
+/** Whether the user may see which transactions are being committed, and the server says it. */
+async function commitFindings(connection: WireConnection, server: Server): Promise<readonly Finding[]> {
+  if (!server.byFile || !server.performanceSchema) return []
+  const subject = 'performance_schema'
+  try {
+    committing(await connection.query(COMMITTING))
+    return [{ level: 'ok', subject, message: 'it says which transactions are being committed' }]
+  } catch (error) {
+    if (error instanceof MillraceError && error.code === 'source.unprepared') {
+      return [{ level: 'error', subject, message: error.message, ...(error.fix === undefined ? {} : { fix: error.fix }) }]
+    }
+    if (!(error instanceof ServerError) || !UNREADABLE.has(error.errno)) throw error
+    const [user] = (await connection.query('select current_user()'))[0]!
+    const message = `${user} lacks it, which without GTIDs places what is read of the tables: ${error.message}`
+    return [{ level: 'error', subject: 'privilege SELECT on performance_schema', message, fix: `GRANT SELECT ON performance_schema.* TO ${quotedUser(user!)}` }]
+  }
 }
 
 function quotedUser(user: string): string {

@@ -1,11 +1,10 @@
 import path from 'node:path'
 import { ScratchFile } from '../../core/plugin.ts'
-import type { Flavor } from './server.ts'
 
 /** Rows of an XA transaction, as whole events without checksums. */
 export interface PreparedTransaction {
   readonly gtid: string
-  /** MariaDB: the position before it. */
+  /** Of a server whose offsets have no gaps: the position before it. */
   readonly after: string
   readonly rows: ScratchFile
 }
@@ -16,14 +15,15 @@ export interface PreparedTransaction {
  */
 export class PreparedTransactions {
   readonly #dir: string
-  readonly #flavor: Flavor
+  readonly #haveGaps: boolean
   readonly #held = new Map<string, PreparedTransaction>()
   #files = 0
   #text: string | undefined
 
-  constructor(dir: string, flavor: Flavor) {
+  /** @param haveGaps offsets are sets of GTIDs, which can lack some */
+  constructor(dir: string, haveGaps: boolean) {
     this.#dir = dir
-    this.#flavor = flavor
+    this.#haveGaps = haveGaps
   }
 
   /** A transaction whose rows come next. */
@@ -49,7 +49,7 @@ export class PreparedTransactions {
   get offset(): string | undefined {
     if (this.#held.size === 0) return undefined
     const [first] = this.#held.values()
-    this.#text ??= this.#flavor === 'mysql' ? [...this.#held.values()].map(({ gtid }) => gtid).join(',') : first!.after
+    this.#text ??= this.#haveGaps ? [...this.#held.values()].map(({ gtid }) => gtid).join(',') : first!.after
     return this.#text
   }
 

@@ -1,7 +1,6 @@
 import { MillraceError } from '../../core/plugin.ts'
 import type { Charsets } from './column-definition.ts'
-import { GtidSet, MariadbPosition } from './gtid-set.ts'
-import { identifier, type Row, type WireConnection } from './wire-connection.ts'
+import { identifier, type WireConnection } from './wire-connection.ts'
 
 export type Flavor = 'mysql' | 'mariadb'
 
@@ -20,6 +19,9 @@ export interface Server {
   readonly metadata: string
   readonly checksum: string
   readonly gtidMode: string
+  /** MySQL that gives transactions no GTIDs, or did so lately: they are known by their places in its binlog files. */
+  readonly byFile: boolean
+  readonly performanceSchema: boolean
   readonly retentionSeconds: number
   /** See `StatementSession`. */
   readonly lowerCase: boolean
@@ -63,11 +65,12 @@ export async function readServer(connection: WireConnection): Promise<Server> {
   const rows = await connection.query(
     `show global variables where variable_name in ('server_uuid', 'server_id', 'log_bin', 'binlog_format', 'binlog_row_image', 'binlog_row_metadata',
        'binlog_checksum', 'gtid_mode', 'binlog_expire_logs_seconds', 'innodb_native_foreign_keys', 'log_replica_updates', 'log_slave_updates',
-       'lower_case_table_names')`,
+       'lower_case_table_names', 'performance_schema')`,
   )
   const of = new Map(rows.map(([name, value]) => [name!.toLowerCase(), value ?? '']))
   const version = Number(major) * 10_000 + Number(minor) * 100 + Number(patch)
   const isOn = (name: string) => of.get(name) === 'ON' || of.get(name) === '1'
+  const gtidMode = of.get('gtid_mode') ?? 'ON'
   const logsReplicated = isOn('log_replica_updates') || isOn('log_slave_updates')
   return {
     flavor,
@@ -80,7 +83,9 @@ export async function readServer(connection: WireConnection): Promise<Server> {
     image: of.get('binlog_row_image') ?? 'FULL',
     metadata: of.get('binlog_row_metadata') ?? 'NO_LOG',
     checksum: of.get('binlog_checksum') ?? 'NONE',
-    gtidMode: of.get('gtid_mode') ?? 'ON',
+    gtidMode,
+    byFile: flavor === 'mysql' && gtidMode.toUpperCase() !== 'ON',
+    performanceSchema: isOn('performance_schema'),
     retentionSeconds: Number(of.get('binlog_expire_logs_seconds') ?? 0),
     lowerCase: of.get('lower_case_table_names') === '1',
     logsCascades: flavor === 'mysql' && version >= LOGS_CASCADES && !isOn('innodb_native_foreign_keys'),
@@ -107,6 +112,9 @@ export interface Lack {
   readonly fix: string
 }
 
+export const SWITCH_ON =
+  'SET GLOBAL enforce_gtid_consistency = ON; then gtid_mode = OFF_PERMISSIVE, ON_PERMISSIVE and ON, one after another, and in the server configuration'
+
 /** What capture cannot do without. */
 export function lacks(server: Server): readonly Lack[] {
   const found: Lack[] = []
@@ -129,11 +137,11 @@ export function lacks(server: Server): readonly Lack[] {
       fix: 'set log_replica_updates (MariaDB: log_slave_updates) = ON in the server configuration and restart it; or capture from the primary',
     })
   }
-  if (flavor === 'mysql' && server.gtidMode !== 'ON') {
+  if (server.byFile && !server.performanceSchema) {
     found.push({
-      subject: 'gtid_mode',
-      message: `it is ${server.gtidMode}`,
-      fix: 'SET GLOBAL enforce_gtid_consistency = ON; then gtid_mode = OFF_PERMISSIVE, ON_PERMISSIVE and ON, one after another (no restart is needed)',
+      subject: 'performance_schema',
+      message: `it is OFF, and gtid_mode is ${server.gtidMode}: nothing says what a view of the tables has of the binlog`,
+      fix: `set performance_schema = ON in the server configuration and restart it; or, without a restart: ${SWITCH_ON}`,
     })
   }
   return found
@@ -169,69 +177,17 @@ export interface BinlogEnd {
   readonly without: readonly string[]
 }
 
+export function statusStatement({ flavor, version }: Server): string {
+  if (flavor === 'mariadb') return version >= 100_502 ? 'show binlog status' : 'show master status'
+  return version >= 80_200 ? 'show binary log status' : 'show master status'
+}
+
 /** Where the binlog ends now, and what is left out of it. */
 export async function binlogEnd(connection: WireConnection, server: Server): Promise<BinlogEnd> {
-  const renamed = server.flavor === 'mysql' ? server.version >= 80_200 : server.version >= 100_502
-  const [row] = await connection.query(renamed ? (server.flavor === 'mysql' ? 'show binary log status' : 'show binlog status') : 'show master status')
+  const [row] = await connection.query(statusStatement(server))
   if (row === undefined) throw new MillraceError('source.unprepared', 'the server writes no binlog', { fix: 'start the server with --log-bin' })
   const list = (text: string | null | undefined) => (text ?? '').split(',').filter((name) => name !== '')
   return { file: row[0]!, position: Number(row[1]), only: list(row[2]), without: list(row[3]) }
-}
-
-/** The place of a view within the stream: what has been committed before it, in the numbers that {@link ChangeStream} counts. */
-export interface View {
-  readonly mark: number
-  /** Microseconds since epoch. */
-  readonly readAt: bigint
-}
-
-const BEGIN = 'start transaction with consistent snapshot, read only'
-const NOW = 'select cast(unix_timestamp(now(6)) * 1000000 as signed)'
-
-/** The numbers of a place in a binlog file, in one: file names end with a rising number. */
-export function fileMark(file: string, position: number): number {
-  const index = Number(/\.(\d+)$/.exec(file)?.[1] ?? Number.NaN)
-  const mark = index * 2 ** 36 + position
-  if (!Number.isSafeInteger(mark) || position >= 2 ** 36) throw new MillraceError('source.protocol', `${file}:${position} is no place in a binlog`)
-  return mark
-}
-
-/**
- * Begins a transaction with a view of its own. MySQL: everything in `gtid_executed` as it was before is in the view, for a GTID is added once its changes
- * can be seen; the view may have a few transactions more. MariaDB: the view's exact place.
- */
-export async function takeView(connection: WireConnection, server: Server): Promise<View> {
-  if (server.flavor === 'mysql') {
-    const [executed, , now] = await connection.queries(['select @@global.gtid_executed', BEGIN, NOW])
-    return { mark: GtidSet.parse(executed![0]![0]!).size, readAt: BigInt(now![0]![0]!) }
-  }
-  const [, status, now] = await connection.queries([BEGIN, `show status like 'binlog_snapshot_%'`, NOW])
-  const { file, position } = snapshotPlace(status!)
-  return { mark: fileMark(file, position), readAt: BigInt(now![0]![0]!) }
-}
-
-function snapshotPlace(status: readonly Row[]): { readonly file: string; readonly position: number } {
-  const of = new Map(status.map(([name, value]) => [name!.toLowerCase(), value ?? '']))
-  return { file: of.get('binlog_snapshot_file') ?? '', position: Number(of.get('binlog_snapshot_position') ?? 0) }
-}
-
-/**
- * Begins a transaction with a view whose place is known exactly, as the commit number of the last transaction in it; null when commits came too thick for
- * that (MySQL): try again.
- */
-export async function takeExactView(connection: WireConnection, server: Server): Promise<number | null> {
-  if (server.flavor === 'mysql') {
-    // bound by two looks at the end of the log: nothing was written to it, and nothing became visible, while the view was taken
-    const status = server.version >= 80_200 ? 'show binary log status' : 'show master status'
-    const [before, , after] = await connection.queries([status, BEGIN, status])
-    if (JSON.stringify(before) === JSON.stringify(after)) return GtidSet.parse(after![0]![4]!).size
-    await connection.query('rollback')
-    return null
-  }
-  const [, status] = await connection.queries([BEGIN, `show status like 'binlog_snapshot_%'`])
-  const { file, position } = snapshotPlace(status!)
-  const [row] = await connection.query(`select binlog_gtid_pos('${file}', ${position})`)
-  return MariadbPosition.parse(row![0] ?? '').sum
 }
 
 export function tableName(namespace: string, name: string): string {

@@ -19,21 +19,22 @@ import { type CatalogTable, describeTable } from './catalog.ts'
 import { typeText } from './column-definition.ts'
 import { ServerError } from './mysql-error.ts'
 import { fieldOf, type RowLayout, readRows, writeRow } from './result-rows.ts'
-import { SESSION, type Server, tableName, takeExactView, takeView } from './server.ts'
+import { SESSION, type Server, tableName } from './server.ts'
 import { keyClause, keyLiterals } from './snapshot-order.ts'
 import { CATALOG_SILENCE_MS, type SqlConnections } from './sql-connection.ts'
 import { type MappedTable, mapTable, type TypeMappingOptions } from './type-mapping.ts'
+import { takeExactView, takeView, type View } from './view.ts'
 import { identifier, literal, type WireConnection } from './wire-connection.ts'
 
 /** What a chunk's view is placed by: see `View.mark` and {@link AppliedMark}. */
 export interface MysqlFence {
-  readonly mark: number
+  readonly mark: bigint
 }
 
 /** How far the stream is, in the same numbers as fences. */
 export interface AppliedMark {
   /** Whether a view with this mark sees all that was streamed so far. */
-  isSeenBy(mark: number): boolean
+  isSeenBy(mark: bigint): boolean
 }
 
 export interface SnapshotReaderOptions {
@@ -140,14 +141,14 @@ export class MysqlSnapshotReader implements SnapshotReader {
 
   /** MariaDB: a view is of the present, and its place is in other numbers than commits. */
   sees(fence: MysqlFence, commit: bigint): boolean {
-    return this.#options.server.flavor === 'mariadb' || BigInt(fence.mark) >= commit
+    return this.#options.server.flavor === 'mariadb' || fence.mark >= commit
   }
 
-  async #view(connection: WireConnection, signal: AbortSignal): Promise<{ readonly mark: number; readonly readAt: bigint }> {
+  async #view(connection: WireConnection, signal: AbortSignal): Promise<View> {
     const { server, applied } = this.#options
     for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, 50)) {
       signal.throwIfAborted()
-      const view = await takeView(connection, server)
+      const view = await takeView(connection, server, signal)
       // a commit is streamed a moment before others can see it: a view without it would put older rows after it
       if (applied?.isSeenBy(view.mark) !== false) return view
       await connection.query('rollback')
@@ -240,11 +241,11 @@ export class MysqlSnapshotReader implements SnapshotReader {
       }
       await readRows(connection, selectFrom(found), onRow, signal)
       await connection.query('commit')
-      return BigInt(last) + 1n
+      return last + 1n
     })
   }
 
-  async #exactView(connection: WireConnection, signal: AbortSignal): Promise<number> {
+  async #exactView(connection: WireConnection, signal: AbortSignal): Promise<bigint> {
     for (let tries = 0; tries < MOST_VIEWS; tries++) {
       signal.throwIfAborted()
       const last = await takeExactView(connection, this.#options.server)

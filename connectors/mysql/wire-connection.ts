@@ -313,15 +313,19 @@ export class WireConnection implements AsyncDisposable {
     if (this.bytes[this.packetAt] === 0xff) throw this.serverError()
   }
 
-  /** Waits for a packet that `next` is yet to find. @throws ServerError when it is an ERR packet */
-  async peek(): Promise<void> {
-    let at = this.#at
-    while (!this.next()) {
+  /** Waits for small packets that `next` is yet to find; the last of them is at hand. @throws ServerError when one is an ERR packet */
+  async peek(packets = 1): Promise<void> {
+    for (;;) {
+      const at = this.#at
+      let found = 0
+      while (found < packets && this.next()) {
+        if (this.bytes[this.packetAt] === 0xff) throw this.serverError()
+        found++
+      }
+      this.#at = at
+      if (found === packets) return
       await this.read()
-      at = this.#at
     }
-    if (this.bytes[this.packetAt] === 0xff) throw this.serverError()
-    this.#at = at
   }
 
   /** The ERR packet at hand. */

@@ -2,7 +2,6 @@ import type { ScratchFile } from '../../core/plugin.ts'
 import type { BinlogEvent } from './binlog-event.ts'
 import { protocolError } from './mysql-error.ts'
 import { type PreparedTransaction, PreparedTransactions, readXaPrepare, readXaStatement } from './prepared-transactions.ts'
-import type { Flavor } from './server.ts'
 
 /**
  * What the stream does after an XA statement: `go on`: more of the transaction comes; `apply`: it ends with these rows; `end`: it ends without any;
@@ -15,10 +14,10 @@ export class XaTransactions {
   readonly #prepared: PreparedTransactions
   /** Not prepared yet. */
   #open: PreparedTransaction | null = null
-  #before = ''
 
-  constructor(dir: string, flavor: Flavor) {
-    this.#prepared = new PreparedTransactions(dir, flavor)
+  /** @param haveGaps see `PreparedTransactions` */
+  constructor(dir: string, haveGaps: boolean) {
+    this.#prepared = new PreparedTransactions(dir, haveGaps)
   }
 
   /** See `MysqlOffset.prepared`. */
@@ -36,9 +35,8 @@ export class XaTransactions {
     this.#open!.rows.append(event)
   }
 
-  /** The rows that come next are held. @param before MariaDB: the position before the transaction, which will be prepared */
-  begin(gtid: string, before = this.#before): void {
-    this.#before = before
+  /** The rows that come next are held. @param before the position before the transaction, which will be prepared; without meaning where offsets have gaps */
+  begin(gtid: string, before: string): void {
     this.#open?.rows.discard()
     this.#open = this.#prepared.begin(gtid, before)
   }
@@ -58,14 +56,14 @@ export class XaTransactions {
     return null
   }
 
-  /** @param gtid of the transaction that the statement is in. @throws source.protocol */
-  statement(text: string, gtid: string, place: string): XaStep {
+  /** @param gtid of the transaction that the statement is in; `before` as in `begin`. @throws source.protocol */
+  statement(text: string, gtid: string, before: string, place: string): XaStep {
     const statement = readXaStatement(text)
     if (statement === null) throw protocolError('an XA statement that cannot be read', place)
     const { verb, xid, isOnePhase } = statement
     if (verb === 'end') return { kind: 'go on' }
     if (verb === 'start') {
-      if (this.#open === null) this.begin(gtid)
+      if (this.#open === null) this.begin(gtid, before)
       return { kind: 'go on' }
     }
     const own = isOnePhase ? this.#open : null

@@ -5,7 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { Connection } from 'mysql2/promise'
 import { afterEach, describe, expect, test } from 'vitest'
 import { MeshProcess } from '../services/mesh-process.ts'
-import { databaseOn, FLAVORS, type Flavor, type MysqlDatabase, type MysqlServer, mysqlSkipReason, startMysql } from '../services/mysql.ts'
+import { databaseOn, FLAVORS, type Flavor, KINDS, type MysqlDatabase, type MysqlServer, mysqlSkipReason, startMysql } from '../services/mysql.ts'
 import { mysqlMeshYaml } from '../services/mysql-mesh.ts'
 import { createMysqlShop, mysqlTurn } from './mysql-shop.ts'
 
@@ -52,10 +52,12 @@ class Server {
   readonly flavor: Flavor
   readonly dir: string
   readonly serverId: number
+  readonly #settings: Readonly<Record<string, string>>
   #running: MysqlServer | null = null
 
-  constructor(flavor: Flavor, dir: string, serverId: number) {
+  constructor(flavor: Flavor, dir: string, serverId: number, settings: Readonly<Record<string, string>> = {}) {
     this.flavor = flavor
+    this.#settings = { ...DURABLE, ...settings }
     this.dir = dir
     this.serverId = serverId
     cleanup.push(() => this.stop())
@@ -71,7 +73,7 @@ class Server {
 
   async start(port?: number): Promise<this> {
     const { flavor, dir, serverId } = this
-    this.#running = await startMysql({ flavor, dir, serverId, settings: DURABLE, ...(port === undefined ? {} : { port }) })
+    this.#running = await startMysql({ flavor, dir, serverId, settings: this.#settings, ...(port === undefined ? {} : { port }) })
     return this
   }
 
@@ -134,9 +136,9 @@ async function expectEqual(mesh: MeshProcess): Promise<void> {
 }
 
 describe.skipIf(skip !== null)(`MySQL and MariaDB in trouble${skip === null ? '' : ` (${skip})`}`, () => {
-  test.each(FLAVORS)(`%s: ${ROUNDS} kills of the mesh, one of the server: everything is equal`, async (flavor) => {
+  test.each(KINDS)(`%s: ${ROUNDS} kills of the mesh, one of the server: everything is equal`, async (_, flavor, settings) => {
     const dir = folder()
-    const server = await new Server(flavor, path.join(dir, 'server'), 1).start()
+    const server = await new Server(flavor, path.join(dir, 'server'), 1, settings).start()
     const db = await databaseOf(server)
     await createMysqlShop(db)
     const mesh = meshOf(path.join(dir, 'mesh'), db)
@@ -161,9 +163,11 @@ describe.skipIf(skip !== null)(`MySQL and MariaDB in trouble${skip === null ? ''
     expect(await mesh.stop()).toBe(0)
   })
 
-  test.each(FLAVORS)('%s: an event that is broken, and a purged binlog, halt the source for good, and a new reading makes everything equal', async (flavor) => {
+  test.each(
+    KINDS,
+  )('%s: an event that is broken, and a purged binlog, halt the source for good, and a new reading makes everything equal', async (_, flavor, settings) => {
     const dir = folder()
-    const server = await new Server(flavor, path.join(dir, 'server'), 1).start()
+    const server = await new Server(flavor, path.join(dir, 'server'), 1, settings).start()
     const db = await databaseOf(server)
     await createMysqlShop(db)
     const mesh = meshOf(path.join(dir, 'mesh'), db)

@@ -3,9 +3,9 @@ import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import pino from 'pino'
-import { GtidSet, MariadbPosition } from '../../connectors/mysql/gtid-set.ts'
+import { fileMark } from '../../connectors/mysql/binlog-place.ts'
 import mysql from '../../connectors/mysql/index.ts'
-import { readOffset } from '../../connectors/mysql/mysql-offset.ts'
+import { isByFile, lastCommit, readOffset } from '../../connectors/mysql/mysql-offset.ts'
 import { asMillraceError, type MillraceError, type PluginContext, type SourceConnector, type SourceOffset } from '../../core/plugin.ts'
 import { type Flavor, type MysqlDatabase, mysqlDatabase } from '../services/mysql.ts'
 import { RecordingOutput } from './recording-output.ts'
@@ -51,14 +51,22 @@ export class MysqlCapture {
 
   /** Waits until all that was committed on the server is streamed. @throws the stream's own error */
   async caughtUp(): Promise<void> {
-    const isMysql = this.#db.flavor === 'mysql'
-    const [row] = await this.#db.sql(isMysql ? 'select @@global.gtid_executed as g' : 'select @@global.gtid_binlog_pos as g')
-    const number = (gtids: string) => (isMysql ? GtidSet.parse(gtids).size : MariadbPosition.parse(gtids).sum)
-    const goal = number(String(row!.g))
-    for (const deadline = Date.now() + PATIENCE_MS; number(readOffset(this.offset).gtids) < goal; await delay(5)) {
+    const goal = await this.#end()
+    const reached = () => lastCommit(readOffset(this.offset))
+    for (const deadline = Date.now() + PATIENCE_MS; reached() < goal; await delay(5)) {
       if (this.failure !== null) throw this.failure
-      if (Date.now() > deadline) throw new Error(`the stream stands at ${readOffset(this.offset).gtids}, not at ${String(row!.g)}`)
+      if (Date.now() > deadline) throw new Error(`the stream stands at ${JSON.stringify(this.offset)}, ${reached()}, not at ${goal}`)
     }
+  }
+
+  async #end(): Promise<bigint> {
+    const { flavor } = this.#db
+    if (isByFile(readOffset(this.offset))) {
+      const [row] = await this.#db.sql('show binary log status')
+      return fileMark(String(row!.File), Number(row!.Position))
+    }
+    const [row] = await this.#db.sql(flavor === 'mysql' ? 'select @@global.gtid_executed as g' : 'select @@global.gtid_binlog_pos as g')
+    return lastCommit({ flavor, gtids: String(row!.g) })
   }
 
   /** Waits for the stream to fail. */

@@ -7,7 +7,7 @@ import mysql from '../../connectors/mysql/index.ts'
 import { Special, type Value } from '../../core/plugin.ts'
 import { until } from '../../testing/source/source-run.ts'
 import { type ProvisionedSource, sourceContract, type TypedTable, type Write } from '../../testing/source.contract.ts'
-import { databaseOn, flavorOf, type MysqlServer, mysqlSkipReason, RELEASES, type Release, startMysql } from '../services/mysql.ts'
+import { databaseOn, KINDS, type MysqlServer, type MysqlServerOptions, mysqlSkipReason, startMysql } from '../services/mysql.ts'
 
 const skip = mysqlSkipReason()
 if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
@@ -65,17 +65,22 @@ const TYPES: readonly (readonly [type: string, ...values: (readonly [string, Val
 ]
 
 const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-mysql-contract-'))
-const servers = new Map<Release, Promise<MysqlServer>>()
+/** Servers that the source tells apart, and the oldest. */
+const SERVERS: Readonly<Record<string, Omit<MysqlServerOptions, 'dir'>>> = {
+  ...Object.fromEntries(KINDS.map(([kind, flavor, settings]) => [kind, { flavor, settings }])),
+  'mariadb-10.11': { flavor: 'mariadb', release: 'mariadb-10.11' },
+}
+const servers = new Map<string, Promise<MysqlServer>>()
 
-function start(release: Release, port?: number): Promise<MysqlServer> {
-  const started = startMysql({ flavor: flavorOf(release), release, dir: path.join(dir, release), ...(port === undefined ? {} : { port }) })
-  servers.set(release, started)
+function start(name: string, port?: number): Promise<MysqlServer> {
+  const started = startMysql({ ...SERVERS[name]!, dir: path.join(dir, name), ...(port === undefined ? {} : { port }) })
+  servers.set(name, started)
   return started
 }
 
 /** Servers of this file's own: their binlogs are purged. */
-function server(release: Release): Promise<MysqlServer> {
-  return servers.get(release) ?? start(release)
+function server(name: string): Promise<MysqlServer> {
+  return servers.get(name) ?? start(name)
 }
 
 afterAll(async () => {
@@ -83,8 +88,8 @@ afterAll(async () => {
   rmSync(dir, { recursive: true, force: true })
 })
 
-async function provision(release: Release): Promise<ProvisionedSource> {
-  const db = await databaseOn(flavorOf(release), (await server(release)).port)
+async function provision(name: string): Promise<ProvisionedSource> {
+  const db = await databaseOn(SERVERS[name]!.flavor, (await server(name)).port)
   const settings = { url: db.url, tables: [`${db.database}.*`], unrepresentable: 'text' }
   let client = await db.connect()
   client.on('error', () => {})
@@ -126,10 +131,10 @@ async function provision(release: Release): Promise<ProvisionedSource> {
       return { [Symbol.asyncDispose]: () => other.end() }
     },
     async restart() {
-      const { port, stop } = await server(release)
+      const { port, stop } = await server(name)
       await stop()
       client.destroy()
-      await start(release, port)
+      await start(name, port)
       client = await db.connect()
     },
     async loseHistory() {
@@ -152,5 +157,5 @@ async function provision(release: Release): Promise<ProvisionedSource> {
 // a truncation commits what came before it in its transaction, which the suite's oracle does not know
 const can = { changesKeys: true, transactions: true, ignoresEqualUpdates: true, keepsNothing: true }
 describe.skipIf(skip !== null)(`mysql${skip === null ? '' : ` (skipped: ${skip})`}`, () => {
-  for (const release of RELEASES) sourceContract(release, () => provision(release), can)
+  for (const name of Object.keys(SERVERS)) sourceContract(name, () => provision(name), can)
 })

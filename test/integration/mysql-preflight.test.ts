@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import mysql from '../../connectors/mysql/index.ts'
 import type { Finding } from '../../core/plugin.ts'
 import { until } from '../../testing/source/source-run.ts'
-import { databaseOn, FLAVORS, type MysqlDatabase, type MysqlServer, mysqlSkipReason, startMysql } from '../services/mysql.ts'
+import { databaseOn, FLAVORS, type MysqlDatabase, type MysqlServer, mysqlSkipReason, startMysql, WITHOUT_GTIDS } from '../services/mysql.ts'
 import { mysqlContext, mysqlSettings } from './mysql-capture.ts'
 
 const skip = mysqlSkipReason()
@@ -58,11 +58,39 @@ describe.skipIf(skip !== null).each(FLAVORS)(`the preflight of %s${skip === null
   })
 
   if (flavor === 'mysql')
-    test('gtid_mode = ON_PERMISSIVE', async () => {
+    test.each(['ON_PERMISSIVE', 'OFF_PERMISSIVE', 'OFF'])('gtid_mode = %s, which needs performance_schema', async (mode) => {
+      const server = await startMysql({
+        flavor,
+        dir: path.join(dir, mode),
+        settings: { ...WITHOUT_GTIDS, 'gtid-mode': mode, ...(mode === 'OFF' ? {} : { 'enforce-gtid-consistency': 'ON' }) },
+      })
+      servers.push(server)
+      const other = await databaseOn(flavor, server.port)
+      try {
+        await other.sql(`create user narrow@'127.0.0.1'; grant replication slave, replication client on *.* to narrow@'127.0.0.1'`)
+        const from = (who: string) => mysql.check(mysqlSettings(other, { url: other.url.replace('cdc:cdc', who) }), mysqlContext(other))
+        const ready = await from('cdc:cdc')
+        expect(ready.filter(({ level }) => level === 'error')).toEqual([])
+        const message = expect.stringMatching(new RegExp(`${mode}.*failover`))
+        expect(about(ready, 'gtid_mode')).toEqual([{ level: 'warning', subject: 'gtid_mode', message, fix: expect.stringContaining('gtid_mode') }])
+        expect(about(ready, 'performance_schema')).toMatchObject([{ level: 'ok' }])
+        const fix = expect.stringMatching(/^GRANT SELECT ON performance_schema\.\* TO 'narrow'@/)
+        expect(about(await from('narrow:'), 'privilege SELECT on performance_schema')).toMatchObject([{ level: 'error', fix }])
+        await other.sql(`update performance_schema.setup_instruments set enabled = 'NO' where name = 'wait/lock/metadata/sql/mdl'`)
+        expect(about(await from('cdc:cdc'), 'performance_schema')).toMatchObject([{ level: 'error', fix: expect.stringContaining('setup_instruments') }])
+      } finally {
+        await other.drop()
+      }
+    })
+
+  if (flavor === 'mysql')
+    test('gtid_mode other than ON without performance_schema', async () => {
       await db.sql('set global gtid_mode = ON_PERMISSIVE')
       try {
-        const message = expect.stringContaining('ON_PERMISSIVE')
-        expect(about(await check(), 'gtid_mode')).toEqual([{ level: 'error', subject: 'gtid_mode', message, fix: expect.stringContaining('gtid_mode') }])
+        const fix = expect.stringContaining('gtid_mode')
+        expect(about(await check(), 'performance_schema')).toEqual([
+          { level: 'error', subject: 'performance_schema', message: expect.stringContaining('OFF'), fix },
+        ])
         await expect(mysql.open(mysqlSettings(db), mysqlContext(db), null)).rejects.toMatchObject({ code: 'source.unprepared' })
       } finally {
         await db.sql('set global gtid_mode = ON')

@@ -5,14 +5,14 @@ import type { Connection } from 'mysql2/promise'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { readOffset } from '../../connectors/mysql/mysql-offset.ts'
 import { MillraceError } from '../../core/errors.ts'
-import { databaseOn, FLAVORS, type MysqlDatabase, type MysqlServer, mysqlSkipReason, startMysql } from '../services/mysql.ts'
+import { databaseOn, KINDS, type MysqlDatabase, type MysqlServer, mysqlSkipReason, startMysql } from '../services/mysql.ts'
 import { MysqlCapture, mysqlContext } from './mysql-capture.ts'
 import { type RecordedChange, RecordingOutput } from './recording-output.ts'
 
 const skip = mysqlSkipReason()
 if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
 
-describe.skipIf(skip !== null).each(FLAVORS)(`XA transactions of %s${skip === null ? '' : ` (${skip})`}`, (flavor) => {
+describe.skipIf(skip !== null).each(KINDS)(`XA transactions of %s${skip === null ? '' : ` (${skip})`}`, (_, flavor, settings) => {
   let db: MysqlDatabase
   let capture: MysqlCapture
   let sessions: Connection[]
@@ -21,7 +21,7 @@ describe.skipIf(skip !== null).each(FLAVORS)(`XA transactions of %s${skip === nu
   let server: MysqlServer
   const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-mysql-xa-'))
   beforeAll(async () => {
-    server = await startMysql({ flavor, dir })
+    server = await startMysql({ flavor, dir, settings })
   })
   afterAll(async () => {
     await server.stop()

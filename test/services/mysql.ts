@@ -59,6 +59,15 @@ const SETTINGS: Readonly<Record<Flavor, Readonly<Record<string, string>>>> = {
   },
 }
 
+/** MySQL as it comes, which is captured by file and position. */
+export const WITHOUT_GTIDS = { 'gtid-mode': 'OFF', 'enforce-gtid-consistency': 'OFF', 'performance-schema': 'ON' } as const
+
+/** Servers that the source tells apart, by name. */
+export const KINDS: readonly (readonly [kind: string, flavor: Flavor, settings: Readonly<Record<string, string>>])[] = [
+  ...FLAVORS.map((flavor) => [flavor, flavor, {}] as const),
+  ['mysql without GTIDs', 'mysql', WITHOUT_GTIDS],
+]
+
 export interface MysqlServer {
   readonly port: number
   readonly pid: number

@@ -28,7 +28,8 @@ async function effects(statements: readonly string[], ahead = new DescribedAhead
     onUnreadable: (opening: string) => done.push(`tell ${opening}`),
   }
   const definitions = new Definitions(applier as unknown as ChangeApplier, options)
-  for (const [mark, text] of statements.entries()) await definitions.apply(readStatement(text, SESSION), 'shop', { place: 'file:4', mark, isCaptured })
+  for (const [mark, text] of statements.entries())
+    await definitions.apply(readStatement(text, SESSION), 'shop', { place: 'file:4', mark: BigInt(mark), isCaptured })
   return done
 }
 
@@ -52,11 +53,11 @@ test.each([
 
 test('an ALTER TABLE that the description by which rows before it were read had already has the table read anew', async () => {
   const alter = ['create view v as select 1', 'alter table b drop x, add y int', 'alter table a drop x, add y int']
-  const described = (end: number) => new DescribedAhead([['shop.a', end]])
-  expect(await effects(alter, described(2))).toEqual(['tell', 'park shop.a'])
-  expect(await effects(alter, described(1))).toEqual(['reread shop.a'])
-  expect(await effects(alter, new DescribedAhead([['shop.b', 9]]))).toEqual(['reread shop.a'])
-  expect(await effects(alter, described(2), true)).toEqual([])
+  const described = (end: bigint) => new DescribedAhead([['shop.a', end]])
+  expect(await effects(alter, described(2n))).toEqual(['tell', 'park shop.a'])
+  expect(await effects(alter, described(1n))).toEqual(['reread shop.a'])
+  expect(await effects(alter, new DescribedAhead([['shop.b', 9n]]))).toEqual(['reread shop.a'])
+  expect(await effects(alter, described(2n), true)).toEqual([])
 })
 
 test('an ALTER TABLE with which existing rows read differently has the table read again, any other has not', async () => {
@@ -85,12 +86,12 @@ test('a table that was not there after such a statement may have been dropped by
 
 test('a description is from ahead of the stream until the stream has come to where the binlog ended then', () => {
   const ahead = new DescribedAhead()
-  ahead.note('d.b', 20)
-  ahead.note('d.a', 30)
-  ahead.note('d.a', 10)
+  ahead.note('d.b', 20n)
+  ahead.note('d.a', 30n)
+  ahead.note('d.a', 10n)
   expect(ahead.ids).toEqual(['d.a', 'd.b'])
-  expect([ahead.has('d.a', 30), ahead.has('d.a', 31), ahead.has('d.c', 1)]).toEqual([true, false, false])
-  ahead.pass(20)
+  expect([ahead.has('d.a', 30n), ahead.has('d.a', 31n), ahead.has('d.c', 1n)]).toEqual([true, false, false])
+  ahead.pass(20n)
   expect(ahead.ids).toEqual(['d.a'])
   ahead.forget('d.a')
   expect(ahead.ids).toEqual([])

@@ -16,6 +16,8 @@ const server: Server = {
   metadata: 'FULL',
   checksum: 'CRC32',
   gtidMode: 'ON',
+  byFile: false,
+  performanceSchema: false,
   retentionSeconds: 0,
   lowerCase: false,
   logsCascades: true,
