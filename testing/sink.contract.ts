@@ -19,6 +19,8 @@ export interface SinkCapabilities {
   readonly secondWriter: 'conflict' | null
   /** Column types that the target refuses in `prepare` with sink.schema_unsupported. */
   readonly refuses?: (type: ColumnType) => boolean
+  /** It has `compact`. */
+  readonly compacts?: true
   /** Runs of the random histories; fewer for slow targets. */
   readonly runs?: number
 }
@@ -62,6 +64,7 @@ export function sinkContract(name: string, provision: (table: TableSchema, topic
       expect(await targetRows(sink)).toEqual([])
       expect(sink.limits.rows).toBeGreaterThan(0)
       expect(sink.limits.bytes).toBeGreaterThan(0)
+      expect(sink.compact !== undefined).toBe(capabilities.compacts === true)
     })
 
     // I5
@@ -225,39 +228,39 @@ export function sinkContract(name: string, provision: (table: TableSchema, topic
       expect(await again.recall!()).toBe('second')
     })
 
-    test('a compaction that nothing prepared keeps rows, positions and memo; doing it again changes nothing, and the next writer goes on', async (context) => {
-      const { sink, open, reopen } = await target()
-      if (sink.compact === undefined) return context.skip('the sink compacts nothing')
-      const history = new History()
-      for (const text of ['one', 'uno', 'un']) {
-        const changes = [history.put('u', row(1n, text)), history.put('u', row(2n, text, 'kept')), history.delete(3n)]
-        await sink.apply({ ...history.batch(changes), memo: () => `memo ${text}` }, still)
-      }
-      const [rows, positions] = [await targetRows(sink), positionsOf(await sink.committed())]
-      const compactor = await open()
-      const done = await compactor.compact!(still)
-      expect(done!.after.files).toBeLessThan(done!.before.files)
-      expect(done!.after.deleteFiles).toBe(0)
-      expect(await compactor.compact!(still)).toEqual({ before: done!.after, after: done!.after })
-      const again = await reopen(compactor)
-      expect(await targetRows(again)).toEqual(rows)
-      expect(positionsOf(await again.committed())).toEqual(positions)
-      if (sink.recall !== undefined) expect(await again.recall!()).toBe('memo un')
-      const next = history.batch([history.put('u', row(2n, 'deux', UNCHANGED)), history.delete(1n)])
-      await again.apply(next, still)
-      expect(await targetRows(again)).toEqual(sorted([row(2n, 'deux', 'kept')]))
-      expect(positionsOf(await again.committed())).toEqual(positionsOf(next.positions))
-    })
+    if (capabilities.compacts === true) {
+      test('a compaction that nothing prepared keeps rows, positions and memo; doing it again changes nothing, and the next writer goes on', async () => {
+        const { sink, open, reopen } = await target()
+        const history = new History()
+        for (const text of ['one', 'uno', 'un']) {
+          const changes = [history.put('u', row(1n, text)), history.put('u', row(2n, text, 'kept')), history.delete(3n)]
+          await sink.apply({ ...history.batch(changes), memo: () => `memo ${text}` }, still)
+        }
+        const [rows, positions] = [await targetRows(sink), positionsOf(await sink.committed())]
+        const compactor = await open()
+        const done = await compactor.compact!(still)
+        expect(done!.after.files).toBeLessThan(done!.before.files)
+        expect(done!.after.deleteFiles).toBe(0)
+        expect(await compactor.compact!(still)).toEqual({ before: done!.after, after: done!.after })
+        const again = await reopen(compactor)
+        expect(await targetRows(again)).toEqual(rows)
+        expect(positionsOf(await again.committed())).toEqual(positions)
+        if (sink.recall !== undefined) expect(await again.recall!()).toBe('memo un')
+        const next = history.batch([history.put('u', row(2n, 'deux', UNCHANGED)), history.delete(1n)])
+        await again.apply(next, still)
+        expect(await targetRows(again)).toEqual(sorted([row(2n, 'deux', 'kept')]))
+        expect(positionsOf(await again.committed())).toEqual(positionsOf(next.positions))
+      })
 
-    test('a compaction of a target that is not there makes none', async (context) => {
-      const place = await provision(ITEMS, TOPIC)
-      opened.push(() => place.dispose())
-      const sink = await place.open()
-      opened.push(() => sink[Symbol.asyncDispose]())
-      if (sink.compact === undefined) return context.skip('the sink compacts nothing')
-      expect(await sink.compact(still)).toBeNull()
-      expect(await sink.committed()).toEqual([])
-    })
+      test('a compaction of a target that is not there makes none', async () => {
+        const place = await provision(ITEMS, TOPIC)
+        opened.push(() => place.dispose())
+        const sink = await place.open()
+        opened.push(() => sink[Symbol.asyncDispose]())
+        expect(await sink.compact!(still)).toBeNull()
+        expect(await sink.committed()).toEqual([])
+      })
+    }
 
     test('when a rejection cannot be taken, nothing of the batch lands', async () => {
       const { sink } = await target()

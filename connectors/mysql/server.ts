@@ -55,7 +55,7 @@ export interface Supported {
 /** The one place that says which servers are taken, and which were tried. */
 export const SERVERS: Readonly<Record<Flavor, Supported>> = {
   mysql: { product: 'MySQL', oldest: 80_000, from: '8.0', tested: '9.7' },
-  mariadb: { product: 'MariaDB', oldest: 100_600, from: '10.6', tested: '11.8' },
+  mariadb: { product: 'MariaDB', oldest: 100_600, from: '10.6', tested: '10.11 and 11.8' },
 }
 
 export async function readServer(connection: WireConnection): Promise<Server> {

@@ -68,7 +68,7 @@ describe.skipIf(skip !== null)(`Iceberg REST catalog${skip === null ? '' : ` (sk
         dispose: async () => rmSync(folder, { recursive: true, force: true }),
       }
     },
-    { secondWriter: 'conflict', runs: 8 },
+    { secondWriter: 'conflict', compacts: true, runs: 8 },
   )
 
   test('a commit whose answer is lost is found, one whose request is lost is made again: nothing lost, nothing doubled', async () => {

@@ -50,7 +50,7 @@ describe.skipIf(skip !== null)(`Iceberg in an S3 store${skip === null ? '' : ` (
         dispose: async () => {},
       }
     },
-    { secondWriter: 'conflict', runs: 6 },
+    { secondWriter: 'conflict', compacts: true, runs: 6 },
   )
 
   test('check writes, reads and deletes, and leaves nothing; what the keys may not do, it says', async () => {
@@ -141,7 +141,7 @@ describe.skipIf(restSkip !== null)(`Iceberg in S3 behind a REST catalog${restSki
         dispose: async () => {},
       }
     },
-    { secondWriter: 'conflict', runs: 4 },
+    { secondWriter: 'conflict', compacts: true, runs: 4 },
   )
 
   test('credentials that the catalog vends are used, and asked for anew before they end', async () => {

@@ -131,4 +131,4 @@ async function provision(): Promise<ProvisionedSource> {
   }
 }
 
-sourceContract('postgres', provision, { changesKeys: true, truncates: true, transactions: true, exclusive: true })
+sourceContract('postgres', provision, { changesKeys: true, truncates: true, transactions: true, exclusive: true, locksReaders: true })

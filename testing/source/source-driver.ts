@@ -38,7 +38,7 @@ export interface ProvisionedSource {
   transact(writes: readonly Write[]): Promise<void>
   /** Adds the nullable column `extra` without a default. */
   addColumn?(table: string): Promise<void>
-  /** Locks the table against readers, as maintenance might, until it is disposed of. */
+  /** Locks the table against readers, as maintenance might, until it is disposed of. With the capability `locksReaders`. */
   lockTable?(table: string): Promise<AsyncDisposable>
   /** Restarts the server; resolves when it answers again. */
   restart?(): Promise<void>
@@ -76,6 +76,8 @@ export interface SourceCapabilities {
   readonly keepsNothing?: boolean
   /** A second process is refused with `source.in_use`. */
   readonly exclusive?: boolean
+  /** Other sessions can lock a table against readers. */
+  readonly locksReaders?: boolean
   /** The columns besides the key come in an order that the source makes. */
   readonly unorderedColumns?: boolean
   /** The columns of its tables are declared: none is added in mid-stream. */

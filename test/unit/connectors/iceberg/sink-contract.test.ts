@@ -22,5 +22,5 @@ sinkContract(
       dispose: async () => rmSync(folder, { recursive: true, force: true }),
     }
   },
-  { secondWriter: 'conflict', runs: runs(40) },
+  { secondWriter: 'conflict', compacts: true, runs: runs(40) },
 )
