@@ -93,7 +93,7 @@ export class CassandraSource implements SourceConnector {
   #flushed: CassandraOffset
   #flushing: NodeJS.Timeout | null = null
   #deleting: Promise<void> | null = null
-  #alarmedAt = 0
+  #alarmedAt = Number.NEGATIVE_INFINITY
   /** When all that was on disk of a log had been read, in milliseconds, by folder. */
   readonly #idleAt = new Map<string, number>()
   /** Once this place is durable, changes from before a truncation that was noticed before `time` will not come any more. */
@@ -477,8 +477,8 @@ export class CassandraSource implements SourceConnector {
     context.metric('cassandra_cdc_bytes', retainedBytes, 'gauge')
     if (space !== null) {
       context.metric('cassandra_cdc_space_used', fullest / space, 'gauge')
-      if (fullest > config.spaceAlarm * space && Date.now() - this.#alarmedAt > SPACE_ALARM_MS) {
-        this.#alarmedAt = Date.now()
+      if (fullest > config.spaceAlarm * space && performance.now() - this.#alarmedAt > SPACE_ALARM_MS) {
+        this.#alarmedAt = performance.now()
         context.logger.warn(
           { bytes: fullest, cdcTotalSpace: space, fix: 'see what holds this node up: `millrace status FILE`; or raise cdc_total_space' },
           'the space for CDC segments fills: when it is full, the database refuses writes to tables with cdc',

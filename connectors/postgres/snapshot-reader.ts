@@ -280,7 +280,7 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
 
   /** Begins a transaction in a view of a table that has all its commits which are in the stream. */
   async #wholeView(client: pg.Client, table: TableSchema, signal: AbortSignal): Promise<{ readonly lsn: bigint; readonly oid: number }> {
-    const deadline = Date.now() + UNSEEN_MS
+    const deadline = performance.now() + UNSEEN_MS
     for (let waitMs = 1; ; waitMs = Math.min(waitMs * 2, 50)) {
       // asked before and after: one that ends in between is in neither the view nor the second answer
       const before = await unseenCommits(client, (await findTable(client, table, null))!)
@@ -289,7 +289,7 @@ export class PostgresSnapshotReader implements SnapshotReader, AsyncDisposable {
       const unseen = [...before, ...(await unseenCommits(client, oid))]
       if (unseen.every((xid) => sees(fence, xid))) return { lsn: fence.lsn, oid }
       await client.query('rollback')
-      if (Date.now() > deadline) {
+      if (performance.now() > deadline) {
         throw new MillraceError('audit.unfinished', `commits to ${tableId(table)} wait for a synchronous standby: they are in the stream, and in no view`, {
           fix: 'bring a standby of synchronous_standby_names back, and GRANT pg_read_all_stats to the role, which else waits for all that write to the table',
         })

@@ -83,11 +83,11 @@ export interface TableAuditOptions {
  * replayed up to the position of the view that is read of it. A difference is looked at twice more before it counts: views of some servers are not exact.
  */
 export async function auditTable(options: TableAuditOptions): Promise<TableAudit> {
-  const deadline = Date.now() + options.deadlineMs
+  const deadline = performance.now() + options.deadlineMs
   let compared = await compareOnce(options)
   for (let tries = 0; !compared.audit.equal; tries++) {
     // the source's shape is newer than the log's: it is about to be noticed, and the table read again
-    const pending = Date.now() < deadline && !options.signal.aborted && (compared.isMoving || !(await isShapeInLog(options)))
+    const pending = performance.now() < deadline && !options.signal.aborted && (compared.isMoving || !(await isShapeInLog(options)))
     if (tries >= 2 && !pending) break
     if (pending) await (options.pause ?? pause)(SHAPE_POLL_MS, options.signal)
     compared = await compareOnce(options)
@@ -114,7 +114,7 @@ async function nameKeys(options: TableAuditOptions, sink: TableAuditOptions['sin
     const read = async (each: (row: Tuple) => void): Promise<Cut> => {
       if (connector !== null) return { until: await readSink(connector, each, signal), below: null }
       const { commit } = await scanSource(reader, options.table, () => each, signal)
-      await untilViewed(options, Date.now() + options.deadlineMs, options.table, commit)
+      await untilViewed(options, performance.now() + options.deadlineMs, options.table, commit)
       return { until: await endsOf(log, topic), below: commitBase(await log.progress(node)) + commit }
     }
     const keys = await differingKeys({ log, registry, topic, table: options.table, memoryBytes, rows, signal }, read, options.showKeys)
@@ -148,7 +148,7 @@ interface Compared {
 
 async function compareOnce(options: TableAuditOptions): Promise<Compared> {
   const { node, reader, log, registry, topic, signal } = options
-  const deadline = Date.now() + options.deadlineMs
+  const deadline = performance.now() + options.deadlineMs
   // while a table is read for the first time, or again after a change of shape, its state is not in the log yet
   await until(options, deadline, `the snapshot of ${tableId(options.table)} is not done`, async () => {
     const snapshot = (await log.progress(node)).get(SNAPSHOT_ENTRY + tableId(options.table)) as { done: boolean } | undefined
@@ -299,7 +299,7 @@ function reaches(positions: readonly LogPosition[], ends: readonly LogPosition[]
 async function until({ signal, pause: wait = pause }: TableAuditOptions, deadline: number, what: string, reached: () => Promise<boolean>): Promise<void> {
   for (let waitMs = WAIT_MS; !(await reached()); waitMs = Math.min(2 * waitMs, MOST_WAIT_MS)) {
     if (signal.aborted) throw new MillraceError('audit.unfinished', `${what}: stopped`)
-    if (Date.now() > deadline)
+    if (performance.now() > deadline)
       throw new MillraceError('audit.unfinished', what, { fix: 'is the mesh running? `millrace status` shows its lag; or wait longer with --wait SECONDS' })
     await wait(waitMs, signal)
   }

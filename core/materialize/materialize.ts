@@ -97,7 +97,9 @@ class Driver implements AsyncDisposable {
   #fillsFromBefore = false
   #windows: LandedWindows | null = null
   #ends = new Map<number, bigint>()
+  /** When these were asked for: epoch milliseconds, and by `performance.now()`. */
   #endsAt = 0
+  #boundsAt = 0
   /** A moment at which the target had all that was in the log, see `ReadFrom`; null: not known. */
   #asOf: number | null = null
   /** Where the log ended at a moment, until the target has come to it. */
@@ -170,7 +172,7 @@ class Driver implements AsyncDisposable {
           await this.#take(got)
         }
         if (this.#dueMs() === 0) await this.#flush()
-        if (Date.now() - this.#endsAt >= BOUNDS_MS) {
+        if (performance.now() - this.#boundsAt >= BOUNDS_MS) {
           await this.#retrying(() => this.#refreshEnds())
           this.#stalled = false
           this.#report()
@@ -196,7 +198,7 @@ class Driver implements AsyncDisposable {
     const { memory, sink } = this.#options
     if (openedAt === null || this.#stalled) return null
     if (this.#table === null && this.#batch.size === 0) return null
-    return memory.pressed || this.#onlySlowest ? 0 : Math.max(0, openedAt + sink.limits.ageMs - Date.now())
+    return memory.pressed || this.#onlySlowest ? 0 : Math.max(0, openedAt + sink.limits.ageMs - performance.now())
   }
 
   async #take(batch: LogBatch): Promise<void> {
@@ -267,10 +269,10 @@ class Driver implements AsyncDisposable {
 
   /** A schema may reach the registry's other servers a moment after the first record that has it. */
   async #learnSchemas(frame: Buffer): Promise<void> {
-    const deadline = Date.now() + SCHEMA_MS
+    const deadline = performance.now() + SCHEMA_MS
     await this.#retrying(async () => {
       const unknown = await this.#decoders.prepare(frame)
-      if (unknown !== null && Date.now() < deadline) throw new MillraceError('registry.unreachable', `the registry does not have schema ${unknown} yet`)
+      if (unknown !== null && performance.now() < deadline) throw new MillraceError('registry.unreachable', `the registry does not have schema ${unknown} yet`)
     })
   }
 
@@ -317,7 +319,7 @@ class Driver implements AsyncDisposable {
     this.#stalled = batch.size > 0
     this.#flushAt = batch.size + sink.limits.rows
     if (batch.size === 0 && !batch.isReading) batch.openedAt = null
-    else if (batch.size < waited) batch.openedAt = Date.now()
+    else if (batch.size < waited) batch.openedAt = performance.now()
     if (batch.size >= 2 * sink.limits.rows || (batch.size > 0 && (memory.pressed || batch.sizeBytes >= sink.limits.bytes))) this.#narrow()
     else if (batch.size < sink.limits.rows && !memory.pressed) this.#onlySlowest = false
   }
@@ -445,6 +447,7 @@ class Driver implements AsyncDisposable {
     }
     if (this.#read.size === 0) throw new MillraceError('log.unreachable', `the log does not know the partitions of ${topic} yet`)
     this.#endsAt = Date.now()
+    this.#boundsAt = performance.now()
     this.#mark ??= { at, ends: new Map(this.#ends) }
     this.#reachMark()
   }

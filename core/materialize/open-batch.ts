@@ -95,7 +95,7 @@ export class TakenChanges {
 export class OpenBatch {
   /** Bytes of the frames that are held. */
   sizeBytes = 0
-  /** Milliseconds since epoch of the first record, of any kind; null before. */
+  /** Of the first record, of any kind, by `performance.now()`; null before. */
   openedAt: number | null = null
   readonly #topic: string
   #piece: Piece | null = null
@@ -125,7 +125,7 @@ export class OpenBatch {
     this.#piece = { frame, partition, baseOffset, bytes: frame.length, waiting: 0, ended: false }
     this.#held.add(this.#piece)
     this.sizeBytes += frame.length
-    this.openedAt ??= Date.now()
+    this.openedAt ??= performance.now()
   }
 
   /** @param view of the frame that has the record */

@@ -80,6 +80,11 @@ export function statusError(error: MillraceError | null, redact: (text: string) 
   return { code: error.code, category: error.category, message: redact(error.message), fix: error.fix === undefined ? null : redact(error.fix) }
 }
 
+/** A moment of `performance.now()` in epoch milliseconds, by the machine's clock as it is set now: what has passed since stays right when that is set anew. */
+export function epochMs(moment: number | null): number | null {
+  return moment === null ? null : Math.round(Date.now() - (performance.now() - moment))
+}
+
 /** A node is well when it moved, or was known to have nothing to do, within `staleMs`. One that just starts is not, a stopped or failed one is not, nor one with a parked table or a failed stream. */
 export function isReady(node: NodeStatus, now: number, staleMs: number): boolean {
   if (node.state === 'failed' || node.state === 'done') return false

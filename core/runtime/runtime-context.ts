@@ -28,7 +28,7 @@ export interface RuntimeContext {
 export interface RunningNode {
   readonly name: string
   status(): NodeStatus
-  /** When it last looked for streams and had taken up all that there were, epoch milliseconds. */
+  /** When it last looked for streams and had taken up all that there were, by `performance.now()`. */
   readonly streamsKnownAt: number
   /** @param since ISO 8601, for its status */
   pause(since: string): void

@@ -159,12 +159,12 @@ class Run {
   /** Looks at the nodes a few times a second: cheap, and nothing has to tell anyone that it ended. */
   async #untilEnd(): Promise<RunResult['outcome']> {
     let lastPrint = ''
-    let movedAt = Date.now()
+    let movedAt = performance.now()
     for (;;) {
       if (this.#signal.aborted) return 'stopped'
       const { nodes } = this.#status()
       const print = nodes.map(({ rows, rejected, state, snapshot }) => `${rows} ${rejected} ${state} ${sumRows(snapshot)}`).join()
-      if (print !== lastPrint) movedAt = Date.now()
+      if (print !== lastPrint) movedAt = performance.now()
       lastPrint = print
       const sources = nodes.filter(({ role }) => role === 'source')
       const sinks = nodes.filter(({ role }) => role === 'sink')
@@ -175,7 +175,7 @@ class Run {
       const areSourcesThrough = sources.every(
         ({ state, snapshot, parked }) => isOut(state) || ((state === 'running' || parked.length > 0) && snapshot.every(({ done }) => done)),
       )
-      if (idleMs !== undefined && areSourcesThrough && areSinksThrough && Date.now() - movedAt >= idleMs) return 'idle'
+      if (idleMs !== undefined && areSourcesThrough && areSinksThrough && performance.now() - movedAt >= idleMs) return 'idle'
       await pause(STATUS_MS, this.#signal)
     }
   }

@@ -5,7 +5,7 @@ import type { MemoryBudget } from '../materialize/memory-budget.ts'
 import type { SinkNode } from '../mesh/mesh.ts'
 import type { StreamTarget } from '../plugin.ts'
 import { DEFAULT_RETRY, pause } from '../retry.ts'
-import { isParked, type NodeStatus, type StreamStatus, statusError } from './mesh-status.ts'
+import { epochMs, isParked, type NodeStatus, type StreamStatus, statusError } from './mesh-status.ts'
 import { worstState } from './node-lifecycle.ts'
 import { pluginContext, type RunningNode, type RuntimeContext } from './runtime-context.ts'
 import { describeStream, parkedStream } from './stream-target.ts'
@@ -89,7 +89,7 @@ export class SinkRunner implements RunningNode {
       lagMs: lags.length === 0 ? null : Math.max(...lags),
       behind: known.length === behind.length ? sum(known) : null,
       retainedBytes: null,
-      progressedAt: idle ? Date.now() : this.#progressedAt,
+      progressedAt: idle ? Date.now() : epochMs(this.#progressedAt),
       error: statusError(failed ?? this.#discoveryError, (text) => this.#context.secrets.redact(text)),
       retryAt: waiting.length === 0 ? null : Math.min(...waiting),
       snapshot: [],
@@ -133,7 +133,7 @@ export class SinkRunner implements RunningNode {
     const { signal } = this.#context
     while (!signal.aborted) {
       try {
-        const lookedAt = Date.now()
+        const lookedAt = performance.now()
         await this.#takeUpStreams()
         this.#streamsKnownAt = lookedAt
         this.#looked(null)
@@ -231,7 +231,7 @@ export class SinkRunner implements RunningNode {
   }
 
   #take(stream: RunningStream, status: MaterializeStatus): void {
-    if (stream.status?.rows !== status.rows || stream.status.rejected !== status.rejected) this.#progressedAt = Date.now()
+    if (stream.status?.rows !== status.rows || stream.status.rejected !== status.rejected) this.#progressedAt = performance.now()
     stream.status = status
     this.#context.onChange()
   }

@@ -7,7 +7,7 @@ import type { SourceOffset } from '../event/offset.ts'
 import type { LogWriter, Progress } from '../log/log.ts'
 import type { SourceNode } from '../mesh/mesh.ts'
 import { pause } from '../retry.ts'
-import { type NodeStatus, type ParkedTableStatus, statusError } from './mesh-status.ts'
+import { epochMs, type NodeStatus, type ParkedTableStatus, statusError } from './mesh-status.ts'
 import { pausedSource, type Resnapshot, resnapshot } from './resnapshot.ts'
 import { pluginContext, type RunningNode, type RuntimeContext } from './runtime-context.ts'
 import { SupervisedUnit, type UnitReport } from './supervised-unit.ts'
@@ -103,7 +103,7 @@ export class SourceRunner implements RunningNode {
       lagMs: captured?.lagMs ?? null,
       behind: lag?.behindBytes ?? null,
       retainedBytes: lag?.retainedBytes ?? null,
-      progressedAt: this.#progressedAt,
+      progressedAt: epochMs(this.#progressedAt),
       error: statusError(this.#unit.error, (text) => this.#context.secrets.redact(text)) ?? parked[0]?.error ?? null,
       retryAt: this.#unit.retryAt,
       snapshot: (captured?.snapshot ?? []).map(({ table, rows, estimate, done }) => ({ table, rows, estimate, done })),
@@ -208,7 +208,7 @@ export class SourceRunner implements RunningNode {
     const before = this.#capture
     const rowsRead = (of: CaptureStatus) => of.snapshot.reduce((sum, { rows }) => sum + rows, 0)
     const moved = before === null || before.rows !== status.rows || rowsRead(before) !== rowsRead(status) || !isSame(before.offset, status.offset)
-    if (moved) this.#progressedAt = Date.now()
+    if (moved) this.#progressedAt = performance.now()
     this.#capture = status
     this.#announce(status.parked)
     this.#context.onChange()
@@ -228,7 +228,7 @@ export class SourceRunner implements RunningNode {
     while (!stop.aborted) {
       try {
         this.#lag = await connector.lag()
-        if (this.#lag.behindBytes === 0) this.#progressedAt = Date.now()
+        if (this.#lag.behindBytes === 0) this.#progressedAt = performance.now()
       } catch (error) {
         // the capture itself reports a lost source; this only leaves a figure out
         this.#lag = null

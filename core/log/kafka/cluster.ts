@@ -45,12 +45,12 @@ export class Cluster {
 
   /** Runs `operation` again after a pause while it fails for a passing reason. @throws log.unreachable after `unreachableMs`, log.refused at once, and others of asLogError */
   async retry<T>(doing: string, operation: (attempt: number) => Promise<T>, signal?: AbortSignal): Promise<T> {
-    const deadline = Date.now() + this.settings.unreachableMs
+    const deadline = performance.now() + this.settings.unreachableMs
     for (let attempt = 0; ; attempt++) {
       try {
         return await operation(attempt)
       } catch (error) {
-        if (this.#closed || isFinal(error) || Date.now() > deadline || signal?.aborted === true) throw asLogError(error, doing, this.name)
+        if (this.#closed || isFinal(error) || performance.now() > deadline || signal?.aborted === true) throw asLogError(error, doing, this.name)
         await backOff(attempt, signal)
       }
     }
@@ -77,11 +77,11 @@ export class Cluster {
     const name = `${address.host}:${address.port}`
     try {
       const connection = await opening
-      connection.onFailure = () => this.#failedAt.set(name, Date.now())
+      connection.onFailure = () => this.#failedAt.set(name, performance.now())
       if (this.#closed) connection.close()
       return connection
     } catch (error) {
-      this.#failedAt.set(name, Date.now())
+      this.#failedAt.set(name, performance.now())
       if (this.#connections.get(key) === opening) this.#connections.delete(key)
       throw error
     }

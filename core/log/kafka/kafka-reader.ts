@@ -44,14 +44,14 @@ export async function* readBatches(cluster: Cluster, from: readonly ReadFrom[], 
   const stopped = () => wake?.(null)
   signal.addEventListener('abort', stopped, { once: true })
   let failures = 0
-  let failingSince = 0
+  let failingSince: number | null = null
   const failed = async (error: unknown) => {
-    failingSince ||= Date.now()
+    failingSince ??= performance.now()
     const unknown = error instanceof KafkaFault && error.id === 'UNKNOWN_TOPIC_OR_PARTITION'
     const patienceMs = unknown ? UNKNOWN_TOPIC_MS : cluster.settings.unreachableMs
-    if (unknown && Date.now() - failingSince > patienceMs)
+    if (unknown && performance.now() - failingSince > patienceMs)
       throw new MillraceError('log.refused', `Kafka has no ${error.message}`, { fix: 'create the topic', cause: error })
-    if (isFinal(error) || Date.now() - failingSince > patienceMs) throw asLogError(error, `reading ${topics.join(', ')}`, cluster.name)
+    if (isFinal(error) || performance.now() - failingSince > patienceMs) throw asLogError(error, `reading ${topics.join(', ')}`, cluster.name)
     cluster.forget(topics)
     await backOff(Math.min(failures++, 8), signal)
   }
@@ -91,7 +91,7 @@ export async function* readBatches(cluster: Cluster, from: readonly ReadFrom[], 
       }
       if (fault === null) {
         failures = 0
-        failingSince = 0
+        failingSince = null
         // fairness: brokers fill their answer in the order of the question
         cursors.push(...cursors.splice(0, 1))
         try {

@@ -131,15 +131,15 @@ class KafkaWriter implements LogWriter {
   }
 
   async #land(group: Group): Promise<void> {
-    let deadline = 0
+    let deadline: number | null = null
     for (let attempt = 0; ; attempt++) {
       try {
         await this.#attempt(group)
         return
       } catch (error) {
         group.closed = true
-        deadline ||= Date.now() + this.#cluster.settings.unreachableMs
-        if (isFinal(error) || this.#closing || Date.now() > deadline) throw error
+        deadline ??= performance.now() + this.#cluster.settings.unreachableMs
+        if (isFinal(error) || this.#closing || performance.now() > deadline) throw error
         await backOff(attempt)
         this.#cluster.forget([this.#topic, ...group.appends.flatMap(({ batch }) => batch.frames.map(({ topic }) => topic))])
         if (await this.#recover(group, error, attempt)) return
@@ -315,8 +315,8 @@ class KafkaWriter implements LogWriter {
       } catch (error) {
         if (!isFenced(error)) throw error
         // either a newer writer, which will sign the owner record, or the coordinator gave up our transaction
-        const deadline = Date.now() + TAKEOVER_MS
-        for (let polls = 0; Date.now() < deadline; polls++) {
+        const deadline = performance.now() + TAKEOVER_MS
+        for (let polls = 0; performance.now() < deadline; polls++) {
           await this.#owner(error)
           await backOff(polls)
         }

@@ -68,13 +68,13 @@ export class ProducerSession {
       if (!this.#added.has(key)) fresh.set(key, { topic, partition })
     }
     if (fresh.size === 0) return
-    const deadline = Date.now() + TRANSACTION_TIMEOUT_MS
+    const deadline = performance.now() + TRANSACTION_TIMEOUT_MS
     for (;;) {
       try {
         await this.#ask((connection) => this.#add(connection, fresh))
         break
       } catch (error) {
-        if (!hasFault(error, 'CONCURRENT_TRANSACTIONS') || Date.now() > deadline) throw error
+        if (!hasFault(error, 'CONCURRENT_TRANSACTIONS') || performance.now() > deadline) throw error
         await delay(1)
       }
     }
@@ -145,16 +145,16 @@ export class ProducerSession {
    * @throws when the outcome is unknown: INVALID_TXN_STATE, a fenced epoch, or no answer that says more for `unreachableMs`, or for the transaction's timeout
    */
   async commit(): Promise<void> {
-    const deadline = Date.now() + TRANSACTION_TIMEOUT_MS
-    let heardAt = Date.now()
+    const deadline = performance.now() + TRANSACTION_TIMEOUT_MS
+    let heardAt = performance.now()
     for (let attempt = 0, answers = 0; answers < 2; attempt++) {
       try {
         await this.#end(true)
         answers++
-        heardAt = Date.now()
+        heardAt = performance.now()
       } catch (error) {
         const ending = hasFault(error, 'CONCURRENT_TRANSACTIONS')
-        const now = Date.now()
+        const now = performance.now()
         if (ending) {
           answers = 1
           heardAt = now
