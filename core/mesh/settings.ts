@@ -69,29 +69,33 @@ export class Settings<T> {
     })
     const first = this.#schema.safeParse(resolved)
     if (first.success) return first.data
-    const retyped = new Map<string, 'number' | 'boolean'>()
-    for (const issue of first.error.issues) {
-      if (!references.some((reference) => samePath(reference, issue.path as Path))) continue
-      // of a union, what its branches wanted in this place
-      const wanted = issue.code === 'invalid_union' ? issue.errors.flat().filter((inner) => inner.path.length === 0) : [issue]
-      for (const one of wanted) {
-        if (one.code !== 'invalid_type') continue
-        if (one.expected === 'number' || one.expected === 'int' || one.expected === 'boolean') {
-          retyped.set(JSON.stringify(issue.path), one.expected === 'boolean' ? 'boolean' : 'number')
-        }
-      }
-    }
-    const second = this.#schema.safeParse(map(resolved, [], (text, at) => retype(text, retyped.get(JSON.stringify(at)))))
+    const retyped = new Map<string, Json>()
+    for (const issue of first.error.issues) for (const [at, value] of retypedBy(issue, [], resolved, references) ?? []) retyped.set(at, value)
+    const second = this.#schema.safeParse(map(resolved, [], (text, at) => retyped.get(JSON.stringify(at)) ?? text))
     if (second.success) return second.data
     const error = findingsError(zodFindings(second.error.issues, this.#schema, this.#path, this.#locate, this.#frameKeys))
     throw error ?? new MillraceError('config.invalid', 'the settings are wrong', { where: this.#locate(this.#path) })
   }
 }
 
-function retype(text: string, to: 'number' | 'boolean' | undefined): Json {
-  if (to === 'number' && /^-?\d+(\.\d+)?$/.test(text)) return Number(text)
-  if (to === 'boolean' && /^(true|false)$/.test(text)) return text === 'true'
-  return text
+/**
+ * What references, by their paths as JSON, must become so that the issue is none: a number or a boolean; of a union the first branch that goes on with such.
+ * Null: nothing helps. `base`: what the issue's path begins from.
+ */
+function retypedBy(issue: z.core.$ZodIssue, base: Path, settings: Json, references: readonly Path[]): ReadonlyMap<string, Json> | null {
+  const at = [...base, ...(issue.path as Path)]
+  if (issue.code === 'invalid_union') {
+    for (const branch of issue.errors) {
+      const parts = branch.map((inner) => retypedBy(inner, at, settings, references))
+      if (parts.length > 0 && parts.every((part) => part !== null)) return new Map(parts.flatMap((part) => [...part]))
+    }
+    return null
+  }
+  if (issue.code !== 'invalid_type' || !references.some((reference) => samePath(reference, at))) return null
+  const text = at.reduce<Json | undefined>((value, part) => (value as { readonly [key: string | number]: Json })[part], settings) as string
+  if (issue.expected === 'boolean') return /^(true|false)$/.test(text) ? new Map([[JSON.stringify(at), text === 'true']]) : null
+  if (issue.expected !== 'number' && issue.expected !== 'int') return null
+  return /^-?\d+(\.\d+)?$/.test(text) ? new Map([[JSON.stringify(at), Number(text)]]) : null
 }
 
 /** The issue is about the reference itself, or about a whole (a union, a rule over several fields) that the reference is part of. */

@@ -4,6 +4,7 @@ import path from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { z } from 'zod'
+import type { Json } from '../../../../core/event/offset.ts'
 import { formatFinding } from '../../../../core/mesh/mesh-finding.ts'
 import { parseMesh } from '../../../../core/mesh/read-mesh.ts'
 import { Secrets } from '../../../../core/mesh/secrets.ts'
@@ -76,6 +77,35 @@ describe('a mesh that is right', () => {
     expect(resolved('false', '5')).toEqual({ binary: false, most: 5 })
     expect(resolved('auto', 'all')).toEqual({ binary: 'auto', most: 'all' })
     expect(() => resolved('maybe', '5')).toThrow(expect.objectContaining({ code: 'config.invalid' }))
+  })
+
+  test('reads references within the object that a setting may be, as the first kind of object that they make right', () => {
+    const object = z.strictObject({
+      ca: z.string().optional(),
+      verify: z.boolean().optional(),
+      port: z.union([z.literal('any'), z.int().positive()]).optional(),
+    })
+    const counted = z.strictObject({ ca: z.int(), verify: z.string() })
+    const schema = z.strictObject({ tls: z.union([z.boolean(), object, counted]) })
+    const resolved = (tls: Json, env: Record<string, string>) => {
+      const settings = new Settings({ tls }, schema, { path: [], locate: () => ({ file: 'x', line: 1, column: 1 }) })
+      expect(settings.lint()).toEqual([])
+      return settings.resolve(new Secrets({ env, dir: '.' }), '.').tls
+    }
+    expect(resolved('${env:A}', { A: 'true' })).toBe(true)
+    expect(resolved({ verify: '${env:A}' }, { A: 'false' })).toEqual({ verify: false })
+    expect(resolved({ port: '${env:A}', verify: '${env:B}' }, { A: '5', B: 'true' })).toEqual({ port: 5, verify: true })
+    expect(resolved({ port: '${env:A}' }, { A: 'any' })).toEqual({ port: 'any' })
+    // what one kind wants as a text stays one, whatever it looks like
+    expect(resolved({ ca: '${env:A}', verify: '${env:B}' }, { A: '7', B: 'true' })).toEqual({ ca: '7', verify: true })
+    expect(resolved({ ca: '${env:A}', verify: '${env:B}' }, { A: '7', B: 'maybe' })).toEqual({ ca: 7, verify: 'maybe' })
+    for (const env of [
+      { A: 'x', B: 'maybe' },
+      { A: '7.5.1', B: 'no' },
+    ]) {
+      expect(() => resolved({ ca: '${env:A}', verify: '${env:B}' }, env)).toThrow(expect.objectContaining({ code: 'config.invalid' }))
+    }
+    expect(() => resolved({ port: '${env:A}' }, { A: '-5' })).toThrow(expect.objectContaining({ code: 'config.invalid' }))
   })
 
   test('reads a secret from a file beside the mesh', async () => {
