@@ -3,10 +3,10 @@ import os from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import mysql from '../../connectors/mysql/index.ts'
-import { databaseOn, type MysqlDatabase, type MysqlServer, mariadbPlugins, mysqlSkipReason, startMysql } from '../services/mysql.ts'
+import { databaseOn, type MysqlDatabase, type MysqlServer, mariadbPlugins, mariadbPluginsSkipReason, startMysql } from '../services/mysql.ts'
 import { MysqlCapture, mysqlContext, mysqlSettings } from './mysql-capture.ts'
 
-const skip = mysqlSkipReason()
+const skip = await mariadbPluginsSkipReason()
 if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
 
 const PASSWORDS = ['s', 'only for this test', 'exactly thirty-two bytes long, yes', 'ünïcödé @:/%', 'x'.repeat(200)]

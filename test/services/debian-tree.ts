@@ -1,9 +1,10 @@
 /** Programs out of Debian packages, unpacked into the user's cache with the libraries that they need: nothing is installed. */
 import { execFile } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import os from 'node:os'
 import path from 'node:path'
 import { promisify } from 'node:util'
-import { cached, onPath } from './maven.ts'
+import { cached, fetchSkipReason, onPath } from './maven.ts'
 
 const run = promisify(execFile)
 const KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
@@ -21,6 +22,27 @@ export function debianSkipReason(): string | null {
   if (process.platform !== 'linux' || process.arch !== 'x64') return `no Debian packages for ${process.platform} ${process.arch} here`
   for (const program of ['apt-get', 'apt-cache', 'dpkg-deb']) if (!onPath(program)) return `no ${program} on PATH`
   return mirror() === null || !existsSync(KEYRING) ? 'no Debian package source is configured' : null
+}
+
+/** Why a suite's `debianFiles` of this name cannot be had here, or null. */
+export async function debianFilesSkipReason(name: string, suite: string): Promise<string | null> {
+  return debianSkipReason() ?? (await fetchSkipReason(name, () => askForSuite(suite)))
+}
+
+/** By apt itself, which knows of proxies. */
+async function askForSuite(suite: string): Promise<void> {
+  const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-debian-'))
+  try {
+    const once = ['Acquire::Retries=0', 'Acquire::http::Timeout=20', 'Acquire::https::Timeout=20', 'APT::Sandbox::User=']
+    await run('/usr/lib/apt/apt-helper', [
+      ...once.flatMap((option) => ['-o', option]),
+      'download-file',
+      `${mirror()}/dists/${suite}/InRelease`,
+      path.join(dir, 'InRelease'),
+    ])
+  } finally {
+    rmSync(dir, { recursive: true, force: true })
+  }
 }
 
 /** The archive that the machine itself takes its packages from. */

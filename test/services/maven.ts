@@ -143,6 +143,18 @@ export async function cached(name: string, fill: (dir: string) => Promise<void>)
   return target
 }
 
+/** Why what `cached` has under this name cannot be had here, or null: it was not fetched yet, and `ask`, which asks who has it once, fails. */
+export async function fetchSkipReason(name: string, ask: () => Promise<unknown>): Promise<string | null> {
+  if (existsSync(path.join(cacheDir(), name))) return null
+  try {
+    await ask()
+    return null
+  } catch (error) {
+    const { stderr, message } = error as { readonly stderr?: string; readonly message: string }
+    return `${name} is not in the cache and cannot be fetched: ${(stderr || message).trim().split('\n')[0]}`
+  }
+}
+
 /** Does it again when it fails, a few times. @throws the last failure */
 export async function tried(download: () => Promise<unknown>): Promise<void> {
   for (let attempt = 1; ; attempt++) {

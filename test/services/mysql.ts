@@ -5,7 +5,7 @@ import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 
 import path from 'node:path'
 import { promisify } from 'node:util'
 import mysql from 'mysql2/promise'
-import { type DebianTree, debianFiles, debianSkipReason, debianTree } from './debian-tree.ts'
+import { type DebianTree, debianFiles, debianFilesSkipReason, debianSkipReason, debianTree } from './debian-tree.ts'
 import { freePorts } from './free-ports.ts'
 import { sharedService } from './shared-service.ts'
 import { untilAnswering } from './until-answering.ts'
@@ -30,9 +30,16 @@ export function flavorOf(release: Release): Flavor {
   return release === 'mysql' ? 'mysql' : 'mariadb'
 }
 
+const MARIADB_PLUGINS = 'mariadb-plugins-trixie'
+
+/** Why these plugins cannot be had here, or null. */
+export function mariadbPluginsSkipReason(): Promise<string | null> {
+  return debianFilesSkipReason(MARIADB_PLUGINS, TREES.mariadb.suite)
+}
+
 /** Folder with the plugins of MariaDB, which its server comes without: for `plugin-dir`. */
 export async function mariadbPlugins(): Promise<string> {
-  return path.join(await debianFiles('mariadb-plugins-trixie', TREES.mariadb.suite, ['mariadb-server']), 'usr/lib/mysql/plugin')
+  return path.join(await debianFiles(MARIADB_PLUGINS, TREES.mariadb.suite, ['mariadb-server']), 'usr/lib/mysql/plugin')
 }
 
 const START_TIMEOUT_MS = 120_000
