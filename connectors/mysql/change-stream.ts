@@ -10,7 +10,7 @@ import { Definitions, type DefinitionsOptions } from './definitions.ts'
 import { EventCutter } from './event-cutter.ts'
 import { readGtid, readMariadbGtid } from './gtid-event.ts'
 import { GtidSet, MariadbPosition } from './gtid-set.ts'
-import { inflateRows } from './mariadb-compressed.ts'
+import { CompressedRows } from './mariadb-compressed.ts'
 import { filesReplaced, historyLost, protocolError, streamError } from './mysql-error.ts'
 import { isByFile, isSameOffset, lastCommit, type MysqlOffset } from './mysql-offset.ts'
 import { type Query, readQuery } from './query-event.ts'
@@ -56,6 +56,7 @@ export class ChangeStream implements AppliedMark {
   readonly #connection: WireConnection
   readonly #output: CaptureOutput
   readonly #event = new BinlogEvent()
+  readonly #compressed = new CompressedRows()
   readonly #applier: ChangeApplier
   readonly #definitions: Definitions
   /** Between two transactions: where the stream stands, in the numbers of fences. Where those are places in files: null until the server said where it begins. */
@@ -305,7 +306,7 @@ export class ChangeStream implements AppliedMark {
       case EVENT.mariadbWriteRowsCompressed:
       case EVENT.mariadbUpdateRowsCompressed:
       case EVENT.mariadbDeleteRowsCompressed:
-        return this.#compressedRows(bytes)
+        return this.#inflatedRows(bytes)
       case EVENT.transactionPayload:
         this.#inner = this.#payload(bytes)
         return undefined
@@ -331,11 +332,12 @@ export class ChangeStream implements AppliedMark {
     }
   }
 
-  #compressedRows(bytes: Buffer): Promise<void> | undefined {
-    const { type, at, end, place } = this.#event
-    if (!this.#open) throw protocolError('rows outside of a transaction', place)
-    const rows = inflateRows(type, bytes, at, end, place)
-    return this.#applier.rows(rows.type, rows.bytes, viewOf(rows.bytes), 0, rows.bytes.length, this.#event)
+  #inflatedRows(bytes: Buffer): Promise<void> | undefined {
+    const event = this.#event
+    if (!this.#open) throw protocolError('rows outside of a transaction', event.place)
+    const rows = this.#compressed
+    rows.read(event.type, bytes, event.at, event.end, event)
+    return this.#applier.rows(rows.type, rows.bytes, rows.view, 0, rows.length, event)
   }
 
   #other(): Promise<void> | null {

@@ -28,7 +28,7 @@ export function readQuery(event: BinlogEvent, bytes: Buffer, charsets: Charsets)
   const schemaAt = variablesAt + bytes.readUInt16LE(at + 11)
   const textAt = schemaAt + bytes[at + 8]! + 1
   if (textAt > end) throw protocolError('a statement that is cut off', place)
-  const text = type === EVENT.mariadbQueryCompressed ? inflate(bytes, textAt, end, place) : bytes.subarray(textAt, end)
+  const text = type === EVENT.mariadbQueryCompressed ? inflate(bytes, textAt, end, event) : bytes.subarray(textAt, end)
   const { mode, collation } = readVariables(bytes, variablesAt, schemaAt)
   const charset = collation === null ? undefined : charsets.ofCollation.get(collation)
   // names that are sent as binary are taken as they are, which is UTF-8

@@ -2,7 +2,7 @@ import { deflateRawSync, deflateSync, zstdCompressSync } from 'node:zlib'
 import { expect, test } from 'vitest'
 import { EVENT, HEADER_BYTES } from '../../../../connectors/mysql/binlog-event.ts'
 import { EventCutter } from '../../../../connectors/mysql/event-cutter.ts'
-import { compressedValue, inflate, inflateRows } from '../../../../connectors/mysql/mariadb-compressed.ts'
+import { CompressedRows, compressedValue, inflate } from '../../../../connectors/mysql/mariadb-compressed.ts'
 import { type PayloadHead, readPayloadHead, uncompress } from '../../../../connectors/mysql/transaction-payload.ts'
 import { binary } from '../../../../connectors/mysql/type-text.ts'
 import { SingleValue, viewOf } from '../../../../core/plugin.ts'
@@ -90,20 +90,42 @@ test("MariaDB's compressed rows and texts come back, and damaged ones are told",
   const rows = Buffer.from('rows '.repeat(100))
   // table id and flags, nine columns, bitmaps
   const front = Buffer.from([1, 0, 0, 0, 0, 0, 0, 0, 9, 0xff, 0x01, 0xff, 0x01])
+  const compressed = new CompressedRows()
+  const inflated = (type: number, event: Buffer) => {
+    const at = 3
+    compressed.read(type, Buffer.concat([Buffer.alloc(at), event, Buffer.alloc(4)]), at, at + event.length, { place: PLACE })
+    expect(compressed.view.byteOffset).toBe(compressed.bytes.byteOffset)
+    return [compressed.type, Buffer.from(compressed.bytes.subarray(0, compressed.length))]
+  }
   const update = Buffer.concat([front, mariadb(rows)])
-  expect(inflateRows(EVENT.mariadbUpdateRowsCompressedV1, update, 0, update.length, PLACE)).toEqual({
-    type: EVENT.updateRowsV1,
-    bytes: Buffer.concat([front, rows]),
-  })
   const insert = Buffer.concat([front.subarray(0, 8), Buffer.from([2, 0]), front.subarray(8, 11), mariadb(rows)])
-  expect(inflateRows(EVENT.mariadbWriteRowsCompressed, insert, 0, insert.length, PLACE)).toEqual({
-    type: EVENT.writeRows,
-    bytes: Buffer.concat([insert.subarray(0, 13), rows]),
-  })
+  const large = Buffer.alloc(100_000, 'rows ')
+  const largeHead = Buffer.from([0x83, 1, 0x86, 0xa0])
+  for (let round = 0; round < 2; round++) {
+    expect(inflated(EVENT.mariadbUpdateRowsCompressedV1, update)).toEqual([EVENT.updateRowsV1, Buffer.concat([front, rows])])
+    expect(inflated(EVENT.mariadbUpdateRowsCompressedV1, Buffer.concat([front, largeHead, deflateSync(large)]))).toEqual([
+      EVENT.updateRowsV1,
+      Buffer.concat([front, large]),
+    ])
+    expect(inflated(EVENT.mariadbWriteRowsCompressed, insert)).toEqual([EVENT.writeRows, Buffer.concat([insert.subarray(0, 13), rows])])
+    expect(thrown(() => inflated(EVENT.mariadbUpdateRowsCompressedV1, update.subarray(0, -1)))).toMatchObject(broken)
+    expect(thrown(() => inflated(EVENT.mariadbUpdateRowsCompressedV1, update.subarray(0, 13)))).toMatchObject(broken)
+  }
   const whole = mariadb(rows)
   const change = (at: number, value: number) => Buffer.from(whole.map((byte, i) => (i === at ? value : byte)))
-  for (const wrong of [change(0, 0x92), change(0, 0x80), change(2, 0xf3), change(2, 0xf5), change(5, 0xff), whole.subarray(0, -1), whole.subarray(0, 3)]) {
-    expect(thrown(() => inflate(wrong, 0, wrong.length, PLACE))).toMatchObject(broken)
+  // 2 GB of it: told before as much memory is taken
+  const huge = Buffer.concat([Buffer.from([0x84, 0x7f, 0xff, 0xff, 0xff]), whole.subarray(3)])
+  for (const wrong of [
+    huge,
+    change(0, 0x92),
+    change(0, 0x80),
+    change(2, 0xf3),
+    change(2, 0xf5),
+    change(5, 0xff),
+    whole.subarray(0, -1),
+    whole.subarray(0, 3),
+  ]) {
+    expect(thrown(() => inflate(wrong, 0, wrong.length, { place: PLACE }))).toMatchObject(broken)
   }
 })
 
