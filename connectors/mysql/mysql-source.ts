@@ -129,8 +129,8 @@ export class MysqlSource implements SourceConnector {
     this.#stream = changes
     let complete = start
     let offset = from
-    // a stop waits for no answer about the catalog
-    using _ = addAbortListener(signal, () => this.#giveUp())
+    // neither a stop nor the end of a stream that failed waits for an answer about the catalog
+    addAbortListener(signal, () => this.#giveUp())
     try {
       for await (const reached of changes.run(signal)) {
         if (reached !== complete) {

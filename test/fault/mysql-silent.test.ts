@@ -3,6 +3,7 @@ import net from 'node:net'
 import os from 'node:os'
 import path from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
+import { CATALOG_SILENCE_MS } from '../../connectors/mysql/sql-connection.ts'
 import type { MeshStatus } from '../../core/runtime/mesh-status.ts'
 import { until } from '../../testing/source/source-run.ts'
 import { MeshProcess } from '../services/mesh-process.ts'
@@ -63,14 +64,15 @@ class Network {
   }
 }
 
-const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-mysql-silent-'))
-const cleanup: (() => Promise<unknown> | void)[] = [() => rmSync(dir, { recursive: true, force: true })]
+const cleanup: (() => Promise<unknown> | void)[] = []
 afterEach(async () => {
   for (const end of cleanup.splice(0).reverse()) await end()
 })
 
 describe.skipIf(skip !== null)(`a server that falls silent${skip === null ? '' : ` (${skip})`}`, () => {
   test.each(FLAVORS)('%s: the source says so, connects again, and nothing is lost; a stop waits for no answer', async (flavor) => {
+    const dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-mysql-silent-'))
+    cleanup.push(() => rmSync(dir, { recursive: true, force: true }))
     const db: MysqlDatabase = await mysqlDatabase(flavor)
     cleanup.push(() => db.drop())
     await createMysqlShop(db)
@@ -78,7 +80,7 @@ describe.skipIf(skip !== null)(`a server that falls silent${skip === null ? '' :
     cleanup.push(() => network.close())
     const port = await network.listen()
     const url = db.url.replace(`:${db.port}/`, `:${port}/`)
-    const mesh = new MeshProcess(path.join(dir, flavor), mysqlMeshYaml({ database: db.database, url }, 300))
+    const mesh = new MeshProcess(dir, mysqlMeshYaml({ database: db.database, url }, 300))
     cleanup.push(() => mesh.kill())
     const session = await db.connect()
     cleanup.push(() => session.end())
@@ -87,11 +89,14 @@ describe.skipIf(skip !== null)(`a server that falls silent${skip === null ? '' :
     await mesh.until('the tables are read', (status) => shop(status).snapshot.length === 2 && shop(status).snapshot.every(({ done }) => done))
     for (let n = 0; n < 20; n++) await mysqlTurn(session, n)
 
+    const hushedAt = performance.now()
     expect(network.hush()).toBeGreaterThan(0)
     // committed while nobody hears of it
     for (let n = 20; n < 40; n++) await mysqlTurn(session, n)
     // it is degraded for a moment only, since it can connect again
     await mesh.until('the silence is noticed', () => /silent for \d+ ms/.test(mesh.output))
+    // by the missing heartbeats, whatever else it asks
+    expect(performance.now() - hushedAt).toBeLessThan(CATALOG_SILENCE_MS)
     await mesh.until('running again', (status) => shop(status).state === 'running')
     for (let n = 40; n < 60; n++) await mysqlTurn(session, n)
     const audit = await mesh.audit()
