@@ -6,7 +6,7 @@ import { startPostgres } from '../../control/demo/postgres-server.ts'
 import { sharedService } from './shared-service.ts'
 
 /** A walsender notices in its own time that its client is gone. */
-const DROP_MS = 60_000
+const DROP_MS = 180_000
 
 export interface TestDatabase {
   readonly host: string
