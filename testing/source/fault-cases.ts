@@ -80,7 +80,7 @@ export function faultCases(open: OpenBench, can: SourceCapabilities): void {
     await bench.caughtUp(last)
     expectRising(bench.log)
     expectState(bench.log, bench.oracle)
-    expectChanges(bench.log.changes.filter(isStreamed), bench.oracle.changes.slice(before), can)
+    expectChanges(bench.log.changes.filter(isStreamed), bench.oracle.changes.slice(before), can, 1)
   })
 
   if (can.fixedColumns !== true)
