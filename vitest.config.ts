@@ -29,7 +29,7 @@ export default defineConfig({
     projects: [
       { test: { ...base, name: 'unit', include: unit, alias, ...shared } },
       { test: { ...base, name: 'unit-isolated', include: [isolated], alias } },
-      { test: { ...base, name: 'integration', include: ['test/integration/**/*.test.ts', 'test/mesh/**/*.test.ts'] } },
+      { test: { ...base, name: 'integration', include: ['test/integration/**/*.test.ts', 'test/mesh/**/*.test.ts'], testTimeout: 600_000 } },
       { test: { ...base, name: 'fault', include: ['test/fault/**/*.test.ts'], testTimeout: 1_200_000 } },
     ],
   },

@@ -10,8 +10,8 @@ import type { Json } from '../core/event/offset.ts'
 import { frameOf, type PlainRecord, recordHeader, records } from '../core/event/record-batch.ts'
 import type { EncodedBatch, Frame, Log, LogPosition, TopicSpec } from '../core/log/log.ts'
 
-/** Far above what an end takes, far below what a hang takes. */
-const PROMPT_MS = 10_000
+/** Far above what an end takes on a machine that stands still for a while, and below what a request that hangs takes. */
+const PROMPT_MS = 20_000
 
 export interface ProvisionedLog {
   readonly log: Log

@@ -18,4 +18,4 @@ test('a folder that the demo did not make is not emptied, though it has the same
   } finally {
     rmSync(dir, { recursive: true, force: true })
   }
-}, 90_000)
+}, 150_000)

@@ -210,7 +210,8 @@ describe.skipIf(reason !== null)(`Kafka over TLS with SASL and client certificat
     const error = await refusal({ brokers, ssl: { ca }, ...facts() })
     expect(error).toMatchObject({ code: 'log.refused', category: 'config', fix: expect.stringContaining(fix) })
     for (const secret of ['wrong-secret', PASSWORD]) expect(String(error) + JSON.stringify(error)).not.toContain(secret)
-    expect(performance.now() - startedAt).toBeLessThan(20_000)
+    // half of what is waited for a broker that is away
+    expect(performance.now() - startedAt).toBeLessThan(60_000)
   })
 
   test('the rights that the how-to names are enough', async () => {

@@ -193,7 +193,7 @@ describe.skipIf(skip !== null).each(FLAVORS)('what cannot be read of %s', (flavo
   beforeAll(async () => {
     dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-unreadable-'))
     server = await startMysql({ flavor, dir })
-  }, 150_000)
+  })
   afterAll(async () => {
     await server?.stop()
     rmSync(dir, { recursive: true, force: true })
@@ -251,7 +251,7 @@ describe.skipIf(skip !== null)('a server that has the names of tables in lower c
   beforeAll(async () => {
     dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-lower-case-'))
     server = await startMysql({ flavor: 'mariadb', dir, settings: { 'lower-case-table-names': '1' } })
-  }, 150_000)
+  })
   afterAll(async () => {
     await server?.stop()
     rmSync(dir, { recursive: true, force: true })

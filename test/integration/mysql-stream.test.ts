@@ -378,7 +378,7 @@ describe.skipIf(skip !== null).each(FLAVORS)('rows of %s without the names of th
   beforeAll(async () => {
     dir = mkdtempSync(path.join(os.tmpdir(), 'millrace-nameless-'))
     server = await startMysql({ flavor, dir, settings: { 'binlog-row-metadata': 'MINIMAL' } })
-  }, 150_000)
+  })
   afterAll(async () => {
     await server?.stop()
     rmSync(dir, { recursive: true, force: true })

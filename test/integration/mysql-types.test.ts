@@ -477,7 +477,7 @@ describe.skipIf(skip !== null).each(CONFIGURED)(`types of %s${skip === null ? ''
       db = await databaseOn(flavor, own.server.port)
     }
     capture = await MysqlCapture.start(db, { unrepresentable: 'text' })
-  }, 150_000)
+  })
   afterAll(async () => {
     await capture.stop()
     await db.drop()

@@ -22,6 +22,9 @@ afterAll(async () => {
   rmSync(dir, { recursive: true, force: true })
 })
 
+/** With a registry on a machine that is busy, or stands still for a while. */
+const PATIENCE_MS = 60_000
+
 let files = 0
 const embedded = async (file = path.join(dir, 'new', `${files++}.db`)): Promise<EmbeddedRegistry> => open.use(await openEmbeddedRegistry({ file }))
 const served = async (registry: EmbeddedRegistry) => open.use(await serveRegistry(registry, { port: 0 }))
@@ -34,14 +37,17 @@ registryContract('embedded', async () => {
 registryContract('embedded, served, through the Confluent client', async () => {
   const file = path.join(dir, 'served.db')
   const [one, two] = [await served(await embedded(file)), await served(await embedded(file))]
-  return { registry: openConfluentRegistry({ url: one.url }), other: openConfluentRegistry({ url: `${two.url}/` }) }
+  return {
+    registry: openConfluentRegistry({ url: one.url, timeoutMs: PATIENCE_MS }),
+    other: openConfluentRegistry({ url: `${two.url}/`, timeoutMs: PATIENCE_MS }),
+  }
 })
 
 const noApicurio = skipReason()
 describe.skipIf(noApicurio !== null)(`a registry of others${noApicurio === null ? '' : ` (skipped: ${noApicurio})`}`, () => {
   registryContract('Apicurio', async () => {
     const { url } = await testRegistry()
-    const options = { url, timeoutMs: 60_000 }
+    const options = { url, timeoutMs: PATIENCE_MS }
     return { registry: openConfluentRegistry(options), other: openConfluentRegistry(options) }
   })
 })
