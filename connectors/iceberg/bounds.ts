@@ -3,8 +3,19 @@ import { bigIntFromBytes } from './value-codec.ts'
 
 const TRUNCATE_TO = 16
 
-/** `value` as a column chunk's statistics give it; null when the type has no useful bound, or a long value no short upper one. */
+/**
+ * `value` as a column chunk's statistics give it; null when the type has no useful bound, or a long value no short upper one. The bytes have memory of their
+ * own: they are kept for as long as the file, and a slice of Node's pool would keep 64 KB.
+ */
 export function encodeBound(type: string, value: unknown, upper: boolean): Buffer | null {
+  const bound = boundOf(type, value, upper)
+  if (bound === null) return null
+  const bytes = Buffer.alloc(bound.length)
+  bytes.set(bound)
+  return bytes
+}
+
+function boundOf(type: string, value: unknown, upper: boolean): Buffer | null {
   if (type === 'boolean') return Buffer.from([value ? 1 : 0])
   if (type === 'int' || type === 'date') {
     const bytes = Buffer.alloc(4)

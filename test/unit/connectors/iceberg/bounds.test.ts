@@ -40,6 +40,16 @@ test.each(TYPES)('bounds of %s hold every value, and keys between them are found
   )
 })
 
+test('a bound keeps no more memory than it has bytes', () => {
+  const text = 'a text of more than sixteen bytes'
+  const values = { string: text, binary: Buffer.from(text), uuid: Buffer.from(text.slice(0, 16)), 'decimal(9, 2)': 12_345n, long: 1n }
+  for (const [type, value] of Object.entries(values))
+    for (const upper of [false, true]) {
+      const bound = encodeBound(type, value, upper)!
+      expect(bound.buffer.byteLength, type).toBe(bound.length)
+    }
+})
+
 test('the union of many ranges holds a key exactly when one of them does', () => {
   const range = fc.tuple(fc.integer({ min: 0, max: 100 }), fc.integer({ min: 0, max: 10 }))
   fc.assert(
