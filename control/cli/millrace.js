@@ -8,8 +8,11 @@ import module from 'node:module'
  * your own --max-old-space-size wins.
  */
 const HEAP = ['--max-semi-space-size=2', '--heap-growing-percent=25']
-/** One arena of glibc's allocator, and its free pages given back: the work is on one thread. Buffers have pages of their own, and leave no holes in it. */
-const ALLOCATOR = { MALLOC_ARENA_MAX: '1', MALLOC_TRIM_THRESHOLD_: '131072', MALLOC_MMAP_THRESHOLD_: '16384' }
+/**
+ * One arena of glibc's allocator, and its free pages given back: the work is on one thread. Buffers have pages of their own, and leave no holes in it.
+ * mimalloc, which each native codec brings along, commits what it uses, and not a huge page of 2 MB before.
+ */
+const ALLOCATOR = { MALLOC_ARENA_MAX: '1', MALLOC_TRIM_THRESHOLD_: '131072', MALLOC_MMAP_THRESHOLD_: '16384', MIMALLOC_EAGER_COMMIT: '0' }
 
 const major = Number(process.versions.node.split('.')[0])
 if (major < 24) {
