@@ -1,6 +1,5 @@
 /** The benchmarks: each a function over a lab that returns its measurements. */
 import { execFileSync } from 'node:child_process'
-import { readdirSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { records } from '../core/event/record-batch.ts'
@@ -57,12 +56,13 @@ export async function backlog(options: CaseOptions, log: LogKind, kind: 'insert'
     before,
     expected: rows,
     records: () => run.records(),
+    bytes: () => run.bytes(),
     pid: () => run.pid,
     walsender: () => lab.walsender(),
     broker: await brokerPid(lab, log),
     launchedAt: run.startedAt,
   })
-  options.report({ ...measured, megabytes: log === 'embedded' ? folderMegabytes(path.join(run.dir, 'state', 'log')) : null })
+  options.report(measured)
   await run.stop()
 }
 
@@ -148,6 +148,7 @@ export const snapshot: BenchCase = async (options) => {
         before,
         expected: rows,
         records: () => run.records(),
+        bytes: () => run.bytes(),
         pid: () => run.pid,
         broker: await brokerPid(lab, log),
         launchedAt: run.startedAt,
@@ -173,6 +174,7 @@ export const bigTransaction: BenchCase = async (options) => {
       before,
       expected: rows,
       records: () => run.records(),
+      bytes: () => run.bytes(),
       pid: () => run.pid,
       walsender: () => lab.walsender(),
       broker: await brokerPid(lab, log),
@@ -305,11 +307,4 @@ export const iceberg: BenchCase = async (options) => {
       launchedAt: lake.startedAt,
     }),
   )
-}
-
-function folderMegabytes(dir: string): number {
-  let bytes = 0
-  for (const entry of readdirSync(dir, { recursive: true, withFileTypes: true }))
-    if (entry.isFile()) bytes += statSync(path.join(entry.parentPath, entry.name)).size
-  return Math.round(bytes / 1e6)
 }

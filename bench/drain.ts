@@ -16,7 +16,9 @@ export interface Measurement {
   readonly walsenderCpuPerMillion: number | null
   readonly brokerCpuPerMillion: number | null
   readonly peakRssMb: number
-  readonly [more: string]: string | number | null
+  /** Bytes that the log holds more than before, per row, on disk; absent where nobody looked. */
+  readonly bytesPerRow?: number
+  readonly [more: string]: string | number | null | undefined
 }
 
 export interface DrainOptions {
@@ -29,6 +31,8 @@ export interface DrainOptions {
   readonly pid: () => number
   readonly walsender?: (() => Promise<number>) | undefined
   readonly broker?: number | undefined
+  /** Bytes of the records in the log, on disk. */
+  readonly bytes?: () => number
   /** `performance.now()` at launch; null when the process ran already. */
   readonly launchedAt: number | null
   /** Between two looks; 5 by default. */
@@ -48,6 +52,7 @@ export async function drain(options: DrainOptions): Promise<Measurement> {
     broker: broker === undefined ? 0 : cpuSeconds(broker),
     walsender: cpuSeconds(walsender),
   })
+  const bytesBefore = options.bytes?.() ?? 0
   let walsender = 0
   let first: ReturnType<typeof snap> | null = null
   let firstCount = options.before
@@ -83,6 +88,7 @@ export async function drain(options: DrainOptions): Promise<Measurement> {
     walsenderCpuPerMillion: walsender === 0 ? null : per(end.walsender - begin.walsender),
     brokerCpuPerMillion: broker === undefined ? null : per(end.broker - begin.broker),
     peakRssMb: Math.round(peakRssMb(pid())),
+    ...(options.bytes === undefined ? {} : { bytesPerRow: Math.round((options.bytes() - bytesBefore) / options.rows) }),
   }
 }
 

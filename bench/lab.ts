@@ -1,5 +1,5 @@
 /** What a benchmark runs on: one Postgres, one Kafka broker, a scratch folder; ended together. */
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -46,6 +46,14 @@ export class Lab implements AsyncDisposable {
     return this.#kafka
   }
 
+  /** Bytes of a topic's records on the broker's disk, in all partitions; 0 before there are any. */
+  topicBytes(topic: string): number {
+    const data = path.join(this.dir, 'kafka', 'data')
+    const folders = readdirSync(data).filter((name) => name.startsWith(`${topic}-`) && /^\d+$/.test(name.slice(topic.length + 1)))
+    // not its indexes, whose room is taken ahead
+    return folders.reduce((sum, name) => sum + folderBytes(path.join(data, name), (file) => file.endsWith('.log')), 0)
+  }
+
   async sql<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]> {
     if (this.#pool === null) {
       this.#pool = new pg.Pool({ connectionString: (await this.postgres()).url, max: 3 })
@@ -78,4 +86,10 @@ export class Lab implements AsyncDisposable {
     await this.#postgres?.stop('SIGQUIT')
     rmSync(this.dir, { recursive: true, force: true })
   }
+}
+
+/** Bytes of the files below a folder, of those whose name `takes` likes. */
+export function folderBytes(dir: string, takes: (file: string) => boolean = () => true): number {
+  const files = readdirSync(dir, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile() && takes(entry.name))
+  return files.reduce((sum, { parentPath, name }) => sum + statSync(path.join(parentPath, name)).size, 0)
 }

@@ -1,13 +1,13 @@
 /** Millrace as users run it: `millrace run FILE` as a process of its own, watched from outside. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { appendFileSync, readFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import pino from 'pino'
 import type { Log } from '../core/log/log.ts'
 import { readRunning } from '../core/runtime/data-folder.ts'
 import type { MeshStatus } from '../core/runtime/mesh-status.ts'
-import type { Lab } from './lab.ts'
+import { folderBytes, type Lab } from './lab.ts'
 
 export type LogKind = 'embedded' | 'kafka' | 'kafka-idempotent'
 
@@ -109,6 +109,13 @@ ${options.source ?? ''}${options.sinks === undefined ? '' : `sinks:\n${options.s
     } catch {
       return 0
     }
+  }
+
+  /** Bytes of the bench topic on disk; of the embedded log, all that it holds. */
+  bytes(): number {
+    if (this.#options.log !== 'embedded') return this.#lab.topicBytes(this.#options.from?.topic ?? TOPIC)
+    const dir = path.join(this.dir, 'state', 'log')
+    return existsSync(dir) ? folderBytes(dir) : 0
   }
 
   /** Rows that a node has carried since this process started, as `millrace status` shows it; 0 before the mesh answers. */

@@ -7,6 +7,7 @@ const FIGURES = [
   { figure: 'rowsPerSecond', more: true },
   { figure: 'cpuPerMillion', more: false },
   { figure: 'p99', more: false },
+  { figure: 'firstRecordS', more: false },
 ] as const
 
 export interface Ratio {

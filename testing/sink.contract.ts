@@ -19,8 +19,8 @@ export interface SinkCapabilities {
   readonly secondWriter: 'conflict' | null
   /** Column types that the target refuses in `prepare` with sink.schema_unsupported. */
   readonly refuses?: (type: ColumnType) => boolean
-  /** It has `compact`. */
-  readonly compacts?: true
+  /** The sink has `compact`; false when absent. */
+  readonly compacts?: boolean
   /** Runs of the random histories; fewer for slow targets. */
   readonly runs?: number
 }

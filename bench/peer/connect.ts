@@ -37,6 +37,7 @@ export interface PeerConnector {
 export class Connect implements AsyncDisposable {
   readonly name: string
   readonly topic: string
+  readonly #lab: Lab
   readonly #dir: string
   readonly #rest: number
   readonly #kafka: Kafka
@@ -44,7 +45,8 @@ export class Connect implements AsyncDisposable {
   #child: ChildProcess | null = null
   startedAt = 0
 
-  private constructor(name: string, topic: string, dir: string, rest: number, kafka: Kafka) {
+  private constructor(lab: Lab, name: string, topic: string, dir: string, rest: number, kafka: Kafka) {
+    this.#lab = lab
     this.name = name
     this.topic = topic
     this.#dir = dir
@@ -58,7 +60,7 @@ export class Connect implements AsyncDisposable {
     const dir = lab.folder(`connect-${name}`)
     const rest = await freePort()
     const { brokers } = await lab.kafka()
-    const connect = new Connect(name, `${name}.${table}`, dir, rest, new Kafka({ brokers, logLevel: logLevel.NOTHING, retry: { retries: 10 } }))
+    const connect = new Connect(lab, name, `${name}.${table}`, dir, rest, new Kafka({ brokers, logLevel: logLevel.NOTHING, retry: { retries: 10 } }))
     await connect.#admin.connect()
     await connect.#admin.createTopics({
       topics: [{ topic: connect.topic, numPartitions: 1, replicationFactor: 1, configEntries: [{ name: 'message.timestamp.type', value: 'LogAppendTime' }] }],
@@ -135,6 +137,11 @@ export class Connect implements AsyncDisposable {
     return (await this.#admin.fetchTopicOffsets(this.topic)).reduce((sum, { high }) => sum + Number(high), 0)
   }
 
+  /** Bytes of its topic on the broker's disk. */
+  bytes(): number {
+    return this.#lab.topicBytes(this.topic)
+  }
+
   async command(method: string, what: string): Promise<void> {
     for (const deadline = Date.now() + 120_000; ; await delay(100)) {
       try {
@@ -193,6 +200,12 @@ export class Connect implements AsyncDisposable {
     await this.#admin.disconnect()
     await this.end()
   }
+}
+
+/** @throws when it does not hold within two minutes */
+export async function until(what: string, holds: () => Promise<boolean>, pollMs = 50): Promise<void> {
+  for (const deadline = Date.now() + 120_000; !(await holds()); await delay(pollMs))
+    if (Date.now() > deadline) throw new Error(`not within two minutes: ${what}`)
 }
 
 /** kafkajs reads lz4 with a codec that is given to it. */

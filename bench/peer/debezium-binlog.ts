@@ -1,13 +1,12 @@
 /** Debezium's MySQL and MariaDB connectors beside the benchmarks that read a binlog. */
 import path from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Flavor } from '../../test/services/mysql.ts'
 import { BinlogLab, PER_TRANSACTION } from '../binlog-lab.ts'
 import type { CaseOptions } from '../cases.ts'
 import { drain, round } from '../drain.ts'
 import type { Lab } from '../lab.ts'
 import { resetPeakRss } from '../process-usage.ts'
-import { Connect, type Settings } from './connect.ts'
+import { Connect, type Settings, until } from './connect.ts'
 
 /** The newest that Maven Central has whole. */
 const CONNECTORS = {
@@ -53,10 +52,6 @@ async function settle(connect: Connect, binlog: BinlogLab): Promise<number> {
   return await connect.records()
 }
 
-async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
-  for (const deadline = Date.now() + 120_000; !(await holds()); await delay(50)) if (Date.now() > deadline) throw new Error(`not within two minutes: ${what}`)
-}
-
 async function stream(options: CaseOptions, flavor: Flavor): Promise<void> {
   const { lab, rows, repetition, report } = options
   const binlog = await BinlogLab.of(lab, flavor)
@@ -84,6 +79,7 @@ async function stream(options: CaseOptions, flavor: Flavor): Promise<void> {
         before,
         expected,
         records: () => connect.records(),
+        bytes: () => connect.bytes(),
         pid: () => connect.pid,
         walsender: async () => binlog.server.pid,
         broker: (await lab.kafka()).pid,
@@ -108,6 +104,7 @@ async function snapshot({ lab, rows, repetition, report }: CaseOptions, flavor: 
       before: 0,
       expected: rows,
       records: () => connect.records(),
+      bytes: () => connect.bytes(),
       pid: () => connect.pid,
       walsender: async () => binlog.server.pid,
       broker: (await lab.kafka()).pid,
@@ -130,6 +127,7 @@ async function bigTransaction({ lab, rows, repetition, report }: CaseOptions, fl
     before: before + WARM_ROWS,
     expected: rows,
     records: () => connect.records(),
+    bytes: () => connect.bytes(),
     pid: () => connect.pid,
     walsender: async () => binlog.server.pid,
     broker: (await lab.kafka()).pid,

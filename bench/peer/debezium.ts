@@ -4,7 +4,7 @@ import type { BenchCase, CaseOptions } from '../cases.ts'
 import { drain, percentiles, round } from '../drain.ts'
 import type { Lab } from '../lab.ts'
 import { cpuSeconds, peakRssMb, resetPeakRss } from '../process-usage.ts'
-import { Connect, type Settings } from './connect.ts'
+import { Connect, type Settings, until } from './connect.ts'
 
 const CONNECTOR = { artifact: 'debezium-connector-postgres', version: '3.7.0.Final', table: 'public.bench' }
 
@@ -53,6 +53,7 @@ async function cold(options: CaseOptions, extra: Settings, kind: 'insert' | 'sna
       before: 0,
       expected: rows,
       records: () => connect.records(),
+      bytes: () => connect.bytes(),
       pid: () => connect.pid,
       walsender: () => lab.walsender(),
       broker: (await lab.kafka()).pid,
@@ -83,6 +84,7 @@ async function warm({ lab, rows, report }: CaseOptions, connect: Connect): Promi
         before,
         expected,
         records: () => connect.records(),
+        bytes: () => connect.bytes(),
         pid: () => connect.pid,
         walsender: () => lab.walsender(),
         broker: (await lab.kafka()).pid,
@@ -141,6 +143,7 @@ async function bigTransaction({ lab, rows, repetition, report }: CaseOptions): P
     before: 100_000,
     expected: rows,
     records: () => connect.records(),
+    bytes: () => connect.bytes(),
     pid: () => connect.pid,
     walsender: () => lab.walsender(),
     broker: (await lab.kafka()).pid,
@@ -149,10 +152,40 @@ async function bigTransaction({ lab, rows, repetition, report }: CaseOptions): P
   report({ ...measured, commitToLastS: round((performance.now() - (await loading)) / 1000) })
 }
 
+/** From a launch on stored offsets to the first record, one row waiting, as ours is measured. */
+async function start({ lab, repetition, report }: CaseOptions): Promise<void> {
+  await lab.freshTable()
+  const name = slotName('dbzstart', repetition)
+  await using connect = await prepare(lab, name, {})
+  await lab.sql(`select pg_create_logical_replication_slot('${name}', 'pgoutput')`)
+  await connect.start()
+  await lab.sql('call load_insert(1, 1, 1)')
+  await until('the peer has a row', async () => (await connect.records()) === 1)
+  await connect.end()
+  await until('the peer stopped', async () => (await lab.walsender()) === 0)
+  await lab.sql('call load_insert(2, 1, 1)')
+  const before = await connect.records()
+  await connect.start()
+  await until('the peer has another row', async () => (await connect.records()) > before, 5)
+  report({
+    label: 'debezium start (JSON, at-least-once)',
+    rows: 1,
+    rowsPerSecond: Number.NaN,
+    firstRecordS: round((performance.now() - connect.startedAt) / 1000),
+    cpuPerMillion: Number.NaN,
+    cpuFromLaunchPerMillion: Number.NaN,
+    walsenderCpuPerMillion: null,
+    brokerCpuPerMillion: null,
+    peakRssMb: Math.round(peakRssMb(connect.pid)),
+    cpuS: round(cpuSeconds(connect.pid)),
+  })
+}
+
 /** The peer's side of each benchmark that it has one for. */
 export const PEER: Readonly<Record<string, BenchCase>> = {
   stream: (options) => cold(options, {}, 'insert'),
   snapshot: (options) => cold(options, { 'snapshot.mode': 'initial' }, 'snapshot'),
   latency,
   'big-transaction': bigTransaction,
+  start,
 }
