@@ -15,8 +15,11 @@ const MOST_FILE = 2 ** 27
 /** The numbers of a place, in one of 63 bits: file names end with a rising number, which at a file every five minutes fits for a thousand years. */
 export function fileMark(file: string, position: number): bigint {
   const index = Number(/\.(\d+)$/.exec(file)?.[1] ?? Number.NaN)
-  if (!(index < MOST_FILE && position >= 0 && position < MOST_POSITION))
-    throw new MillraceError('source.protocol', `${file}:${position} is no place in a binlog`)
+  if (!(index < MOST_FILE && position >= 0 && position < MOST_POSITION)) {
+    throw new MillraceError('source.protocol', `${file}:${position} is no place in a binlog whose files have numbers below ${MOST_FILE} and less than 64 GB`, {
+      fix: 'begin new ones: RESET BINARY LOGS AND GTIDS (MariaDB: RESET MASTER), and read the tables anew: `millrace run FILE --resnapshot NODE`',
+    })
+  }
   return (BigInt(index) << POSITION_BITS) | BigInt(position)
 }
 

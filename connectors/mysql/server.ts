@@ -1,6 +1,6 @@
 import { MillraceError } from '../../core/plugin.ts'
 import type { Charsets } from './column-definition.ts'
-import { identifier, type WireConnection } from './wire-connection.ts'
+import { identifier, type Row, type WireConnection } from './wire-connection.ts'
 
 export type Flavor = 'mysql' | 'mariadb'
 
@@ -184,7 +184,11 @@ export function statusStatement({ flavor, version }: Server): string {
 
 /** Where the binlog ends now, and what is left out of it. */
 export async function binlogEnd(connection: WireConnection, server: Server): Promise<BinlogEnd> {
-  const [row] = await connection.query(statusStatement(server))
+  return readEnd(await connection.query(statusStatement(server)))
+}
+
+/** The answer to {@link statusStatement}. @throws source.unprepared */
+export function readEnd([row]: readonly Row[]): BinlogEnd {
   if (row === undefined) throw new MillraceError('source.unprepared', 'the server writes no binlog', { fix: 'start the server with --log-bin' })
   const list = (text: string | null | undefined) => (text ?? '').split(',').filter((name) => name !== '')
   return { file: row[0]!, position: Number(row[1]), only: list(row[2]), without: list(row[3]) }

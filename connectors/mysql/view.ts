@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { MillraceError } from '../../core/plugin.ts'
 import { fileMark } from './binlog-place.ts'
 import { GtidSet, MariadbPosition } from './gtid-set.ts'
-import { type Server, statusStatement } from './server.ts'
+import { readEnd, type Server, statusStatement } from './server.ts'
 import type { Row, WireConnection } from './wire-connection.ts'
 
 /** The place of a view within the stream: what has been committed before it, in the numbers that {@link ChangeStream} counts. */
@@ -15,38 +15,47 @@ export interface View {
 const BEGIN = 'start transaction with consistent snapshot, read only'
 const NOW = 'select cast(unix_timestamp(now(6)) * 1000000 as signed)'
 const MARIADB_PLACE = `show status like 'binlog_snapshot_%'`
-const COMMIT_POLL_MS = 1
+const MOST_POLL_MS = 50
 
 /** What says which transactions of MySQL are being committed. */
 const COMMIT_LOCKS = 'wait/lock/metadata/sql/mdl'
+/** Without it no instrument notes anything, whatever is said of it. */
+const ALL_CONSUMER = 'global_instrumentation'
 /**
  * Transactions that are being committed: each holds a metadata lock for that, from before it is written to the binlog until its rows can be seen. The row with
- * the lock 0: whether the server notes such locks, and how many it failed to.
+ * the lock 0: whether the server notes such locks, by its instrument and the consumer of all, and how many it failed to.
  */
 export const COMMITTING = `select (select count(*) from performance_schema.setup_instruments where name = '${COMMIT_LOCKS}' and enabled = 'YES'),
+    (select count(*) from performance_schema.setup_consumers where name = '${ALL_CONSUMER}' and enabled = 'YES'),
     (select cast(coalesce(sum(variable_value), 0) as unsigned) from performance_schema.global_status
-      where variable_name in ('Performance_schema_metadata_lock_lost', 'Performance_schema_thread_instances_lost')), 0
-  union all select owner_thread_id, owner_event_id, object_instance_begin from performance_schema.metadata_locks
+      where variable_name in ('Performance_schema_metadata_lock_lost', 'Performance_schema_thread_classes_lost', 'Performance_schema_thread_instances_lost')), 0
+  union all select owner_thread_id, owner_event_id, 0, object_instance_begin from performance_schema.metadata_locks
     where object_type = 'COMMIT' and lock_type = 'INTENTION_EXCLUSIVE' and lock_status = 'GRANTED'`
 
 /** @returns the commits of {@link COMMITTING}, each as a text of its own. @throws source.unprepared */
 export function committing(rows: readonly Row[]): readonly string[] {
-  const [on, lost] = rows.find(([, , lock]) => lock === '0') ?? []
-  if (on !== '1') {
-    throw new MillraceError('source.unprepared', `performance_schema does not note which transactions are being committed: ${COMMIT_LOCKS} is off`, {
-      fix: `UPDATE performance_schema.setup_instruments SET enabled = 'YES' WHERE name = '${COMMIT_LOCKS}', and performance_schema_instrument in the server configuration`,
-    })
-  }
+  const [instrument, consumer, lost] = rows.find(([, , , lock]) => lock === '0') ?? []
+  if (instrument !== '1') throw notNoted('instrument', COMMIT_LOCKS)
+  if (consumer !== '1') throw notNoted('consumer', ALL_CONSUMER)
   if (lost !== '0') {
     throw new MillraceError(
       'source.unprepared',
       'performance_schema had no room for all locks or sessions, so it does not say which transactions are being committed',
       {
-        fix: 'set performance_schema_max_metadata_locks and performance_schema_max_thread_instances = -1 in the server configuration, and restart it',
+        fix: 'set performance_schema_max_metadata_locks and performance_schema_max_thread_instances = -1, performance_schema_max_thread_classes = 1024 in the server configuration, and restart it',
       },
     )
   }
-  return rows.filter(([, , lock]) => lock !== '0').map((commit) => commit.join())
+  return rows.filter(([, , , lock]) => lock !== '0').map((commit) => commit.join())
+}
+
+/** Locks that are held as it is switched on are not noted either. */
+function notNoted(kind: 'instrument' | 'consumer', name: string): MillraceError {
+  return new MillraceError('source.unprepared', `performance_schema does not note which transactions are being committed: the ${kind} ${name} is off`, {
+    fix:
+      `while nothing is being committed: UPDATE performance_schema.setup_${kind}s SET enabled = 'YES' WHERE name = '${name}'; ` +
+      `and performance_schema_${kind === 'instrument' ? `instrument = '${name}=ON'` : `consumer_${name} = ON`} in the server configuration`,
+  })
 }
 
 /**
@@ -66,8 +75,8 @@ export async function takeView(connection: WireConnection, server: Server, signa
   }
   // what is in the binlog and cannot be seen yet is among those that are being committed, if these are asked for after its end
   const [status, rows] = await connection.queries([statusStatement(server), COMMITTING])
-  for (let left = committing(rows!); left.length > 0; ) {
-    await delay(COMMIT_POLL_MS, undefined, { signal })
+  for (let left = committing(rows!), waitMs = 1; left.length > 0; waitMs = Math.min(waitMs * 2, MOST_POLL_MS)) {
+    await delay(waitMs, undefined, { signal })
     const now = new Set(committing(await connection.query(COMMITTING)))
     left = left.filter((commit) => now.has(commit))
   }
@@ -80,7 +89,8 @@ function readAt(now: readonly Row[]): bigint {
 }
 
 function endMark(status: readonly Row[]): bigint {
-  return fileMark(status[0]![0]!, Number(status[0]![1]))
+  const { file, position } = readEnd(status)
+  return fileMark(file, position)
 }
 
 function snapshotPlace(status: readonly Row[]): { readonly file: string; readonly position: number } {

@@ -205,16 +205,20 @@ describe.skipIf(skip !== null)(`MySQL without GTIDs${skip === null ? '' : ` (${s
     ])
   })
 
-  test('without performance_schema saying what is being committed no view is taken', async () => {
+  test.each([
+    ['setup_instruments', 'wait/lock/metadata/sql/mdl'],
+    ['setup_consumers', 'global_instrumentation'],
+  ])('without performance_schema saying what is being committed, by its %s, no view is taken', async (setup, name) => {
     const one = await start()
     const [table] = await one.connector.tables()
-    const instrument = (on: string) => db.sql(`update performance_schema.setup_instruments set enabled = '${on}' where name = 'wait/lock/metadata/sql/mdl'`)
-    await instrument('NO')
+    const enable = (on: string) => db.sql(`update performance_schema.${setup} set enabled = '${on}' where name = '${name}'`)
+    await enable('NO')
     try {
       const reading = one.connector.snapshot.read(table!, null, { maxRows: 100, maxBytes: 1 << 20 }, () => {}, still)
-      await expect(reading).rejects.toMatchObject({ code: 'source.unprepared', fix: expect.stringContaining('setup_instruments') })
+      const fix = expect.stringMatching(new RegExp(`nothing is being committed.*${setup} .*'${name}'`))
+      await expect(reading).rejects.toMatchObject({ code: 'source.unprepared', message: expect.stringContaining(name), fix })
     } finally {
-      await instrument('YES')
+      await enable('YES')
     }
   })
 

@@ -76,8 +76,15 @@ describe.skipIf(skip !== null).each(FLAVORS)(`the preflight of %s${skip === null
         expect(about(ready, 'performance_schema')).toMatchObject([{ level: 'ok' }])
         const fix = expect.stringMatching(/^GRANT SELECT ON performance_schema\.\* TO 'narrow'@/)
         expect(about(await from('narrow:'), 'privilege SELECT on performance_schema')).toMatchObject([{ level: 'error', fix }])
-        await other.sql(`update performance_schema.setup_instruments set enabled = 'NO' where name = 'wait/lock/metadata/sql/mdl'`)
-        expect(about(await from('cdc:cdc'), 'performance_schema')).toMatchObject([{ level: 'error', fix: expect.stringContaining('setup_instruments') }])
+        for (const [setup, name] of [
+          ['setup_consumers', 'global_instrumentation'],
+          ['setup_instruments', 'wait/lock/metadata/sql/mdl'],
+        ] as const) {
+          const enable = (on: string) => other.sql(`update performance_schema.${setup} set enabled = '${on}' where name = '${name}'`)
+          await enable('NO')
+          expect(about(await from('cdc:cdc'), 'performance_schema')).toMatchObject([{ level: 'error', fix: expect.stringContaining(setup) }])
+          await enable('YES')
+        }
       } finally {
         await other.drop()
       }
