@@ -112,25 +112,27 @@ async function checkHistory(connections: SqlConnections, server: Server, offset:
 
 /** What is not seen here, the server says as it is asked for the place, or {@link requireFile}. */
 async function checkFiles(connections: SqlConnections, server: Server, offset: FileOffset, node: string): Promise<FileOffset> {
-  const { file, position } = resumePlace(offset)
   if (offset.server !== server.uuid) {
     throw new MillraceError(
       'source.identity_changed',
-      `the server has the server_uuid ${server.uuid}, and the progress is ${file}:${position} of ${offset.server}: without GTIDs a place says nothing about another server`,
+      `the server has the server_uuid ${server.uuid}, and the progress is ${offset.file}:${offset.position} of ${offset.server}: without GTIDs a place says nothing about another server`,
       { fix: `point the source at the server that was captured, or read the tables anew: \`millrace run FILE --resnapshot ${node}\`` },
     )
   }
   const logs = await connections.run('to look at its binlogs', (connection) => connection.query('show binary logs'))
-  const log = logs.find(([name]) => name === file)
   const first = logs[0]?.[0]
-  if (log === undefined) {
-    const isPurged = first != null && fileMark(first, 0) > fileMark(file, 0)
-    const why = isPurged ? `it has purged those before ${first}` : 'its binlogs were reset'
-    throw historyLost(`the server does not have ${file} any more, with changes from position ${position} on that were not captured: ${why}`, node)
-  }
-  if (Number(log[1]) < position) {
-    const why = 'its binlogs were reset, or a crash took what was not on disk (sync_binlog other than 1)'
-    throw historyLost(`${file} of the server ends at position ${log[1]}, before ${position}, up to where it was captured: ${why}`, node)
+  // the stream begins at the first, and the binlog must come to the second
+  for (const { file, position } of [resumePlace(offset), offset]) {
+    const log = logs.find(([name]) => name === file)
+    if (log === undefined) {
+      const isPurged = first != null && fileMark(first, 0) > fileMark(file, 0)
+      const why = isPurged ? `it has purged those before ${first}` : 'its binlogs were reset, or it is a copy that was restored'
+      throw historyLost(`the server does not have ${file} any more, with changes from position ${position} on that were not captured: ${why}`, node)
+    }
+    if (Number(log[1]) < position) {
+      const why = 'its binlogs were reset, or a crash took what was not on disk (sync_binlog other than 1)'
+      throw historyLost(`${file} of the server ends at position ${log[1]}, before ${position}, up to where it was captured: ${why}`, node)
+    }
   }
   return offset
 }

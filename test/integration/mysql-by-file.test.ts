@@ -263,6 +263,15 @@ describe.skipIf(skip !== null)(`MySQL without GTIDs${skip === null ? '' : ` (${s
     const restored = await MysqlCapture.start(db, {}, { ...one.offset, created: place(one.offset).created - 1 })
     expect(await restored.failed()).toMatchObject({ code: 'source.history_lost', message: expect.stringContaining(place(one.offset).file) })
     await restored.stop()
+    // the binlog must also come to the place that was captured, not only to where the stream begins
+    await expect(opening({ ...one.offset, position: place(one.offset).position + 1_000_000 })).rejects.toMatchObject({
+      code: 'source.history_lost',
+      message: expect.stringMatching(/ends at position \d+, before \d+/),
+    })
+    await expect(opening({ ...one.offset, file: 'binlog.900000' })).rejects.toMatchObject({
+      code: 'source.history_lost',
+      message: expect.stringMatching(/does not have binlog\.900000.*reset/),
+    })
     const next = await start(one.offset)
     await session.query(`xa commit ${xid}`)
     await session.end()
