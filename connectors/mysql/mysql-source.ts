@@ -4,6 +4,7 @@ import {
   asMillraceError,
   type CaptureOutput,
   invariant,
+  type MillraceError,
   type PluginContext,
   type SourceConnector,
   type SourceOffset,
@@ -19,6 +20,7 @@ import type { Charsets } from './column-definition.ts'
 import { mayConcern } from './ddl-reader.ts'
 import { DescribedAhead } from './described-ahead.ts'
 import { GtidSet, MariadbPosition } from './gtid-set.ts'
+import { historyLost } from './mysql-error.ts'
 import { isByFile, isSameOffset, type MysqlOffset, readOffset, resumeGtids, writeOffset } from './mysql-offset.ts'
 import { binlogEnd, type Server } from './server.ts'
 import { type AppliedMark, MysqlSnapshotReader } from './snapshot-reader.ts'
@@ -51,12 +53,20 @@ export class MysqlSource implements SourceConnector {
   readonly #parts: MysqlSourceParts
   readonly #listening: Disposable
   #stream: ChangeStream | null = null
+  /** The binlog ends before the stream. */
+  #lost: MillraceError | null = null
 
   constructor(parts: MysqlSourceParts) {
     this.#parts = parts
     this.start = writeOffset(parts.start)
     this.#listening = addAbortListener(parts.signal, () => this.#giveUp())
-    const applied: AppliedMark = { isSeenBy: (mark) => this.#stream?.isSeenBy(mark) ?? false }
+    const applied: AppliedMark = {
+      isSeenBy: (mark) => {
+        // no view would ever see what was streamed
+        if (this.#lost !== null) throw this.#lost
+        return this.#stream?.isSeenBy(mark) ?? false
+      },
+    }
     const { snapshots: connections, server, mapping, context } = parts
     this.snapshot = new MysqlSnapshotReader({ connections, server, mapping, applied, logger: context.logger })
   }
@@ -156,17 +166,26 @@ export class MysqlSource implements SourceConnector {
   acknowledge(): void {}
 
   async lag(): Promise<{ readonly retainedBytes: number; readonly behindBytes: number }> {
-    const { connections, server } = this.#parts
+    const { connections, server, start } = this.#parts
     const place = this.#stream?.place
     if (place === undefined || place.file === '') return { retainedBytes: 0, behindBytes: 0 }
     const { end, logs } = await connections.run('to look at its binlogs', async (connection) => ({
       end: await binlogEnd(connection, server),
       logs: await connection.query('show binary logs'),
     }))
+    if (isByFile(start) && fileMark(end.file, end.position) < fileMark(place.file, place.position)) this.#lose(place, end)
     if (end.file === place.file) return { retainedBytes: 0, behindBytes: Math.max(0, end.position - place.position) }
     const from = fileMark(place.file, 0)
     const between = logs.filter(([file]) => fileMark(file!, 0) >= from && file !== end.file).reduce((sum, [, size]) => sum + Number(size), 0)
     return { retainedBytes: 0, behindBytes: Math.max(0, between - place.position + end.position) }
+  }
+
+  /** The server itself goes on with heartbeats, and waits until the binlog is as long as it was. */
+  #lose(place: { readonly file: string; readonly position: number }, end: { readonly file: string; readonly position: number }): void {
+    const { stream, context } = this.#parts
+    const [ours, theirs] = [place, end].map(({ file, position }) => `${file}:${position}`)
+    this.#lost = historyLost(`the binlog ends at ${theirs}, before ${ours}, up to where it was streamed: it was reset`, context.node)
+    stream.destroy(this.#lost)
   }
 
   #giveUp(): void {

@@ -170,9 +170,9 @@ export class WireConnection implements AsyncDisposable {
     this.#wakeUp()
   }
 
-  /** Ends the connection at once; whoever waits gets `source.unreachable`. */
-  destroy(why = 'the connection is closed'): void {
-    this.#fail(new MillraceError('source.unreachable', why))
+  /** Ends the connection at once; whoever waits gets this, or `source.unreachable` with the text. */
+  destroy(why: string | MillraceError = 'the connection is closed'): void {
+    this.#fail(typeof why === 'string' ? new MillraceError('source.unreachable', why) : why)
     this.#socket.destroy()
   }
 

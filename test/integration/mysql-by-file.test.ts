@@ -249,6 +249,23 @@ describe.skipIf(skip !== null)(`MySQL without GTIDs${skip === null ? '' : ` (${s
     await expect(opening(early)).rejects.toMatchObject({ code: 'source.history_lost', message: expect.stringMatching(/binlog\.000001.*reset/) })
   })
 
+  test('binlogs that are reset while the stream waits for more of the first are noticed, by a view as well', async () => {
+    await db.sql('reset binary logs and gtids')
+    const one = await start()
+    const [table] = await one.connector.tables()
+    await db.sql(`insert into items values (1, repeat('x', 10000))`)
+    await one.caughtUp()
+    expect(place(one.offset).file).toBe('binlog.000001')
+    await db.sql('reset binary logs and gtids')
+    const reading = one.connector.snapshot.read(table!, null, { maxRows: 100, maxBytes: 1 << 20 }, () => {}, still)
+    const lost = { code: 'source.history_lost', message: expect.stringMatching(/ends at binlog\.000001:\d+, before binlog\.000001:\d+.*reset/) }
+    const refused = expect(reading).rejects.toMatchObject(lost)
+    await one.connector.lag()
+    await refused
+    expect(await one.failed()).toMatchObject(lost)
+    await expect(opening(one.offset)).rejects.toMatchObject({ code: 'source.history_lost' })
+  })
+
   test('a file that takes the name of the next one while the stream is away is told too', async () => {
     const session = await db.connect()
     const one = await start()
