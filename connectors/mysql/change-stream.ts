@@ -34,7 +34,7 @@ export interface ChangeStreamOptions extends ChangeApplierOptions, DefinitionsOp
   readonly gtids: GtidSet | MariadbPosition | null
   /** The resume point until the stream has come to it again. */
   readonly from: MysqlOffset
-  /** XA transactions that were prepared before the stream began may be committed up to this number: all views have what they changed. Null: none may. */
+  /** XA that was prepared before the stream began may be committed up to this number: all views have what it changed. Null: none may. */
   readonly settled: bigint | null
   readonly node: string
   readonly checksums: boolean
@@ -49,6 +49,7 @@ export interface ChangeStreamOptions extends ChangeApplierOptions, DefinitionsOp
 
 /** Beyond it the server cannot be asked for a place by file. */
 const MOST_RESUME_POSITION = 2 ** 32
+const FILE_START = 4
 
 /** What the stream of a server is at. Runs once. */
 export class ChangeStream implements AppliedMark {
@@ -481,9 +482,13 @@ export class ChangeStream implements AppliedMark {
     return settled !== null && this.#commit <= settled
   }
 
-  /** Where the transaction at hand begins; without meaning for GTIDs. */
+  /** Where the transaction at hand begins, or a place before it that the server can be asked for; without meaning for GTIDs. */
   get #before(): string {
-    return this.#created === null ? '' : placeText({ file: this.#event.file, position: this.#beganAt, created: this.#created })
+    if (this.#created === null) return ''
+    const { file } = this.#event
+    const last = this.#complete
+    const before = isByFile(last) && last.file === file ? last.position : FILE_START
+    return placeText({ file, position: this.#beganAt < MOST_RESUME_POSITION ? this.#beganAt : before, created: this.#created })
   }
 
   async #statement(query: Query): Promise<void> {

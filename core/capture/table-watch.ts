@@ -24,7 +24,8 @@ export interface WatchedCapture {
 
 /**
  * Compares the source's tables, each time they are listed, with what the log has of them: takes up new ones, has those read again whose rows changed without a
- * change in the stream, reads rows that came or went with a whole part of a table, and parks tables that are gone, if anything of them was captured. The list may be ahead of the stream: a reading is placed where its view belongs.
+ * change in the stream, reads rows that came or went with a whole part of a table, and parks tables that are gone, if anything of them was captured. The list
+ * may be ahead of the stream: a reading is placed where its view belongs.
  */
 export class TableWatch {
   readonly #of: WatchedCapture
