@@ -59,10 +59,12 @@ export const SNAPSHOT_SESSION: readonly string[] = [
 /** Table definition changed, no such table, no such column: the view's table is not the present one. */
 const CHANGED: ReadonlySet<unknown> = new Set([1412, 1146, 1054])
 const MOST_TRIES = 100
-/** Not for what looks into information_schema, where MariaDB leaves out what it waited for in vain. */
+/** Of information_schema MariaDB then leaves out what it waited for in vain: what has to be found there is held first. */
 const WAIT_A_MOMENT = 'set session lock_wait_timeout = 1'
 const WAIT_AS_SET = 'set session lock_wait_timeout = default'
 const LOCK_TIMEOUT = 1205
+const ABSENT = 1146
+const OUT_OF_TIME = 3024
 const CUT_FACTOR = 1.25
 const FIRST_CAPACITY = 64 * 1024
 /** A table without a key is held as a whole. */
@@ -89,12 +91,22 @@ export class MysqlSnapshotReader implements SnapshotReader {
   }
 
   async estimate(table: TableSchema): Promise<number | null> {
-    return this.#options.connections.run('to estimate a table', async (connection) => {
-      const [row] = await connection.query(
-        `select table_rows from information_schema.tables where table_schema = ${literal(table.namespace)} and table_name = ${literal(table.name)}`,
-      )
+    const work = async (connection: WireConnection) => {
+      const sql = `table_rows from information_schema.tables where table_schema = ${literal(table.namespace)} and table_name = ${literal(table.name)}`
+      // who has the table for itself alone is waited for: MySQL says 4294967295 when that takes too long, but for this limit; MariaDB has no row then
+      const [[row] = []] =
+        this.#options.server.flavor === 'mysql'
+          ? [await connection.query(`select /*+ MAX_EXECUTION_TIME(1000) */ ${sql}`)]
+          : (await connection.queries([WAIT_A_MOMENT, `select ${sql}`, WAIT_AS_SET])).slice(1)
       return row?.[0] == null ? null : Number(row[0])
-    })
+    }
+    try {
+      return await this.#options.connections.run('to estimate a table', work)
+    } catch (error) {
+      const { cause } = error as MillraceError
+      if (cause instanceof ServerError && cause.errno === OUT_OF_TIME) return null
+      throw error
+    }
   }
 
   /** Waits until the table may be read. The view, which begins a transaction, keeps no lock from before: who comes in between has the reading give up. */
@@ -163,9 +175,10 @@ export class MysqlSnapshotReader implements SnapshotReader {
     limits: ChunkLimits,
     signal: AbortSignal,
   ): Promise<Omit<SnapshotChunk, 'fence' | 'readAt'>> {
+    await hold(connection, table)
     const found = await describeTable(connection, table.namespace, table.name)
     if (found === null) {
-      await connection.query('commit')
+      await connection.queries(['commit', WAIT_AS_SET])
       if (from !== null) return { rows: 0, next: null, table, write: () => {} }
       throw new MillraceError('source.table_gone', `${tableId(table)} does not exist`, {
         fix: 'take it out of `tables` of the source, or create it',
@@ -178,7 +191,6 @@ export class MysqlSnapshotReader implements SnapshotReader {
     // another key than before: its order says nothing about what was read
     const after = index !== null && from !== null && String(from.by) === String(index.columns) ? from.after : null
     const sql = `${selectFrom(found)}${index === null ? '' : `${keyClause(found, after)} limit ${limit}`}`
-    await connection.query(WAIT_A_MOMENT)
     await readRows(connection, sql, (bytes, view, at, end, layout) => held.take(bytes, view, at, end, layout), signal)
     if (index === null && held.full) throw keylessTooLarge(found)
     this.#sizes.learn(table, held.rows, held.length)
@@ -255,6 +267,18 @@ export class MysqlSnapshotReader implements SnapshotReader {
     throw new MillraceError('source.unreachable', `the server commits so often that ${MOST_VIEWS} views could not be told from their neighbours`, {
       fix: 'audit while less is written',
     })
+  }
+}
+
+/**
+ * Keeps others from locking the table until the transaction ends, if there is one of that name: MariaDB would have its description wait for them without limit,
+ * and leave the table out, or parts of it, when that is limited.
+ */
+async function hold(connection: WireConnection, { namespace, name }: TableSchema): Promise<void> {
+  try {
+    await connection.queries([WAIT_A_MOMENT, `select 1 from ${tableName(namespace, name)} limit 0`])
+  } catch (error) {
+    if (!(error instanceof ServerError) || error.errno !== ABSENT) throw error
   }
 }
 

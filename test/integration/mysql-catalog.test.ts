@@ -7,7 +7,7 @@ import { connectOptions } from '../../connectors/mysql/mysql-config.ts'
 import { readCharsets, readServer, SESSION } from '../../connectors/mysql/server.ts'
 import { SqlConnections } from '../../connectors/mysql/sql-connection.ts'
 import { FLAVORS, mysqlDatabase, mysqlSkipReason } from '../services/mysql.ts'
-import { mysqlSettings } from './mysql-capture.ts'
+import { captureOf, mysqlSettings } from './mysql-capture.ts'
 
 const skip = mysqlSkipReason()
 if (skip !== null && process.env.MILLRACE_FORBID_SKIP) throw new Error(`skipping is forbidden: ${skip}`)
@@ -56,5 +56,31 @@ describe.skipIf(skip !== null)(`a slow catalog${skip === null ? '' : ` (${skip})
     expect((await tables.list()).map(({ name }) => name)).toEqual(['items'])
     const message = expect.stringContaining(`silent for ${SILENCE_MS} ms`)
     await expect(tables.current(db.database, 'items')).rejects.toMatchObject({ code: 'source.unreachable', message })
+  })
+})
+
+describe.skipIf(skip !== null)(`a table that is locked right before it is read${skip === null ? '' : ` (${skip})`}`, () => {
+  test.each(FLAVORS)('%s: neither its estimate nor its rows are waited for without limit', async (flavor) => {
+    const { db, capture } = await captureOf(flavor, 'create table items (id int primary key); create table others (id int primary key)')
+    cleanup.push(() => db.drop())
+    cleanup.push(() => capture.stop())
+    const table = (await capture.connector.tables()).find(({ name }) => name === 'items')
+    const { snapshot } = capture.connector
+    const read = () => snapshot.read(table!, null, { maxRows: 100, maxBytes: 1 << 20 }, () => {}, new AbortController().signal)
+    const [reader, renamer] = [await db.connect(), await db.connect()]
+    cleanup.push(
+      () => renamer.destroy(),
+      () => reader.destroy(),
+    )
+    await reader.query('start transaction; select * from others')
+    // has the first for itself alone, while it waits for the second
+    const renaming = renamer.query('rename table items to former_items, others to former_others')
+    const waits = () => db.sql(`select id from information_schema.processlist where id = ${renamer.threadId} and state like 'Waiting for table metadata lock'`)
+    while ((await waits()).length === 0) await delay(5)
+    expect(await snapshot.estimate(table!)).toBe(null)
+    await expect(read()).rejects.toMatchObject({ code: 'source.locked' })
+    await db.sql(`kill query ${renamer.threadId}`)
+    await expect(renaming).rejects.toMatchObject({ errno: 1317 })
+    expect(await read()).toMatchObject({ rows: 0, next: null })
   })
 })
