@@ -99,6 +99,8 @@ export interface Provision {
 
 export interface SinkPlugin<Config = unknown> extends PluginFacts<Config> {
   readonly kind: 'sink'
+  /** Its connectors have `compact`. Absent: they are not opened for it. */
+  readonly compacts?: true
   /** Opens the target of one stream. Called once per stream and runtime. */
   open(config: Config, context: PluginContext, stream: StreamTarget): Promise<SinkConnector>
 }

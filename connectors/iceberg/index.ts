@@ -37,6 +37,7 @@ async function probe(files: FileStore, location: string): Promise<void> {
 
 export default definePlugin<IcebergSettings>({
   kind: 'sink',
+  compacts: true,
   name: 'iceberg',
   summary: 'Keeps an Iceberg table per stream equal to its source table, in one snapshot per batch.',
   config: settings,

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { MillraceError } from '../../core/errors.ts'
 import { loadMesh } from '../../core/mesh/read-mesh.ts'
 import { DataFolder } from '../../core/runtime/data-folder.ts'
@@ -37,9 +38,15 @@ ${LOG_HELP}`,
       }
       return { exitCode: 0, result: { ...wanted, running: true }, text: `${what}: being read again` }
     }
+    const secrets = input.secrets(mesh.dir)
+    // with Kafka as the log it may run elsewhere
+    if (mesh.log.resolve(secrets, mesh.dir).kind === 'embedded' && !existsSync(mesh.dataDir)) {
+      throw new MillraceError('config.invalid', `the mesh ${mesh.name} never ran here: there is no data folder ${mesh.dataDir}`, {
+        fix: 'ask where it runs; where it never did, millrace run FILE reads all tables',
+      })
+    }
     using folder = new DataFolder(mesh.dataDir)
     if (folder.paused.has(wanted.node)) throw pausedSource(wanted.node)
-    const secrets = input.secrets(mesh.dir)
     await using logger = openCliLogger(input, { redact: (text) => secrets.redact(text), level: 'warn' })
     if (wanted.table !== null) {
       await using log = await openLog({ mesh, secrets, logger: logger.logger, readOnly: true })

@@ -55,26 +55,30 @@ export async function compactMesh(mesh: Mesh, wish: CompactionWish, options: Com
       fix: 'compact where it runs, once it ran: millrace run FILE',
     })
   }
+  const wanted = compactingSinks(mesh, wish.sink)
   using folder = holdFolder(mesh)
   await using log = await openLog({ mesh, secrets: options.secrets, logger: options.logger, readOnly: true })
   await using registry = await openRegistry({ mesh, secrets: options.secrets })
   const done: CompactedTarget[] = []
-  let refused: MillraceError | null = null
-  for (const sink of mesh.sinks.filter(({ name }) => wish.sink === null || name === wish.sink)) {
+  for (const sink of wanted) {
     for (const stream of await streamsOf(sink, log, wish.stream)) {
       const target = await compactTarget(mesh, folder, sink, stream, registry, options)
       if (target === 'stopped') return done
-      if (target === null) {
-        refused ??= new MillraceError('config.unsupported', `the sink ${sink.name} (${sink.plugin.name}) has nothing that could be compacted`, {
-          fix: 'its target is read as it is; name a sink whose tables are files, as those of kind iceberg',
-        })
-        break
-      }
       done.push(target)
     }
   }
-  if (refused !== null && done.length === 0) throw refused
   return done
+}
+
+/** @throws config.unsupported when none of them compacts */
+function compactingSinks(mesh: Mesh, only: string | null): readonly SinkNode[] {
+  const asked = mesh.sinks.filter(({ name }) => only === null || name === only)
+  const compacting = asked.filter(({ plugin }) => plugin.compacts === true)
+  if (compacting.length > 0) return compacting
+  const names = asked.map(({ name, plugin }) => `${name} (${plugin.name})`).join(', ')
+  throw new MillraceError('config.unsupported', `${names} has nothing that could be compacted`, {
+    fix: 'its target is read as it is; name a sink whose tables are files, as those of kind iceberg',
+  })
 }
 
 function holdFolder(mesh: Mesh): DataFolder {
@@ -99,7 +103,7 @@ async function streamsOf(sink: SinkNode, log: Log, only: string | null): Promise
   })
 }
 
-/** Null: a sink of this kind compacts nothing. 'stopped': the signal came first. */
+/** 'stopped': the signal came first. */
 async function compactTarget(
   mesh: Mesh,
   folder: DataFolder,
@@ -107,14 +111,14 @@ async function compactTarget(
   stream: string,
   registry: SchemaRegistry,
   { secrets, logger, signal }: CompactOptions,
-): Promise<CompactedTarget | 'stopped' | null> {
+): Promise<CompactedTarget | 'stopped'> {
   const context = { mesh: mesh.name, node: node.name, dataDir: folder.nodeDir(node.name), logger: logger.child({ node: node.name }), metric: () => {} }
   if (signal.aborted) return 'stopped'
   try {
     const target = await describeStream(registry, stream)
     if (target === null) return { sink: node.name, stream, compaction: null, error: null }
     await using sink = await node.plugin.open(node.settings.resolve(secrets, mesh.dir), context, target)
-    if (sink.compact === undefined) return null
+    if (sink.compact === undefined) throw new MillraceError('invariant.broken', `the plugin ${node.plugin.name} says that it compacts, and its sink does not`)
     return { sink: node.name, stream, compaction: await sink.compact(signal), error: null }
   } catch (thrown) {
     if (signal.aborted) return 'stopped'

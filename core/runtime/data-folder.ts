@@ -167,7 +167,7 @@ function lockError(dir: string, cause: unknown): MillraceError {
   const who = holder === null ? 'another process' : `process ${holder.pid}`
   return new MillraceError('log.locked', `${who} runs a mesh on ${dir}`, {
     cause,
-    fix: 'stop it, or give this mesh another dataDir; millrace status FILE shows it',
+    fix: 'stop it, or let a command that works on it end; millrace status FILE shows a mesh that runs',
   })
 }
 

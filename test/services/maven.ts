@@ -145,7 +145,8 @@ export async function cached(name: string, fill: (dir: string) => Promise<void>)
 
 /** Why what `cached` has under this name cannot be had here, or null: it was not fetched yet, and `ask`, which asks who has it once, fails. */
 export async function fetchSkipReason(name: string, ask: () => Promise<unknown>): Promise<string | null> {
-  if (existsSync(path.join(cacheDir(), name))) return null
+  // where skips are forbidden the fetch itself, which tries again, is to say what failed
+  if (process.env.MILLRACE_FORBID_SKIP || existsSync(path.join(cacheDir(), name))) return null
   try {
     await ask()
     return null

@@ -194,7 +194,10 @@ export class SourceBench implements AsyncDisposable {
   static async open(provision: () => Promise<ProvisionedSource>, can: SourceCapabilities, seed = 7): Promise<SourceBench> {
     const dir = mkdtempSync(path.join(os.tmpdir(), 'mc-'))
     const registry = await openEmbeddedRegistry({ file: path.join(dir, 'registry.db') })
-    return new SourceBench(await provision(), can, registry, dir, seed)
+    const source = await provision()
+    if ((source.lockTable !== undefined) !== (can.locksReaders === true))
+      throw new Error('a driver has lockTable when the capability locksReaders is said, and only then')
+    return new SourceBench(source, can, registry, dir, seed)
   }
 
   config(settings: Readonly<Record<string, unknown>> = this.source.settings): unknown {

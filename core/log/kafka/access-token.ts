@@ -38,26 +38,36 @@ export function tokenOfFile(file: string): TokenProvider {
  * @returns what gives the token; it throws log.refused when the endpoint refuses, a KafkaFault when it is away
  */
 export function tokensOfClient(oauth: KafkaOauth): TokenProvider {
-  let token: { readonly text: string; readonly renewAt: number; readonly expiresAt: number } | null = null
+  let token: { readonly text: string; readonly lifetimeMs: number; readonly askedAt: Moment } | null = null
   let asking: Promise<string> | null = null
   const ask = async (): Promise<string> => {
-    const askedAt = Date.now()
+    const askedAt = now()
     try {
       const { access_token: text, expires_in: lifetimeS = DEFAULT_LIFETIME_S } = await grant(oauth)
-      token = { text, renewAt: askedAt + lifetimeS * 1000 * RENEW_AFTER, expiresAt: askedAt + lifetimeS * 1000 }
+      token = { text, lifetimeMs: lifetimeS * 1000, askedAt }
     } catch (error) {
-      if (error instanceof MillraceError || token === null || Date.now() > token.expiresAt - MARGIN_MS) throw error
+      if (error instanceof MillraceError || token === null || msSince(token.askedAt) > token.lifetimeMs - MARGIN_MS) throw error
     }
     return token.text
   }
   return () => {
-    if (token !== null && Date.now() < token.renewAt) return Promise.resolve(token.text)
+    if (token !== null && msSince(token.askedAt) < token.lifetimeMs * RENEW_AFTER) return Promise.resolve(token.text)
     asking ??= ask().finally(() => {
       asking = null
     })
     return asking
   }
 }
+
+interface Moment {
+  readonly epochMs: number
+  readonly runMs: number
+}
+
+const now = (): Moment => ({ epochMs: Date.now(), runMs: performance.now() })
+
+/** By the clock that says more: one may be set back, the other stands while the machine sleeps. */
+const msSince = ({ epochMs, runMs }: Moment) => Math.max(Date.now() - epochMs, performance.now() - runMs)
 
 async function grant(oauth: KafkaOauth): Promise<z.infer<typeof granted>> {
   const { status, text } = await post(oauth)

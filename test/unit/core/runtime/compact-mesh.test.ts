@@ -13,6 +13,7 @@ import { loadMesh } from '../../../../core/mesh/read-mesh.ts'
 import { Secrets } from '../../../../core/mesh/secrets.ts'
 import { definePlugin, MillraceError, type Plugin, type SinkConnector } from '../../../../core/plugin.ts'
 import { compactMesh } from '../../../../core/runtime/compact-mesh.ts'
+import type { MeshStatus } from '../../../../core/runtime/mesh-status.ts'
 import { PluginCatalog } from '../../../../core/runtime/plugin-catalog.ts'
 import { runMesh } from '../../../../core/runtime/runtime.ts'
 
@@ -44,23 +45,27 @@ test('the tables of a lake are rewritten while its mesh does not run, which goes
   const put = (...rows: readonly (readonly [number, string])[]) =>
     appendFileSync(path.join(dir, 'in', 'orders.ndjson'), rows.map(([id, name]) => `${JSON.stringify({ id, name })}\n`).join(''))
   const mesh = await loadMesh(file, new PluginCatalog())
-  const run = (more: object = {}) => runMesh(mesh, { secrets: new Secrets({ env: {}, dir }), logger: silent, signal: never, untilIdleMs: 200, ...more })
+  /** Runs the mesh until both sinks have so many rows more, and `then` is done. */
+  const run = async (rows: number, then = async () => {}) => {
+    const stop = new AbortController()
+    let ending: Promise<void> | null = null
+    const onStatus = ({ nodes }: MeshStatus) => {
+      if (nodes.filter((one) => one.role === 'sink' && one.rows >= rows).length === 2) ending ??= then().finally(() => stop.abort())
+    }
+    await runMesh(mesh, { secrets: new Secrets({ env: {}, dir }), logger: silent, signal: stop.signal, onStatus })
+    await ending
+  }
 
   expect(await millrace('compact', file)).toMatchObject({ code: 2, err: expect.stringMatching(/never ran here.*\n +fix: .*millrace run/) })
   expect(existsSync(mesh.dataDir)).toBe(false)
   put([1, 'one'], [2, 'two'], [3, 'three'])
-  await run()
+  await run(3)
   put([1, 'uno'], [4, 'four'])
-  const stop = new AbortController()
-  let refused: ReturnType<typeof millrace> | null = null
-  await run({
-    signal: stop.signal,
-    untilIdleMs: undefined,
-    onStatus: ({ nodes }: { nodes: readonly { rows: number; role: string }[] }) => {
-      if (nodes.filter(({ role, rows }) => role === 'sink' && rows >= 2).length === 2) refused ??= millrace('compact', file, 'lake').finally(() => stop.abort())
-    },
+  let refused: object | null = null
+  await run(2, async () => {
+    refused = await millrace('compact', file, 'lake')
   })
-  expect(await refused).toMatchObject({ code: 1, err: expect.stringMatching(/log\.locked: process \d+ runs a mesh.*\n +fix: stop it first/) })
+  expect(refused).toMatchObject({ code: 1, err: expect.stringMatching(/log\.locked: process \d+ runs a mesh.*\n +fix: stop it first/) })
 
   const stream = 'logs.files.orders'
   for (const [what, message] of [
@@ -89,11 +94,14 @@ test('the tables of a lake are rewritten while its mesh does not run, which goes
     },
     error: null,
   })
-  // the search sink is none that compacts, and no reason to refuse the lake
+  // the search sink is none that compacts, and no reason to refuse the lake, nor is one that cannot be opened
+  writeFileSync(file, `mesh: compacted\ndataDir: ./data\n${SOURCE}${sinks}  other: { kind: search, from: [logs], path: '\${env:NOPE}' }\n`)
+  expect(await millrace('compact', file)).toEqual({ code: 0, out: `lake/${stream}: nothing to do (1 file)\n`, err: '' })
+  writeFileSync(file, `mesh: compacted\ndataDir: ./data\n${SOURCE}${sinks}`)
   expect(await millrace('compact', file)).toEqual({ code: 0, out: `lake/${stream}: nothing to do (1 file)\n`, err: '' })
 
   put([2, 'dos'], [1, 'un'])
-  await run()
+  await run(2)
   expect((await millrace('compact', file)).out).toMatch(/^lake\/logs\.files\.orders: 3 files, 1 of them delete files, became 1 \(.* B became .* B\)\n$/)
   const audit = await millrace('audit', file)
   expect([audit.code, audit.out], audit.err).toEqual([0, expect.stringMatching(/^files\.orders +4 .* equal$/m)])
@@ -103,12 +111,13 @@ test('the tables of a lake are rewritten while its mesh does not run, which goes
     ['find', 0],
   ])
   expect(windows.code).toBe(0)
-}, 120_000)
+})
 
 /** A mesh that captured tables a, b and c, whose one sink compacts as the test says. */
 async function meshOf(dir: string, compact: (table: string, signal: AbortSignal) => ReturnType<NonNullable<SinkConnector['compact']>>) {
   const sink = definePlugin({
     kind: 'sink',
+    compacts: true,
     name: 'shelf',
     summary: 'Compacts.',
     config: z.strictObject({ password: z.string().describe('Secret.') }),
