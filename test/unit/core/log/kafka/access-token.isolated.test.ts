@@ -44,6 +44,19 @@ describe('tokens of a client', () => {
     expect(await token()).toBe('t2')
   })
 
+  test('are no younger for a clock that is set back', async () => {
+    vi.useFakeTimers({ toFake: ['Date', 'performance'] })
+    let asked = 0
+    const tokenUrl = await endpoint((_, response) => response.end(JSON.stringify({ access_token: `t${++asked}`, expires_in: 100 })))
+    const token = tokensOfClient({ tokenUrl, ...client })
+    expect(await token()).toBe('t1')
+    vi.advanceTimersByTime(69_000)
+    vi.setSystemTime(Date.now() - 3_600_000)
+    expect(await token()).toBe('t1')
+    vi.advanceTimersByTime(2_000)
+    expect(await token()).toBe('t2')
+  })
+
   test('serve until they expire while the endpoint is away, and no longer', async () => {
     vi.useFakeTimers({ toFake: ['Date'] })
     let away = false
