@@ -51,7 +51,7 @@ describe.skipIf(skip !== null)(`clocks${skip === null ? '' : ` (${skip})`}`, () 
       server: async () => Number((await client.query<{ ms: string }>('select extract(epoch from clock_timestamp()) * 1000 as ms')).rows[0]!.ms),
       mesh: async () => (await running.until('it says its time', () => true)).at,
     }
-    // not back on the server: its walsender then kept the last bytes of idle WAL to itself for minutes
+    // not back on the server: its WAL writer flushes nothing for minutes then, and what is not flushed no audit can wait for
     const sets = [
       ['server', 1],
       ['mesh', -1],
