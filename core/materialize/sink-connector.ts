@@ -37,8 +37,7 @@ export interface SinkConnector extends AsyncDisposable {
   /**
    * Puts the target's files into the form that every reader of its format takes: what only says which rows of others are gone is applied, and small files
    * are merged. Rows, positions and memo stay, and so does the shape, also where the stream has a newer one: it needs no `prepare`. Null: there is no target
-   * yet. A sink whose target has no such form leaves this out; one that
-   * has it says so by `compacts` of its plugin.
+   * yet. A sink whose target has no such form leaves this out; one that has it says so by `compacts` of its plugin.
    * @throws sink.unreachable, sink.conflict, sink.forbidden, config.unsupported; the reason of `signal`. The target is as it was then, or compacted.
    */
   compact?(signal: AbortSignal): Promise<Compaction | null>

@@ -1,150 +1,13 @@
 import { expect, test } from 'vitest'
-import { capture } from '../../../../core/capture/capture.ts'
 import type { TableWriter } from '../../../../core/capture/change-writer.ts'
 import { ChunkedSnapshot } from '../../../../core/capture/chunked-snapshot.ts'
-import type { CaptureOutput, ChangeWriter, SnapshotReader, SourceConnector } from '../../../../core/capture/source-connector.ts'
+import type { ChangeWriter, SnapshotReader, SourceConnector } from '../../../../core/capture/source-connector.ts'
 import { readAnew } from '../../../../core/capture/start-over.ts'
 import { TableIntake } from '../../../../core/capture/table-intake.ts'
 import { MillraceError } from '../../../../core/errors.ts'
-import type { Json, SourceOffset } from '../../../../core/event/offset.ts'
-import { records } from '../../../../core/event/record-batch.ts'
-import type { ColumnType, TableSchema } from '../../../../core/event/table-schema.ts'
-import type { Log, LogWriter } from '../../../../core/log/log.ts'
-import type { SchemaRegistry } from '../../../../core/schema/registry.ts'
-
-const INT: ColumnType = { kind: 'int32' }
-const TEXT: ColumnType = { kind: 'string' }
-
-function table(name: string, type: ColumnType): TableSchema {
-  const column = (id: number, name: string, type: ColumnType) => {
-    return { name, id, type, sourceType: `of ${type.kind}`, nullable: id > 1, mayBeUnchanged: false, maybeSpecial: false }
-  }
-  return { namespace: 'public', name, columns: [column(1, 'id', INT), column(2, 'value', type)], key: [0] }
-}
-
-/** Refuses every shape but that with whole numbers. */
-const registry = {
-  async register(subject: string, schema: string) {
-    if (subject.includes('.t-') && schema.includes('of string')) throw new MillraceError('schema.incompatible', 'int was promised', { fix: 'undo it' })
-    return 1
-  },
-} as unknown as SchemaRegistry
-
-type Script = (output: CaptureOutput, transaction: () => void) => AsyncGenerator<void>
-
-/** Durable memory of a log. */
-class Store {
-  readonly progress = new Map<string, Json>()
-  readonly counts = new Map<string, number>()
-  mode: 'initial' | 'never' = 'initial'
-
-  async run(script: Script, other: Partial<SourceConnector> = {}, tooLarge: string | null = null): Promise<'stopped' | 'parked'> {
-    const stop = new AbortController()
-    const writer: LogWriter = {
-      progress: new Map(this.progress),
-      append: async (batch) => {
-        if (batch.frames.some(({ topic }) => topic === tooLarge)) {
-          throw new MillraceError('record.too_large', 'a batch of 2 MB', { topic: tooLarge!, fix: 'raise it' })
-        }
-        for (const frame of batch.frames) {
-          const bytes = Buffer.from(frame.buffer.subarray(0, frame.end))
-          this.counts.set(frame.topic, (this.counts.get(frame.topic) ?? 0) + [...records(bytes)].length)
-        }
-        this.keep(batch.progress)
-      },
-      async [Symbol.asyncDispose]() {},
-    }
-    const connector: SourceConnector = {
-      start: { at: 0 },
-      snapshot: {
-        estimate: async () => 1,
-        async read(of, _cursor, _limits, onView) {
-          onView(null)
-          const write = (to: ChangeWriter, beginRow: () => void, endRow: () => void) => {
-            beginRow()
-            to.int(1)
-            to.int(10)
-            endRow()
-          }
-          return { rows: 1, next: null, fence: null, readAt: 5n, table: of, write }
-        },
-        sees: () => true,
-      },
-      tables: async () => [table('t', INT), table('u', INT)],
-      whyAbsent: async () => null,
-      isRewritten: async () => true,
-      async *changes(from: SourceOffset, output: CaptureOutput) {
-        let at = from.at as number
-        for await (const _ of script(output, () => output.transaction({ commit: BigInt(++at), committedAt: 1n, source: [] }))) yield { at }
-      },
-      acknowledge() {},
-      lag: async () => ({ retainedBytes: 0, behindBytes: 0 }),
-      async [Symbol.asyncDispose]() {},
-      ...other,
-    }
-    return await capture({
-      node: 'n',
-      connector,
-      plugin: { name: 'fake', version: '0', sourceFields: [] },
-      database: 'db',
-      log: { kind: 'embedded', ensureTopics: async () => {}, openWriter: async () => ({ ...writer, progress: new Map(this.progress) }) } as unknown as Log,
-      writer,
-      registry,
-      topics: { partitions: 1, retentionMs: null, compacted: false, replicationFactor: null },
-      snapshot: { mode: this.mode, chunkRows: 2, chunkBytes: 1000, parallel: 2 },
-      onStatus: () => {},
-      signal: stop.signal,
-    })
-  }
-
-  keep(progress: ReadonlyMap<string, Json | null>): void {
-    for (const [name, entry] of progress) {
-      if (entry === null) this.progress.delete(name)
-      else this.progress.set(name, structuredClone(entry))
-    }
-  }
-}
-
-async function insert(output: CaptureOutput, shape: TableSchema, ordinal: number): Promise<boolean> {
-  const writer = await output.table(shape)
-  if (writer === null) {
-    output.skip(shape)
-    return false
-  }
-  expect(writer.begin('c', ordinal)).toBe(true)
-  writer.after()
-  writer.int(2)
-  writer.int(20)
-  writer.end()
-  return true
-}
-
-/** Writes the chunks that wait: both tables have one row. */
-async function read(output: CaptureOutput, tables: number): Promise<void> {
-  while (output.chunks.size < tables) await new Promise((resolve) => setImmediate(resolve))
-  await output.chunks.emit(() => true)
-}
-
-/** A store whose table t is parked after one row, with two changes left out. */
-async function parkedStore(): Promise<Store> {
-  const store = new Store()
-  await store.run(async function* (output, transaction) {
-    await read(output, 2)
-    yield
-    transaction()
-    expect(await insert(output, table('t', INT), 1)).toBe(true)
-    yield
-    transaction()
-    const version = output.tablesVersion
-    expect(await insert(output, table('t', TEXT), 1)).toBe(false)
-    expect(output.tablesVersion).toBeGreaterThan(version)
-    expect(await insert(output, table('u', INT), 3)).toBe(true)
-    // parked stays parked, whatever its shape
-    expect(await insert(output, table('t', INT), 5)).toBe(false)
-    yield
-  })
-  return store
-}
+import type { Json } from '../../../../core/event/offset.ts'
+import type { TableSchema } from '../../../../core/event/table-schema.ts'
+import { INT, insert, parkedStore, read, type Script, Store, TEXT, table } from './captured-store.ts'
 
 test('a table whose schema the registry refuses is parked durably with its cause, the others go on', async () => {
   const store = await parkedStore()
@@ -197,6 +60,7 @@ test('a released table leaves out what nobody can write until it is read, and do
 })
 
 // I10
+
 test('a change that cannot be written parks its table and no other, with what came before it and none of what follows', async () => {
   const store = new Store()
   await store.run(async function* (output, transaction) {
@@ -459,92 +323,6 @@ test.for([
   expect(reads).toEqual([before, now])
 })
 
-test('a table without a key is read once, whatever tells that existing rows read differently: a list, a change, the source', async () => {
-  const store = new Store()
-  const [before, now] = [
-    { ...table('t', INT), key: [] },
-    { ...table('t', { kind: 'int64' }), key: [] },
-  ]
-  let listed = before
-  let asked = 0
-  const source: Partial<SourceConnector> = {
-    tables: async () => [listed],
-    isRewritten: async () => {
-      asked++
-      return true
-    },
-  }
-  await store.run(async function* (output, transaction) {
-    await read(output, 1)
-    yield
-    transaction()
-    output.reread(before)
-    yield
-  }, source)
-  listed = now
-  await store.run(async function* (output, transaction) {
-    yield
-    transaction()
-    const writer = (await output.table(now))!
-    expect(writer.begin('c', 1)).toBe(true)
-    writer.after()
-    writer.int(2)
-    writer.long(20)
-    writer.end()
-    yield
-    expect(output.chunks.size).toBe(0)
-  }, source)
-  expect(asked).toBe(2)
-  expect(store.progress.get('snapshot/public.t')).toMatchObject({ done: true, rows: 1 })
-  expect(store.progress.get('shape/public.t')).toEqual(now)
-  // the row that was read, and the change
-  expect(Object.fromEntries(store.counts)).toEqual({ 'n.public.t': 2 })
-})
-
-test('who wants no existing rows has a table read all the same when existing rows read differently, since the log has some of them', async () => {
-  const store = new Store()
-  store.mode = 'never'
-  await store.run(
-    async function* (output, transaction) {
-      transaction()
-      expect(await insert(output, table('u', INT), 1)).toBe(true)
-      yield
-      expect(output.chunks.size).toBe(0)
-    },
-    { tables: async () => [table('u', INT)] },
-  )
-  expect(Object.fromEntries(store.counts)).toEqual({ 'n.public.u': 1 })
-  const now = table('u', { kind: 'int64' })
-  await store.run(
-    async function* (output) {
-      await read(output, 1)
-      yield
-    },
-    {
-      tables: async () => [now],
-      snapshot: {
-        estimate: async () => 2,
-        async read(of, _cursor, _limits, onView) {
-          onView(null)
-          const write = (to: ChangeWriter, beginRow: () => void, endRow: () => void) => {
-            for (const id of [1, 2]) {
-              beginRow()
-              to.int(id)
-              to.long(10)
-              endRow()
-            }
-          }
-          return { rows: 2, next: null, fence: null, readAt: 5n, table: of, write }
-        },
-        sees: () => true,
-      },
-    },
-  )
-  expect(Object.fromEntries(store.counts)).toEqual({ 'n.public.u': 1 + 2 })
-  expect(store.progress.get('snapshot/public.u')).toMatchObject({ done: true, rows: 2 })
-  expect(store.progress.get('shape/public.u')).toEqual(now)
-})
-
 test('an error that is not of one table ends the capture', async () => {
   const run = new Store().run(async function* (output) {
     output.park(table('t', INT), new MillraceError('source.protocol', 'bytes'))
@@ -617,51 +395,4 @@ test.for([false, true])('a part that comes is read alone, also after a crash (%s
   expect([rowsOf(), store.progress.get('parts/public.u'), reads.at(-1)]).toEqual([7, ['a'], null])
   await store.run(settle, { ...connector, parts: parts(['a'], null, true) } as never)
   expect(rowsOf()).toBe(7)
-})
-
-test('a part that is read alone leaves the place up to which the whole was read as it is, also after a restart', async () => {
-  const store = new Store()
-  const entry = () => store.progress.get('snapshot/public.t') as { done: boolean; at?: Json }
-  const one = { tables: async () => [table('t', INT)] }
-  const withPart: Partial<SourceConnector> = {
-    ...one,
-    parts: async (_table, before) => (before === null ? { now: 1, came: { part: 7 }, left: false } : null),
-  }
-  await store.run(async function* (output) {
-    await read(output, 1)
-    yield
-  }, one)
-  const { at } = entry()
-  expect(entry()).toEqual({ done: true, rows: 1, at: { commit: '0', ordinal: 0x8000_0000 } })
-  await store.run(async function* (_output, transaction) {
-    transaction()
-    yield
-    while (entry().done) await new Promise((resolve) => setImmediate(resolve))
-  }, withPart)
-  expect(entry()).toEqual({ done: false, next: { part: 7 }, rows: 1, part: true, at })
-  await store.run(async function* (output) {
-    await read(output, 1)
-    yield
-  }, withPart)
-  expect(entry()).toEqual({ done: true, rows: 2, at })
-})
-
-test('a table whose existing rows read differently is read again, and that it is to be read lands with the offset that is past it', async () => {
-  const store = new Store()
-  const one = { tables: async () => [table('t', INT)] }
-  await store.run(async function* (output, transaction) {
-    await read(output, 1)
-    yield
-    transaction()
-    output.reread({ namespace: 'public', name: 't' })
-    output.reread({ namespace: 'public', name: 'unknown' })
-    yield
-  }, one)
-  expect([store.progress.get('offset'), store.progress.get('snapshot/public.t')]).toEqual([{ at: 1 }, { done: false, next: null, rows: 0 }])
-  await store.run(async function* (output) {
-    await read(output, 1)
-    yield
-  }, one)
-  expect(store.progress.get('snapshot/public.t')).toMatchObject({ done: true, rows: 1 })
-  expect(store.counts.get('n.public.t')).toBe(2)
 })
